@@ -1,0 +1,19 @@
+"""Do Transformers need normalization? Dynamic Tanh and what it replaces, measured.
+
+``from dyt import DynamicTanh, Derf, convert`` is the public interface. The names load on first use, so that
+deciding "this run is already finished" costs no import of torch.
+"""
+
+__all__ = ["Derf", "DynamicTanh", "convert"]
+
+
+def __getattr__(name: str):
+    if name in ("Derf", "DynamicTanh"):
+        from dyt.norms import dynamic
+
+        return getattr(dynamic, name)
+    if name == "convert":
+        from dyt.surgery import convert
+
+        return convert
+    raise AttributeError(f"module 'dyt' has no attribute {name!r}")

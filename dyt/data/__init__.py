@@ -1,0 +1,34 @@
+"""Data, all through Hugging Face ``datasets``.
+
+A data set offers `spec` (what a model must know of it), `train_batches` and `eval_batches`. Which samples make step n
+is a function of (seed, n) alone, so a resumed run sees exactly what it would have seen.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a model and a summary need to know of a data set."""
+
+    task: str  # image | text
+    sha256: str  # of its content
+    sizes: dict[str, int]  # samples, or tokens, in each split
+    classes: int = 0  # image
+    channels: int = 0  # image
+    vocab_size: int = 0  # text
+
+
+def open_data(data: dict, context: int | None = None):
+    """The data set of a config's ``data`` part; `context` is a language model's, in tokens.
+
+    Raises:
+        ValueError, OSError: it is missing, empty or unreadable; one line with the key to set.
+    """
+    if data["task"] == "image":
+        from dyt.data.images import ImageData
+
+        return ImageData(data)
+    from dyt.data.text import TextData
+
+    return TextData(data, context)

@@ -1,0 +1,62 @@
+"""Hydra's and OmegaConf's paragraphs as one line that says what to type instead."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dyt.arguments import closest
+
+
+def one_line(error: Exception, overrides: list[str], configs: Path) -> str:
+    """Hydra's paragraphs as one line with the valid choices."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        names = [o for o in error.options if not o.endswith("/")] if error.options else []
+        return f"{group}={option}: unknown; {closest(option, names)}choose from {', '.join(sorted(names))}"
+    for override in overrides:
+        line = _wrong_key(override, overrides, configs)
+        if line:
+            return line
+    parts = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
+    text = (str(cause).splitlines()[0] if isinstance(cause, OmegaConfBaseException) else None) or parts[0]
+    return f"{key}: {text}" if key and key not in text else text
+
+
+def _wrong_key(override: str, overrides: list[str], configs: Path) -> str | None:
+    """The line for an override whose key does not exist, with the keys that do."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        return f"{override}: {str(error).splitlines()[0]}; type key=value, and quote a value with special characters"
+    if parsed.is_sweep_override():
+        return f"{override}: several values are a sweep; add -m"
+    key = parsed.key_or_group
+    groups = [p.name for p in configs.iterdir() if p.is_dir()]
+    if parsed.is_add() or parsed.is_delete() or "/" in key or key in groups:
+        return None
+    chosen = [o for o in overrides if o.partition("=")[0] in groups and o != override]
+    try:
+        with initialize_config_dir(str(configs), version_base="1.3"):
+            cfg = compose("train", overrides=chosen)
+    except (HydraException, OmegaConfBaseException):
+        return None
+    node, done = cfg, []
+    for part in key.split("."):
+        if not OmegaConf.is_config(node) or part not in node:
+            where = ".".join(done)
+            if not OmegaConf.is_config(node):
+                return f"{key}: {where} is a single value, with no keys below it"
+            names = [str(k) for k in node] + ([] if done else ["experiment"])
+            return (
+                f"{key}: unknown key; {closest(part, names)}keys{' of ' + where if where else ''}: {', '.join(names)}"
+            )
+        node = node._get_node(part)
+        node = node if OmegaConf.is_config(node) else None
+        done.append(part)
+    return None

@@ -1,0 +1,154 @@
+"""The element-wise family: Dynamic Tanh and its relatives.
+
+No statistics are computed: every element passes through the same S-curve, whose slope alpha is learned. What a trained
+LayerNorm does to its inputs looks like such a curve (arXiv 2503.10622, Figures 2 to 4).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dyt.norms.registry import register
+
+SQUASH = {
+    "tanh": torch.tanh,
+    "hardtanh": lambda x: torch.clamp(x, -1.0, 1.0),
+    "sigmoid": torch.sigmoid,
+    "erf": torch.erf,
+    "isru": lambda x: x * torch.rsqrt(1.0 + x * x),
+    "identity": lambda x: x,
+}
+
+
+@register("dyt")
+class DynamicTanh(nn.Module):
+    """DyT(x) = gamma * tanh(alpha * x) + beta, in the place of a LayerNorm or RMSNorm.
+
+    Args:
+        dim: channels C. The input is ``(..., C)``, or ``(B, C, ...)`` with ``channels_last=False``.
+        alpha_init: alpha at the start. 0.5 outside language models; those need it by width and site
+            (arXiv 2503.10622, Tables 11 to 13).
+        squash: the function in tanh's place (Table 7). ``isru`` is x / sqrt(1 + x^2).
+        alpha: ``learned``, ``fixed`` (a buffer at alpha_init) or ``absent`` (1, no parameter; Table 8).
+        alpha_shape: one alpha per ``layer``, shape (1,), or per ``channel``, shape (C,).
+        gamma_init: a number, or ``inverse_alpha`` for 1 / alpha_init: the layer then starts with gain 1 instead of
+            alpha_init. Not from the papers.
+        affine: with gamma and beta at all.
+        bias: with beta. The LLaMA form has none.
+        channels_last: False for ``(B, C, H, W)``, as in ConvNeXt's stem and downsampling.
+
+    Parameters are named as in the official code, ``alpha``, ``weight``, ``bias``, so that its checkpoints load. alpha
+    has shape (1,) and not (): FSDP2 refuses 0-d parameters.
+
+    Raises:
+        ValueError: dim below 1, an unknown choice, or ``inverse_alpha`` with alpha_init 0.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        alpha_init: float = 0.5,
+        *,
+        squash: Literal["tanh", "hardtanh", "sigmoid", "erf", "isru", "identity"] = "tanh",
+        alpha: Literal["learned", "fixed", "absent"] = "learned",
+        alpha_shape: Literal["layer", "channel"] = "layer",
+        gamma_init: float | Literal["inverse_alpha"] = 1.0,
+        affine: bool = True,
+        bias: bool = True,
+        channels_last: bool = True,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim={dim}: a norm needs at least one channel")
+        for name, value, choices in (
+            ("squash", squash, SQUASH),
+            ("alpha", alpha, ("learned", "fixed", "absent")),
+            ("alpha_shape", alpha_shape, ("layer", "channel")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name}={value!r}: choose from {', '.join(choices)}")
+        like = {"device": device, "dtype": dtype}
+        self.dim, self.alpha_init, self.squash, self.channels_last = dim, alpha_init, squash, channels_last
+
+        start = torch.full((dim if alpha_shape == "channel" else 1,), float(alpha_init), **like)
+        if alpha == "learned":
+            self.alpha = nn.Parameter(start)
+        elif alpha == "fixed":
+            self.register_buffer("alpha", start)
+        else:
+            self.alpha = None
+        if gamma_init == "inverse_alpha":
+            slope = 1.0 if alpha == "absent" else alpha_init
+            if slope == 0:
+                raise ValueError("gamma_init='inverse_alpha' needs alpha_init other than 0")
+            gamma_init = 1.0 / slope
+        elif isinstance(gamma_init, str):
+            raise ValueError(f"gamma_init={gamma_init!r}: choose a number or inverse_alpha")
+        self.weight = nn.Parameter(torch.full((dim,), float(gamma_init), **like)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(dim, **like)) if affine and bias else None
+
+    def _per_channel(self, parameter: Tensor | None, x: Tensor) -> Tensor | None:
+        """A (C,) parameter shaped to broadcast over `x`; shape (1,) already does."""
+        if parameter is None or self.channels_last or parameter.numel() == 1:
+            return parameter
+        return parameter.view(-1, *[1] * (x.dim() - 2))  # (C,) -> (C, 1, 1) for (B, C, H, W)
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = self._per_channel(self.alpha, x)
+        x = SQUASH[self.squash](x if alpha is None else alpha * x)
+        return self._scale_and_shift(x)
+
+    def _scale_and_shift(self, x: Tensor) -> Tensor:
+        weight, bias = self._per_channel(self.weight, x), self._per_channel(self.bias, x)
+        if weight is not None:
+            x = x * weight
+        return x if bias is None else x + bias
+
+    def extra_repr(self) -> str:
+        last = "" if self.channels_last else ", channels_last=False"
+        return f"{self.dim}, alpha_init={self.alpha_init}, squash={self.squash}{last}"
+
+
+@register("derf")
+class Derf(DynamicTanh):
+    """Derf(x) = gamma * erf(alpha * x + s) + beta (arXiv 2512.10938): alpha 0.5, s 0 at the start, both scalars.
+
+    Shapes and arguments as in `DynamicTanh`; s is the parameter ``shift``, shape (1,), as in the official code.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        alpha_init: float = 0.5,
+        *,
+        shift_init: float = 0.0,
+        alpha: Literal["learned", "fixed", "absent"] = "learned",
+        alpha_shape: Literal["layer", "channel"] = "layer",
+        gamma_init: float | Literal["inverse_alpha"] = 1.0,
+        affine: bool = True,
+        bias: bool = True,
+        channels_last: bool = True,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__(
+            dim,
+            alpha_init,
+            squash="erf",
+            alpha=alpha,
+            alpha_shape=alpha_shape,
+            gamma_init=gamma_init,
+            affine=affine,
+            bias=bias,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
+        self.shift = nn.Parameter(torch.full((1,), float(shift_init), device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = self._per_channel(self.alpha, x)
+        return self._scale_and_shift(torch.erf((x if alpha is None else alpha * x) + self.shift))

@@ -1,0 +1,251 @@
+"""One run, from its plan to its summary. Read top to bottom once."""
+
+import logging
+import os
+import shutil
+import time
+import traceback
+from pathlib import Path
+
+import yaml
+
+from dyt.config import Plan, counted, difference, flatten
+from dyt.manifest import manifests, read_json, write_json, write_text
+
+log = logging.getLogger(__name__)
+RESULTS = ("finished", "diverged")  # statuses that no further training changes
+
+
+def finished(plan: Plan) -> dict | None:
+    """The summary of a run that needs no more training, or None. Imports nothing heavy.
+
+    Raises:
+        ValueError: the directory was made by another config; the line shows the difference.
+    """
+    if plan.config["resume"] == "fresh" or not plan.dir.exists():
+        return None
+    about = read_json(plan.dir / "run.json")
+    if about is not None and (plan.dir / "config.yaml").is_file():
+        theirs = yaml.safe_load((plan.dir / "config.yaml").read_text())
+        theirs = counted(theirs, about.get("data_sha256", ""), about.get("init_sha256"))
+        ours = counted(plan.config, plan.data_sha256, plan.init_sha256)
+        if theirs != ours:
+            raise ValueError(
+                f"{plan.dir} was made by another config ({difference(ours, theirs)}); "
+                "set another out_root, or resume=fresh to move that directory aside"
+            )
+    summary = read_json(plan.dir / "summary.json")
+    return summary if summary and summary.get("status") in RESULTS else None
+
+
+def assemble(config: dict, world, rng_seed: int):
+    """(data, model, norm factory, task) of a config, the model on the world's device.
+
+    Raises:
+        ValueError, OSError: a part does not fit or is missing; one line with the key to set.
+    """
+    from dyt.data import open_data
+    from dyt.data.order import seed_all
+    from dyt.tasks import build_task
+    from models import build_model
+
+    data = open_data(config["data"], config["model"].get("context"))
+    seed_all(rng_seed, "init")  # norms draw nothing, so equal shapes start equal whatever the norm
+    model, factory = build_model(config["model"], config["norm"], data.spec)
+    return data, model.to(world.device), factory, build_task(config, data.spec.classes)
+
+
+def execute(plan: Plan) -> dict:
+    """Trains the run, or goes on with it; returns its summary.
+
+    Raises:
+        ValueError, OSError: bad input, found before anything is written.
+    """
+    if (done := finished(plan)) is not None:
+        print(f"already {done['status']}: {plan.dir}")
+        return done
+
+    # ---------------------------------------------------------------------------------------------- device, parts
+    import torch
+
+    from dyt import checkpoint
+    from dyt.data.order import Order
+    from dyt.distributed import join, leave
+    from dyt.provenance import peak_memory_mib, provenance
+    from dyt.tracking import Metrics, Wandb, wandb_mode
+    from dyt.trainer import Diverged, Schedule, Trainer
+
+    config, trainer = plan.config, plan.config["trainer"]
+    world = join(trainer["device"])
+    if trainer["threads"]:
+        torch.set_num_threads(trainer["threads"])
+    if config["deterministic"]:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config["deterministic"])
+    data, model, factory, task = assemble(config, world, config["seed"])
+    order = Order(
+        data.samples, config["data"]["batch_size"], config["seed"], trainer["accumulate"], world.rank, world.size
+    )
+    schedule = Schedule.of(trainer, order.steps_per_epoch)
+    loop = Trainer(config, model, task, data, order, schedule, world)
+
+    # ------------------------------------------------------------- where to start: this directory, init_from, scratch
+    folder = plan.dir / "checkpoints"
+    start = "from scratch"
+    if config["resume"] == "fresh":
+        if world.leads:
+            _move_aside(plan.dir)
+        world.wait()
+    elif (found := checkpoint.newest(folder, device=world.device)) is not None:
+        loop.load(found[0], str(plan.dir))
+        start = f"resumed at step {loop.step}"
+    elif manifests(folder, "step"):
+        raise ValueError(f"{plan.dir}: no checkpoint there verifies; type resume=fresh to move it aside and start over")
+    if config["init_from"] and loop.step == 0:
+        start = _init(loop, config, plan, schedule)
+
+    if world.leads:
+        parameters = sum(p.numel() for p in model.parameters())
+        print(_block(plan, data, factory, parameters, schedule, world, start, wandb_mode(config["logger"]["mode"])))
+    # ------------------------------------------------------------------------------------- the directory and its files
+    metrics = wandb = None
+    about = read_json(plan.dir / "run.json") or {}
+    if world.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        (plan.dir / "summary.json").unlink(missing_ok=True)
+        about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
+        about.setdefault("wandb_id", f"{plan.hash}-{time.time_ns():x}"[:32])
+        write_json(plan.dir / "run.json", about)
+        write_text(plan.dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        if hasattr(data, "tokenizer"):
+            write_json(plan.dir / "tokenizer.json", data.tokenizer.to_json())
+        for manifest in manifests(folder, "best"):  # of steps that come anew
+            if (read_json(manifest) or {}).get("step", 0) > loop.step:
+                checkpoint.remove(manifest)
+        metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
+        names = [config[k]["name"] for k in ("model", "norm", "data")]
+        wandb = Wandb(
+            config["logger"]["mode"],
+            plan.dir,
+            about["wandb_id"],
+            flatten(config) | {"config_hash": plan.hash},
+            project=config["logger"]["project"],
+            entity=config["logger"]["entity"],
+            name=plan.dir.name,
+            group=config["study"] or config["experiment"],
+            job_type="train",
+            tags=[*names, *([config["study"]] if config["study"] else [])],
+        )
+
+    # ------------------------------------------------------------------------------------------------------ train
+    status, why = "failed", None
+    try:
+        status = loop.fit(metrics, wandb, folder)
+    except Diverged as error:
+        status, why = "diverged", str(error)
+        if world.leads:
+            print(f"diverged: {why}. That is a result; the curve and the last checkpoint are kept.")
+    except KeyboardInterrupt:
+        status, why = "interrupted", "stopped at once by a second signal"
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    finally:
+        summary = {
+            "status": status,
+            "why": why,
+            "step": loop.step,
+            "max_steps": schedule.total,
+            "final": loop.final,
+            "best": {k: {"value": v, "step": s} for k, (v, s) in loop.best.items()},
+            "config_hash": plan.hash,
+            "model": config["model"]["name"],
+            "norm": config["norm"]["name"],
+            "data": config["data"]["name"],
+            "seed": config["seed"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "norms": dict(factory.count),
+            data.unit: loop.step * order.batch * data.unit_per_sample,
+            "wall_s": round(loop.elapsed, 2),
+            "peak_memory_mib": round(peak_memory_mib(), 1),
+            "data_sha256": plan.data_sha256,
+            "processes": world.size,
+            "provenance": provenance(world.device, torch.get_num_threads()),
+            "wandb_url": None,
+        }
+        if world.leads:
+            summary["wandb_url"] = wandb.url
+            metrics.close()
+            short = {f"final/{k}": v for k, v in loop.final.items()}
+            short |= {f"best/{k}": v for k, (v, _) in loop.best.items()}
+            wandb.finish(short | {"status": status}, failed=status == "failed")
+            write_json(plan.dir / "summary.json", summary)
+        leave()
+    if status == "interrupted" and world.leads:
+        print(f"interrupted at step {loop.step} of {schedule.total}; the same command goes on from the last checkpoint")
+    return summary
+
+
+def _init(loop, config: dict, plan: Plan, schedule) -> str:
+    """Takes ``init_from``: the whole state where it is this run, only shorter; else weights alone."""
+    from dyt import checkpoint
+
+    source = Path(config["init_from"]).expanduser()
+    if source.is_dir() and (source / "config.yaml").is_file() and (about := read_json(source / "run.json")):
+        theirs = counted(yaml.safe_load((source / "config.yaml").read_text()), about["data_sha256"])
+        ours = counted(config, plan.data_sha256)
+        free = ("trainer.max_steps", "trainer.max_epochs", "trainer.eval_every", "trainer.log_every")
+        if {k: v for k, v in theirs.items() if k not in free} == {k: v for k, v in ours.items() if k not in free}:
+            found = checkpoint.newest(source / "checkpoints", device=loop.world.device)
+            if found is not None and found[0]["step"] >= schedule.total:
+                raise ValueError(
+                    f"init_from={source} is at step {found[0]['step']} already; set trainer.max_steps above that"
+                )
+            if found is not None:
+                loop.load(found[0], f"init_from={source}")
+                # Its rows come along, so that the extended run's curve is whole.
+                if loop.world.leads and not (plan.dir / "metrics.jsonl").exists():
+                    plan.dir.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(source / "metrics.jsonl", plan.dir / "metrics.jsonl")
+                return f"extending {source} from step {loop.step}"
+    checkpoint.load_weights(loop.model, checkpoint.read_weights(str(source)), f"init_from={source}")
+    if loop.ema:
+        loop.ema.set(loop.model)
+    return f"weights of {source}"
+
+
+def _move_aside(folder: Path) -> None:
+    """Renames a run directory to ``<name>.replaced-N``: starting over loses nothing."""
+    if folder.exists():
+        number = 1
+        while (to := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
+            number += 1
+        folder.rename(to)
+        print(f"resume=fresh: the old run is now {to}")
+
+
+def _block(plan, data, factory, parameters, schedule, world, start, mode) -> str:
+    config = plan.config
+    sizes = ", ".join(f"{split} {size:,}" for split, size in data.spec.sizes.items())
+    batch = config["data"]["batch_size"]
+    shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} images"
+    pieces = f" in {config['trainer']['accumulate']} pieces" if config["trainer"]["accumulate"] > 1 else ""
+    place = str(world.device) + (f" x {world.size}" if world.size > 1 else "")
+    import torch
+
+    threads = f", {torch.get_num_threads()} threads" if world.device.type == "cpu" else ""
+    return "\n".join(
+        (
+            f"model  {config['model']['name']}, {parameters:,} parameters; norms: {factory.describe()}",
+            f"data   {config['data']['name']} ({data.unit}: {sizes}; sha256 {plan.data_sha256[:12]})",
+            f"device {place}{threads}, {config['trainer']['precision']}",
+            f"batch  {shape}{pieces}; {schedule.total} steps, {order_epochs(schedule, data, batch)} epochs; {start}",
+            f"run    {plan.dir}",
+            f"W&B    {mode}",
+        )
+    )
+
+
+def order_epochs(schedule, data, batch: int) -> str:
+    """How often the training set is seen, e.g. ``1.5``."""
+    return f"{schedule.total / max(1, data.samples // batch):.3g}"

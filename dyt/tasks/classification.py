@@ -1,0 +1,41 @@
+"""Image classification: cross-entropy, mixup and cutmix (timm's), top-1 and top-5."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Classification:
+    """Batches are images (B, C, H, W) and labels (B,)."""
+
+    best = ("val/top1", max)
+    names = ("loss", "top1", "top5")
+
+    def __init__(self, data: dict, classes: int, label_smoothing: float):
+        self.label_smoothing = label_smoothing
+        self.mixup = None
+        if data["mixup"] or data["cutmix"]:
+            from timm.data import Mixup
+
+            if data["batch_size"] % 2:
+                raise ValueError(f"data.batch_size={data['batch_size']}: mixup and cutmix need an even one")
+            self.mixup = Mixup(
+                mixup_alpha=data["mixup"],
+                cutmix_alpha=data["cutmix"],
+                label_smoothing=label_smoothing,
+                num_classes=classes,
+            )
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a batch. Mixup draws from numpy's generator, which the loop seeds for each step."""
+        if self.mixup is not None:
+            inputs, targets = self.mixup(inputs, targets)  # targets become (B, classes)
+            return F.cross_entropy(model(inputs).float(), targets.float())
+        return F.cross_entropy(model(inputs).float(), targets, label_smoothing=self.label_smoothing)
+
+    def measure(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Sums of loss (no smoothing), top-1 and top-5 hits, and the count."""
+        logits = model(inputs).float()
+        ranked = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == targets[:, None]
+        loss = F.cross_entropy(logits, targets, reduction="sum")
+        return torch.stack([loss, ranked[:, 0].sum().to(loss), ranked.sum().to(loss), loss.new_tensor(len(targets))])

@@ -1,0 +1,299 @@
+"""The loop, and only the loop: image models and language models alike. It counts optimizer steps.
+
+    batch -> loss -> backward -> clip -> finite? -> step;  once in a while: log, evaluate, save
+
+One number is read from the device each step, for the finite check; all else only on log, evaluation and save steps.
+"""
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from dyt import checkpoint
+from dyt.data.order import Order, seed_all
+from dyt.distributed import World
+from dyt.optim import adamw, learning_rate
+from dyt.tasks import sums_over
+
+TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
+
+
+class Diverged(Exception):
+    """A loss or gradient norm that is not finite: a result."""
+
+    def __init__(self, step: int, loss: float, grad_norm: float):
+        super().__init__(f"loss {loss:g}, gradient norm {grad_norm:g} in step {step}")
+        self.step, self.loss, self.grad_norm = step, loss, grad_norm
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every duration, in optimizer steps."""
+
+    total: int
+    log_every: int
+    eval_every: int
+    save_every: int
+
+    @classmethod
+    def of(cls, trainer: dict, steps_per_epoch: int) -> "Schedule":
+        total = trainer["max_steps"] or math.ceil(trainer["max_epochs"] * steps_per_epoch)
+        eval_every = trainer["eval_every"] or steps_per_epoch
+        return cls(total, trainer["log_every"], eval_every, trainer["save_every"] or eval_every)
+
+
+class Stop:
+    """SIGINT, SIGTERM and SIGUSR1 ask the loop to end after this step; a second one ends it at once."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def _handle(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = 1
+
+    def __enter__(self):
+        self._before = {}
+        with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """Trains `model` from where its state says to ``schedule.total``.
+
+    Args:
+        config: the run's plain config.
+        metrics, wandb: where rows go; None on processes that do not write.
+        folder: for checkpoints.
+    """
+
+    def __init__(self, config: dict, model: nn.Module, task, data, order: Order, schedule: Schedule, world: World):
+        self.trainer, self.optim, self.seed = config["trainer"], config["optim"], config["seed"]
+        self.model, self.task, self.data, self.order, self.schedule, self.world = (
+            model,
+            task,
+            data,
+            order,
+            schedule,
+            world,
+        )
+        self.optimizer = adamw(
+            model,
+            lr=self.optim["lr"],
+            betas=self.optim["betas"],
+            weight_decay=self.optim["weight_decay"],
+            device=world.device,
+        )
+        self.ema = None
+        if self.trainer["ema_decay"] is not None:
+            from timm.utils import ModelEmaV3
+
+            self.ema = ModelEmaV3(model, decay=self.trainer["ema_decay"])
+        self.step, self.elapsed = 0, 0.0
+        self.loss_sum, self.loss_count = 0.0, 0
+        self.best: dict[str, list] = {}  # metric -> [value, step]
+        self.final: dict[str, float] = {}
+
+        wrapped = torch.compile(model) if self.trainer["compile"] else model
+        if world.size > 1:
+            ids = [world.device.index] if world.device.type == "cuda" else None
+            wrapped = DistributedDataParallel(wrapped, device_ids=ids)
+        self.wrapped = wrapped
+        self.autocast = torch.autocast(
+            world.device.type, dtype=torch.bfloat16, enabled=self.trainer["precision"] == "bf16"
+        )
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict:
+        """All that exact continuation needs, as tensors and plain Python."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "best": self.best,
+            "final": self.final,
+        }
+
+    def load(self, state: dict, source: str) -> None:
+        """Goes on from a checkpoint's state."""
+        checkpoint.load_weights(self.model, state["model"], source)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema and state["ema"]:
+            self.ema.module.load_state_dict(state["ema"])
+        for name in ("step", "elapsed", "loss_sum", "loss_count", "best", "final"):
+            setattr(self, name, state[name])
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def fit(self, metrics, wandb, folder) -> str:
+        """Trains to the end; returns ``finished`` or ``interrupted``.
+
+        Raises:
+            Diverged: before the optimizer step that would have spoilt the weights.
+        """
+        every, world = self.schedule, self.world
+        batches = iter(self.data.train_batches(self.order, self.step, every.total))
+        began, paused = time.perf_counter() - self.elapsed, 0.0
+        bar = tqdm(
+            total=every.total,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not (world.leads and sys.stderr.isatty()),
+        )
+        last = (time.perf_counter(), self.step)
+        with Stop() as stop, bar:
+            while self.step < every.total:
+                # ------------------------------------------------------------------------------ one training step
+                lr = learning_rate(
+                    self.step,
+                    every.total,
+                    lr=self.optim["lr"],
+                    min_lr=self.optim["min_lr"],
+                    warmup_steps=self.optim["warmup_steps"],
+                )
+                loss, grad_norm, stopping = self.train_step(batches, lr, stop)
+                self.step += 1
+                self.loss_sum += loss
+                self.loss_count += 1
+                bar.update()
+                # ---------------------------------------------------------------------------------- once in a while
+                at_end = self.step == every.total
+                row = {}
+                if self.step % every.log_every == 0 or at_end:
+                    now = time.perf_counter()
+                    samples = (self.step - last[1]) * self.order.batch
+                    speed = samples * self.data.unit_per_sample / max(1e-9, now - last[0] - paused)
+                    row |= {
+                        "train/loss": self.loss_sum / self.loss_count,
+                        "grad_norm": grad_norm,
+                        "lr": lr,
+                        "epoch": self.step / self.order.steps_per_epoch,
+                        self.data.unit: self.step * self.order.batch * self.data.unit_per_sample,
+                        f"{self.data.unit}_per_s": speed,
+                    }
+                    self.loss_sum, self.loss_count = 0.0, 0
+                    last, paused = (now, self.step), 0.0
+                    self.show(bar, row, every.total)
+                pause = time.perf_counter()
+                improved = False
+                if self.step % every.eval_every == 0 or at_end:
+                    row |= self.evaluate("val")
+                    row["eval_s"] = time.perf_counter() - pause
+                if row:
+                    improved = self.note(row)
+                    row = {"step": self.step, **row, "time_s": time.perf_counter() - began}
+                    if metrics:
+                        metrics.log(row)
+                        wandb.log(row)
+                self.elapsed = time.perf_counter() - began
+                if world.leads and improved:
+                    weights = (self.ema.module if self.ema else self.model).state_dict()
+                    checkpoint.save(folder, "best", self.step, {"model": weights}, keep=1)
+                if self.step % every.save_every == 0 or at_end or stopping:
+                    if world.leads:
+                        metrics.sync()
+                        checkpoint.save(folder, "step", self.step, self.state(), keep=self.trainer["keep"])
+                    world.wait()
+                paused += time.perf_counter() - pause
+                if stopping and not at_end:
+                    return "interrupted"
+        return "finished"
+
+    def train_step(self, batches, lr: float, stop: Stop) -> tuple[float, float, bool]:
+        """One optimizer step. Returns the batch's mean loss, the gradient norm, and whether to stop after it."""
+        self.wrapped.train()
+        total = torch.zeros((), device=self.world.device)
+        pieces = self.order.pieces
+        for piece in range(pieces):
+            inputs, targets = next(batches)
+            # Dropout, drop path and mixup draw from here: a function of the step, so a resumed run draws the same.
+            seed_all(self.seed, "step", self.step, piece, self.world.rank)
+            inputs = inputs.to(self.world.device, non_blocking=True)
+            targets = targets.to(self.world.device, non_blocking=True)
+            only_last = self.world.size > 1 and piece < pieces - 1
+            with self.wrapped.no_sync() if only_last else contextlib.nullcontext():
+                with self.autocast:
+                    loss = self.task.loss(self.wrapped, inputs, targets) / pieces
+                loss.backward()
+            total += loss.detach()
+        clip = self.optim["clip_grad"]
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if clip is None else clip)
+        # The step's one read of the device; a NaN of any process makes the sums NaN in all.
+        seen = torch.stack((total, grad_norm.to(total), total.new_tensor(float(stop.asked))))
+        loss, norm, asked = (self.world.add(seen) / self.world.size).tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(self.step + 1, loss, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.model)
+        return loss, norm, asked > 0
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> dict:
+        """``{"val/loss": ...}`` over the split, every sample weighing the same; of the averaged weights if there are."""
+        model = self.ema.module if self.ema else self.model
+        return evaluate(model, self.task, self.data, split, self.world, self.autocast, self.trainer["eval_batches"])
+
+    def note(self, row: dict) -> bool:
+        """Keeps final and best of each metric; True when the one that picks the best checkpoint improved."""
+        improved = False
+        for key, value in row.items():
+            if "/" not in key:
+                continue
+            self.final[key] = value
+            better = max if key.split("/")[-1].startswith("top") else min
+            if key not in self.best or better(value, self.best[key][0]) != self.best[key][0]:
+                self.best[key] = [value, self.step]
+                improved |= key == self.task.best[0]
+        return improved
+
+    def show(self, bar, row: dict, total: int) -> None:
+        """The bar's figures; in a pipe, a line."""
+        if not self.world.leads:
+            return
+        unit = self.data.unit
+        seen = f"loss {row['train/loss']:.4f}, lr {row['lr']:.2e}, {row[f'{unit}_per_s']:,.0f} {unit}/s"
+        if val := next((f", {k} {self.final[k]:.4f}" for k in (self.task.best[0],) if k in self.final), ""):
+            seen += val
+        if bar.disable:
+            rate = row[f"{unit}_per_s"] / (self.order.batch * self.data.unit_per_sample)
+            left = (total - self.step) / max(rate, 1e-9)
+            print(f"step {self.step}/{total}: {seen}, {left:.0f} s left", flush=True)
+        else:
+            bar.set_postfix_str(seen, refresh=False)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, task, data, split: str, world: World, autocast, limit: int | None = None) -> dict:
+    """Metrics of `model` on a split, named ``<split>/<metric>``, weighted exactly over all processes."""
+    model.eval()
+    with autocast:
+        sums = sums_over(model, data.eval_batches(split, world.rank, world.size, limit), world.device, task.measure)
+    if sums is None:  # more processes than batches
+        sums = torch.zeros(len(task.names) + 1, dtype=torch.float64, device=world.device)
+    *values, count = world.add(sums).tolist()
+    return {f"{split}/{name}": value / count for name, value in zip(task.names, values, strict=True)}

@@ -1,0 +1,35 @@
+"""Model families, one file each. A family is a module with ``build(norm, spec, **arguments)``."""
+
+import importlib
+from pathlib import Path
+
+from torch import nn
+
+from dyt.arguments import check_arguments
+from dyt.data import Spec
+from dyt.norms import NormFactory
+from dyt.norms.statistical import warn_if_causal
+
+FAMILIES = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+
+
+def build_model(model: dict, norm: dict, spec: Spec) -> tuple[nn.Module, NormFactory]:
+    """The model of a config's ``model`` and ``norm`` parts for data of `spec`, and the factory that made its norms.
+
+    Raises:
+        ValueError: an argument does not fit, or the norm config names a site that the model does not have.
+    """
+    family = model["family"]
+    if family not in FAMILIES:
+        raise ValueError(f"model.family={family}: choose from {', '.join(FAMILIES)}")
+    arguments = {k: v for k, v in model.items() if k not in ("name", "family", "task")}
+    build = importlib.import_module(f"models.{family}").build
+    check_arguments(build, arguments, "model")
+    factory = NormFactory(
+        norm["kind"], norm["sites"], **{k: v for k, v in norm.items() if k not in ("name", "kind", "sites")}
+    )
+    built = build(factory, spec, **arguments)
+    factory.check_sites(f"model={model['name']}")
+    if model["task"] == "text":
+        warn_if_causal(norm["kind"])
+    return built, factory

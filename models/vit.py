@@ -1,0 +1,92 @@
+"""Vision Transformers and ConvNeXts: timm's classes, with every norm from the norm config.
+
+timm passes no site to its ``norm_layer``, and in ConvNeXt that argument changes the MLPs too; so the model is built by
+timm's name and its LayerNorms are then replaced by module name: 25 in ViT-B, 41 in ConvNeXt-B.
+"""
+
+import re
+
+import timm
+from timm.models.convnext import ConvNeXt
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from dyt.data import Spec
+from dyt.norms import NormFactory
+from dyt.surgery import replace_norms
+
+SITES = (  # module name in timm -> site
+    (r"blocks\.\d+\.norm1", "attn"),
+    (r"blocks\.\d+\.norm2", "mlp"),
+    (r"blocks\.\d+\.attn\.[qk]_norm", "qk"),
+    (r"norm_pre", "embed"),
+    (r"norm|fc_norm|head\.norm", "final"),
+    (r"stem\.1", "stem"),
+    (r"stages\.\d+\.blocks\.\d+\.norm", "mlp"),
+    (r"stages\.\d+\.downsample\.0", "down"),
+)
+
+
+def site_of(name: str) -> str:
+    """The site of timm's module `name`.
+
+    Raises:
+        ValueError: a norm that this table does not know.
+    """
+    for pattern, site in SITES:
+        if re.fullmatch(pattern, name):
+            return site
+    raise ValueError(f"no site is known for the norm {name!r}; add it to models/vit.py")
+
+
+def build(
+    norm: NormFactory,
+    spec: Spec,
+    *,
+    timm_name: str,
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    dim: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+    qk_norm: bool = False,
+) -> nn.Module:
+    """timm's `timm_name` for ``(B, channels, img_size, img_size)`` images, with global average pooling as in the paper.
+
+    Null arguments are as the name says. Returns logits ``(B, classes)``.
+
+    Raises:
+        ValueError: not a ViT or ConvNeXt of timm, or sizes that do not divide.
+    """
+    if timm_name not in timm.list_models():
+        raise ValueError(f"model.timm_name={timm_name}: timm has no such model; see timm.list_models('vit*')")
+    changed = {"img_size": img_size, "patch_size": patch_size, "embed_dim": dim, "depth": depth, "num_heads": heads}
+    changed = {k: v for k, v in changed.items() if v is not None}
+    if qk_norm:
+        changed["qk_norm"] = True
+    convnext = timm_name.startswith("convnext")
+    if convnext and changed:
+        ours = {"embed_dim": "dim", "num_heads": "heads"}
+        raise ValueError(
+            f"model.{ours.get(k := next(iter(changed)), k)}: {timm_name} has no such argument; leave it null"
+        )
+    if img_size and patch_size and img_size % patch_size:
+        raise ValueError(f"model.img_size={img_size} is not a multiple of model.patch_size={patch_size}")
+    if dim and heads and dim % heads:
+        raise ValueError(f"model.dim={dim} is not a multiple of model.heads={heads}")
+    model = timm.create_model(
+        timm_name,
+        pretrained=False,
+        num_classes=spec.classes,
+        in_chans=spec.channels,
+        global_pool="avg",
+        drop_path_rate=drop_path,
+        drop_rate=dropout,
+        **changed,
+    )
+    if not isinstance(model, VisionTransformer | ConvNeXt):
+        raise ValueError(f"model.timm_name={timm_name}: a {type(model).__name__}; choose a ViT or ConvNeXt")
+    replace_norms(model, norm, site_of)
+    return model

@@ -1,0 +1,146 @@
+"""Train one model: ``python train.py model=vit_tiny norm=dyt seed=1``; many: ``python train.py -m norm=layernorm,dyt``.
+
+The same command again resumes the run, or says that it is finished. Exit codes: 0 finished, already done or diverged
+(a result); 1 bad input or failed; 75 interrupted. A sweep: 75 if interrupted, else 1 if any run failed, else 0.
+"""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from dyt import config as configs
+from dyt.run import execute
+
+CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
+
+
+def preflight(overrides: list[str], sweep: bool) -> None:
+    """Checks a command line before Hydra sees it; in a sweep, every value of every key.
+
+    Raises:
+        ValueError: one line that says what to type instead.
+    """
+    if not sweep:
+        configs.load(overrides)
+        return
+    choices = []
+    for text in overrides:
+        try:
+            parsed = OverridesParser.create().parse_override(text)
+        except Exception:
+            configs.load([text])  # says what is wrong with it
+            raise
+        values = parsed.sweep_string_iterator() if parsed.is_sweep_override() else None
+        choices.append([f"{parsed.get_key_element()}={v}" for v in values] if values else [text])
+    first = [c[0] for c in choices]
+    configs.load(first)
+    for i, values in enumerate(choices):
+        for value in values[1:]:
+            configs.load([*first[:i], value, *first[i + 1 :]])
+
+
+def run_one(cfg) -> dict:
+    """Runs a composed config. Never raises: what went wrong is in the status, so that a sweep goes on."""
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    outcome = {"overrides": " ".join(overrides), "status": "failed", "run": None}
+    if _stopped():
+        return outcome | {"status": "not started"}
+    try:
+        config = configs.plain(cfg, hydra_config.runtime.choices)
+        plan = configs.plan(config, overrides)
+        outcome["run"] = str(plan.dir)
+        summary = execute(plan)
+        outcome |= {"status": summary["status"], "final": summary["final"]}
+    except (ValueError, OSError) as error:
+        if os.environ.get("DYT_TRACEBACK"):
+            traceback.print_exc()
+        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        outcome["why"] = str(error)
+    except KeyboardInterrupt:
+        outcome["status"] = "interrupted"
+    except Exception as error:
+        traceback.print_exc()
+        outcome["why"] = f"{type(error).__name__}: {error}"
+    return outcome
+
+
+def _log() -> Path:
+    return Path(os.environ["DYT_OUTCOMES"])
+
+
+def _outcomes() -> list[dict]:
+    return [json.loads(line) for line in _log().read_text().splitlines()]
+
+
+def _stopped() -> bool:
+    return any(o["status"] == "interrupted" for o in _outcomes())
+
+
+@hydra.main(config_path="configs", config_name="train", version_base="1.3")
+def job(cfg) -> None:
+    """Hydra's part: one call a run, in this process or a launcher's. Outcomes travel by file."""
+    outcome = run_one(cfg)
+    with open(_log(), "a") as stream:
+        stream.write(json.dumps(outcome) + "\n")
+
+
+def table(outcomes: list[dict]) -> str:
+    """Statuses of a sweep, a line a run."""
+    rows = [("status", "val/loss", "val/top1", "overrides")]
+    for o in outcomes:
+        final = o.get("final") or {}
+        cells = [f"{final[k]:.4f}" if final.get(k) is not None else "-" for k in ("val/loss", "val/top1")]
+        rows.append((o["status"], *cells, o["overrides"] or "(defaults)"))
+    widths = [max(len(r[i]) for r in rows) for i in range(3)]
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]) for r in rows)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    words = sys.argv[1:]
+    overrides = [w for w in words if not w.startswith("-")]
+    sweep = bool({"-m", "--multirun"} & set(words))
+    asks = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
+    if asks & {w.split("=")[0] for w in words}:
+        job()
+        return 0
+    if sweep and "WORLD_SIZE" in os.environ:
+        print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
+        return 1
+    try:
+        preflight(overrides, sweep)
+    except (ValueError, OSError) as error:
+        if os.environ.get("DYT_TRACEBACK"):
+            traceback.print_exc()
+        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DYT_OUTCOMES"] = str(Path(folder) / "outcomes.jsonl")
+        _log().touch()
+        interrupted = False
+        try:
+            job()
+        except KeyboardInterrupt:
+            interrupted = True
+        outcomes = _outcomes()
+    statuses = [o["status"] for o in outcomes]
+    if sweep:
+        print("\n" + table(outcomes))
+    elif outcomes and outcomes[0]["run"] and statuses[0] != "failed":
+        print(outcomes[0]["run"])
+    if interrupted or "interrupted" in statuses:
+        return 75
+    return max((CODES.get(s, 1) for s in statuses), default=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
