@@ -1,6 +1,6 @@
 """Checkpoints: written whole or not at all, verified before use, loaded without running code.
 
-A checkpoint is ``<kind>-<step>.pt`` and, written last, the manifest ``<kind>-<step>.json`` with its sha256. Kind ``step``
+A checkpoint is ``<kind>-<step>.pt`` and, written last, its manifest ``<kind>-<step>.json`` with sha256. Kind ``step``
 holds all that exact continuation needs; ``best`` holds weights only. No random state is kept: every step seeds itself
 (dyt/data/order.py).
 """

@@ -143,8 +143,15 @@ def load(overrides: list[str]) -> dict:
 def plain(cfg, choices) -> dict:
     """A composed Hydra config as checked plain dicts."""
     choices = dict(choices)
-    config = {k: OmegaConf.to_container(v, resolve=True, throw_on_missing=True) if OmegaConf.is_config(v) else v for k, v in
-              ((k, cfg[k]) for k in cfg if k != "hydra")}  # fmt: skip
+    if cfg.model.task != cfg.data.task:  # before interpolations, which would fail with less to say
+        fitting = ", ".join(n for n in options("data") if option_task(n) == cfg.model.task)
+        raise ValueError(
+            f"model={cfg.model.name} is for {cfg.model.task}s and data={cfg.data.name} is {cfg.data.task}s; "
+            f"choose data from {fitting}"
+        )
+    config = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True, throw_on_missing=True
+    )
     config["experiment"] = choices.get("experiment") or DEFAULT_EXPERIMENT
     for group in ("model", "norm", "data"):
         if choices.get(group) not in options(group):
@@ -167,13 +174,7 @@ def check(config: dict) -> None:
         for key in config[group]:
             if key not in (names := list(schema.__dataclass_fields__)):
                 raise ValueError(f"{group}.{key}: unknown key; {closest(key, names)}keys: {', '.join(names)}")
-    trainer, optim, data, model = config["trainer"], config["optim"], config["data"], config["model"]
-    if model["task"] != data["task"]:
-        fitting = ", ".join(n for n in options("data") if option_task(n) == model["task"])
-        raise ValueError(
-            f"model={model['name']} is for {model['task']}s and data={data['name']} is {data['task']}s; "
-            f"choose data from {fitting}"
-        )
+    trainer, optim, data = config["trainer"], config["optim"], config["data"]
     for key, choices in (
         ("trainer.precision", ("fp32", "bf16")),
         ("trainer.device", ("auto", "cpu", "cuda")),
@@ -282,8 +283,8 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
     Raises:
         ValueError, OSError: the data or the ``init_from`` weights are not there.
     """
-    from dyt.manifest import weights_sha256
     from dyt.data.sources import locate
+    from dyt.manifest import weights_sha256
 
     data_sha256 = locate(config["data"]).sha256
     init_sha256 = weights_sha256(config["init_from"]) if config["init_from"] else None

@@ -14,7 +14,7 @@ def learning_rate(step: int, total: int, *, lr: float, min_lr: float, warmup_ste
     return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def adamw(model: nn.Module, *, lr: float, betas, weight_decay: float, device: torch.device) -> torch.optim.AdamW:
+def adamw(model: nn.Module, *, lr: float, betas, weight_decay: float) -> torch.optim.AdamW:
     """AdamW in two groups: matrices decay; alpha, s, gamma, beta, biases and every other 1-D parameter do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [

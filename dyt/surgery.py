@@ -77,7 +77,7 @@ def convert(model: nn.Module, norm: str = "dyt", *, batchnorm: str = "refuse", *
         for name, module in model.named_modules():
             if isinstance(module, _BatchNorm):
                 raise ValueError(
-                    f"convert: {name or 'the model'} is a BatchNorm, and DyT does not replace it (the paper's Table 16: "
+                    f"convert: {name or 'the model'} is a BatchNorm, and DyT does not replace it (the paper, Table 16: "
                     "ResNet-50 76.2 -> 68.9); pass batchnorm='keep' to leave BatchNorms and swap the other norms"
                 )
     factory = NormFactory(norm, **options)

@@ -30,7 +30,7 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 class Metrics:
-    """Appends rows to metrics.jsonl, each step once. Rows after `start` are of a run that was cut off: they come anew."""
+    """Appends rows to metrics.jsonl, each step once. Rows after step `start`, of a run cut off, come anew."""
 
     def __init__(self, path: Path, start: int):
         self.rows = [row for row in read_metrics(path) if row["step"] <= start]

@@ -97,7 +97,6 @@ class Trainer:
             lr=self.optim["lr"],
             betas=self.optim["betas"],
             weight_decay=self.optim["weight_decay"],
-            device=world.device,
         )
         self.ema = None
         if self.trainer["ema_decay"] is not None:
@@ -237,8 +236,10 @@ class Trainer:
                     loss = self.task.loss(self.wrapped, inputs, targets) / pieces
                 loss.backward()
             total += loss.detach()
-        clip = self.optim["clip_grad"]
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if clip is None else clip)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        grad_norm = nn.utils.get_total_norm(gradients)
+        if (clip := self.optim["clip_grad"]) is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, grad_norm)
         # The step's one read of the device; a NaN of any process makes the sums NaN in all.
         seen = torch.stack((total, grad_norm.to(total), total.new_tensor(float(stop.asked))))
         loss, norm, asked = (self.world.add(seen) / self.world.size).tolist()
@@ -254,7 +255,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict:
-        """``{"val/loss": ...}`` over the split, every sample weighing the same; of the averaged weights if there are."""
+        """``{"val/loss": ...}`` over the split, every sample weighing the same; with EMA, of the averaged weights."""
         model = self.ema.module if self.ema else self.model
         return evaluate(model, self.task, self.data, split, self.world, self.autocast, self.trainer["eval_batches"])
 

@@ -7,8 +7,6 @@ timm's name and its LayerNorms are then replaced by module name: 25 in ViT-B, 41
 import re
 
 import timm
-from timm.models.convnext import ConvNeXt
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from dyt.data import Spec
@@ -60,13 +58,19 @@ def build(
     Raises:
         ValueError: not a ViT or ConvNeXt of timm, or sizes that do not divide.
     """
-    if timm_name not in timm.list_models():
+    if not timm.is_model(timm_name):
         raise ValueError(f"model.timm_name={timm_name}: timm has no such model; see timm.list_models('vit*')")
+    if not timm.models.is_model_in_modules(timm_name, ("vision_transformer", "convnext")):
+        raise ValueError(f"model.timm_name={timm_name}: not a ViT or ConvNeXt; see timm.list_models('vit*')")
+    convnext = timm.models.is_model_in_modules(timm_name, ("convnext",))
+    if convnext and img_size:
+        if img_size < 32:  # four stages halve it five times
+            raise ValueError(f"data.img_size={img_size}: {timm_name} needs at least 32; type data.img_size=32")
+        img_size = None  # a ConvNeXt takes any size
     changed = {"img_size": img_size, "patch_size": patch_size, "embed_dim": dim, "depth": depth, "num_heads": heads}
     changed = {k: v for k, v in changed.items() if v is not None}
     if qk_norm:
         changed["qk_norm"] = True
-    convnext = timm_name.startswith("convnext")
     if convnext and changed:
         ours = {"embed_dim": "dim", "num_heads": "heads"}
         raise ValueError(
@@ -86,7 +90,5 @@ def build(
         drop_rate=dropout,
         **changed,
     )
-    if not isinstance(model, VisionTransformer | ConvNeXt):
-        raise ValueError(f"model.timm_name={timm_name}: a {type(model).__name__}; choose a ViT or ConvNeXt")
     replace_norms(model, norm, site_of)
     return model

@@ -35,7 +35,7 @@ STDLIB = (
 
 @dataclass(frozen=True)
 class Source:
-    """Files by split (train alone: validation is taken from it), the ``datasets`` builder that reads them, and their sha256."""
+    """Files by split (train alone: validation is taken from it), the ``datasets`` builder for them, their sha256."""
 
     builder: str
     files: dict[str, list[str]] = field(default_factory=dict)

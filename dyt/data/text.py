@@ -83,7 +83,7 @@ class Tokenizer:
 
 
 class Windows:
-    """Windows of `context` + 1 tokens that overlap in one token; sample i of epoch e starts at offset(e) + i context."""
+    """Windows of `context` + 1 tokens, overlapping in one; sample i of epoch e starts at offset(e) + i context."""
 
     def __init__(self, tokens: np.ndarray, context: int, seed: int):
         self.tokens, self.context, self.seed = tokens, context, seed

@@ -1,0 +1,171 @@
+"""Evaluate a run: ``python eval.py run=<run directory> [ckpt=best|last] [split=val|test] [data.path=...]``.
+
+Prints the metrics and writes eval.json into the run's directory. For a language model
+``sample=200 prompt="..."`` prints generated text instead. The config comes from the run. Values are taken as typed, so
+a prompt may hold ``=``, commas and quotes. Nothing in the run directory is executed.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import yaml
+
+KEYS = {
+    "run": None,
+    "ckpt": "best",
+    "split": "val",
+    "data.path": None,
+    "device": "auto",
+    "sample": None,
+    "prompt": None,
+    "temperature": "0.8",
+    "top_k": None,
+    "seed": "0",
+}
+
+
+def parse(words: list[str]) -> dict:
+    """``key=value`` words over the defaults, values as raw text.
+
+    Raises:
+        ValueError: an unknown key, a wrong value, or no run; one line with the choices.
+    """
+    from dyt.arguments import closest
+
+    given = dict(KEYS)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in KEYS:
+            raise ValueError(f"{word}: {closest(key, KEYS)}type key=value; keys: {', '.join(KEYS)}")
+        given[key] = value
+    if not given["run"]:
+        raise ValueError("run=<run directory> is missing; train.py prints it as its last line")
+    for key, choices in (("ckpt", ("best", "last")), ("split", ("val", "test")), ("device", ("auto", "cpu", "cuda"))):
+        if given[key] not in choices:
+            raise ValueError(f"{key}={given[key]}: choose from {', '.join(choices)}")
+    for key, kind, least in (("sample", int, 1), ("top_k", int, 1), ("seed", int, 0), ("temperature", float, 0)):
+        if given[key] is not None:
+            try:
+                given[key] = kind(given[key])
+                assert given[key] >= least
+            except (ValueError, AssertionError):
+                raise ValueError(f"{key}={given[key]}: needs a number of at least {least}") from None
+    return given
+
+
+def read_config(run: Path) -> dict:
+    """The config of a run directory.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"run={run}: not a run directory (no config.yaml); train.py prints it as its last line")
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["model"]["task"], config["data"]["task"], config["norm"]["kind"], config["trainer"]["precision"]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise ValueError(f"run={run}: its config.yaml is damaged ({type(error).__name__}: {error})") from error
+    return config
+
+
+def weights_of(run: Path, ckpt: str) -> tuple[dict, int]:
+    """(weights, step) of the best or the newest checkpoint that verifies.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from dyt import checkpoint
+
+    found = checkpoint.newest(run / "checkpoints", "best" if ckpt == "best" else "step")
+    if found is None:
+        raise ValueError(f"run={run}: no {ckpt} checkpoint that verifies; train longer, or try the other of best, last")
+    state, about = found
+    return state.get("ema") or state["model"], about["step"]
+
+
+def evaluate_run(given: dict) -> dict:
+    """Metrics of a run on a split, as written to eval.json."""
+    import torch
+
+    from dyt import checkpoint
+    from dyt.distributed import join
+    from dyt.run import assemble
+    from dyt.trainer import evaluate
+
+    run = Path(given["run"])
+    config = read_config(run)
+    if given["data.path"]:
+        config["data"]["path"] = given["data.path"]
+    world = join(given["device"])
+    data, model, _, task = assemble(config, world, 0)
+    if given["split"] not in data.spec.sizes:
+        raise ValueError(f"split=test: data={config['data']['name']} has no test split; choose split=val")
+    weights, step = weights_of(run, given["ckpt"])
+    checkpoint.load_weights(model, weights, f"run={run}")
+    autocast = torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16")
+    metrics = evaluate(model, task, data, given["split"], world, autocast)
+    about = {"run": str(run), "ckpt": given["ckpt"], "step": step, "split": given["split"]}
+    return about | {"data_sha256": data.spec.sha256, **metrics}
+
+
+def sample_run(given: dict) -> str:
+    """Text that a language model's run writes after the prompt."""
+    import torch
+
+    from dyt import checkpoint
+    from dyt.data import Spec
+    from dyt.data.order import seed_all
+    from dyt.data.text import Tokenizer
+    from dyt.distributed import join
+    from dyt.manifest import read_json
+    from models import build_model
+
+    run = Path(given["run"])
+    config = read_config(run)
+    if config["model"]["task"] != "text":
+        raise ValueError(f"sample: {config['model']['name']} is not a language model")
+    about = read_json(run / "tokenizer.json")
+    if about is None:
+        raise ValueError(f"run={run}: its tokenizer.json is missing or damaged")
+    tokenizer = Tokenizer(about.get("kind"), about.get("chars", ""))
+    device = join(given["device"]).device
+    model, _ = build_model(config["model"], config["norm"], Spec("text", "", {}, vocab_size=tokenizer.vocab_size))
+    checkpoint.load_weights(model, weights_of(run, given["ckpt"])[0], f"run={run}")
+    try:
+        ids = tokenizer.encode(given["prompt"] or "\n")
+    except ValueError as error:
+        raise ValueError(f"prompt: {error}") from error
+    seed_all(given["seed"], "sample")
+    tokens = torch.tensor(ids.astype("int64"), device=device)[None]  # (1, T)
+    out = model.to(device).generate(tokens, given["sample"], temperature=given["temperature"], top_k=given["top_k"])
+    return tokenizer.decode(out[0].tolist())
+
+
+def main(words: list[str]) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if {"-h", "--help"} & set(words):
+        print(__doc__ + "\nkeys: " + ", ".join(f"{k}={'' if v is None else v}" for k, v in KEYS.items()))
+        return 0
+    try:
+        given = parse(words)
+        if given["prompt"] is not None and given["sample"] is None:
+            given["sample"] = 200
+        if given["sample"] is not None:
+            print(sample_run(given))
+            return 0
+        result = evaluate_run(given)
+        from dyt.manifest import write_json
+
+        write_json(Path(given["run"]) / "eval.json", result)
+        print(json.dumps(result, indent=2))
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"eval.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

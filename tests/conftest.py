@@ -1,0 +1,21 @@
+"""Every test works in a folder of its own, with a data cache of its own and without W&B, unless it says otherwise."""
+
+import os
+import tempfile
+
+# Before torch and datasets read them.
+os.environ["DYT_CACHE_DIR"] = os.environ.get("DYT_TEST_CACHE") or tempfile.mkdtemp(prefix="dyt-test-cache-")
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("WANDB_API_KEY", None)
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -1,0 +1,59 @@
+"""What several tests share."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from dyt import config
+from dyt.run import execute
+from dyt.trainer import TIMING
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_GPT = ["model=gpt_nano", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", "trainer.threads=1"]
+TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
+
+
+def shrunk(model: str) -> list[str]:
+    """Overrides that make a model's config small enough to run in a test."""
+    if model.startswith("convnext"):
+        return [f"model={model}", "model.timm_name=test_convnext", "data.img_size=32"]
+    if model.startswith("vit"):
+        return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2"]
+    mlp = ["model.mlp_dim=24"] if model.startswith("llama") else []
+    return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
+
+
+def train(*overrides: str, out: str = "runs") -> tuple[dict, Path]:
+    """Runs a config in this process; returns its summary and directory."""
+    words = [*overrides, f"out_root={out}"]
+    plan = config.plan(config.load(words), words)
+    return execute(plan), plan.dir
+
+
+def rows_of(folder: Path, timing: bool = False) -> list[dict]:
+    """The rows of metrics.jsonl, without the keys that depend on the clock."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return rows if timing else [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
+
+
+def python(*words: str, timeout: float = 240, cwd=None, **environment) -> subprocess.CompletedProcess:
+    """Runs a script of the repository as a user would."""
+    import os
+
+    return subprocess.run(
+        [sys.executable, *(str(ROOT / w) if w in ("train.py", "eval.py") else w for w in words)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The one line of stderr of a command that refused bad input."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    return lines[0]

@@ -1,0 +1,170 @@
+"""Every yaml composes; the command line, recipes and hashes mean what they say; wrong words get one line."""
+
+import re
+
+import pytest
+
+from dyt import config
+from dyt.config import CONFIGS, NEUTRAL, SITES, config_hash, load, options, plan
+
+SHA = "0" * 64
+
+
+def data_for(task: str) -> list[str]:
+    return [n for n in options("data") if config.option_task(n) == task]
+
+
+@pytest.mark.parametrize("norm", options("norm"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_composes_with_every_norm(model, norm):
+    made = load([f"model={model}", f"norm={norm}"])
+    assert made["model"]["name"] == model and made["norm"]["name"] == norm
+    assert made["data"]["task"] == made["model"]["task"]  # a model brings data that fits
+    assert set(made["norm"]["sites"]) == set(SITES)
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_every_data_set_composes(data):
+    model = "gpt_nano" if config.option_task(data) == "text" else "vit_tiny"
+    assert load([f"model={model}", f"data={data}"])["data"]["name"] == data
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes_and_its_keys_win(experiment):
+    import yaml
+
+    recipe = yaml.safe_load((CONFIGS / "experiment" / f"{experiment}.yaml").read_text())
+    made = load([f"experiment={experiment}"])
+    assert made["experiment"] == experiment
+    groups = {k.removeprefix("override /"): v for d in recipe.pop("defaults", []) for k, v in d.items()}
+    for group, option in groups.items():
+        if group in ("model", "norm", "data"):
+            assert made[group]["name"] == option
+    for key, value in config.flatten(recipe).items():
+        assert config.lookup(made, key) == value, key
+
+
+@pytest.mark.parametrize("group", ["optim", "trainer", "logger"])
+def test_every_other_option_composes(group):
+    for name in options(group):
+        load([f"{group}={name}"])
+
+
+def test_a_recipe_header_states_claim_and_command():
+    for path in (CONFIGS / "experiment").glob("*.yaml"):
+        assert "Command: python train.py" in path.read_text(), path
+
+
+def test_command_line_wins_over_recipe_and_model():
+    made = load(["experiment=demo_gpt", "trainer.max_steps=7", "data=shakespeare"])
+    assert made["trainer"]["max_steps"] == 7 and made["data"]["name"] == "shakespeare"
+    assert made["model"]["embed_scale"] == "learnable"
+
+
+def test_site_arguments_need_no_plus():
+    made = load(["norm.sites.attn.alpha_init=0.8", "norm.sites.final.bias=false"])
+    assert made["norm"]["sites"]["attn"]["alpha_init"] == 0.8
+    assert made["norm"]["sites"]["final"]["bias"] is False
+    assert made["norm"]["sites"]["mlp"]["alpha_init"] is None
+
+
+# -- hashes and names ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "override",
+    "out_root=elsewhere data.path=somewhere logger.mode=disabled trainer.device=cpu data.workers=3 "
+    "trainer.save_every=5 trainer.keep=9 data.cache_dir=x study=s resume=fresh".split(),
+)
+def test_what_changes_no_number_changes_no_hash(override):
+    assert config_hash(load([override]), SHA) == config_hash(load([]), SHA)
+
+
+@pytest.mark.parametrize(
+    "override",
+    "seed=1 optim.lr=0.1 norm=derf norm.alpha_init=0.4 norm.sites.attn.alpha_init=0.4 model=vit_small "
+    "trainer.max_steps=5 trainer.threads=1 trainer.precision=bf16 data.batch_size=64 data.mixup=0.1".split(),
+)
+def test_what_changes_a_number_changes_the_hash(override):
+    assert config_hash(load([override]), SHA) != config_hash(load([]), SHA)
+    assert config_hash(load([]), SHA) != config_hash(load([]), "1" * 64)
+
+
+def test_the_same_settings_typed_otherwise_are_the_same_run():
+    typed = load(["norm=dyt", "norm.gamma_init=inverse_alpha", "norm.alpha_init=1", "optim.lr=2e-3"])
+    assert config_hash(typed, SHA) == config_hash(load(["norm=dyt_unit_gain", "norm.alpha_init=1.0"]), SHA)
+
+
+def test_a_key_added_later_at_its_neutral_value_keeps_old_hashes(monkeypatch):
+    old, new = load([]), load([])
+    new["trainer"]["later"] = 0.0
+    new["model"]["later"] = None  # null is off, and counts as absent without being listed
+    assert config_hash(new, SHA) != config_hash(old, SHA)
+    monkeypatch.setitem(NEUTRAL, "trainer.later", 0.0)
+    assert config_hash(new, SHA) == config_hash(old, SHA)
+    new["trainer"]["later"] = 0.5
+    assert config_hash(new, SHA) != config_hash(old, SHA)
+
+
+def test_hashes_are_pinned():
+    """A change of this number makes every finished run run again: add the key to NEUTRAL instead."""
+    assert config_hash(load(["model=gpt_nano", "norm=layernorm", "data=shakespeare"]), SHA) == "PINNED_GPT"
+    assert config_hash(load(["model=vit_nano", "norm=dyt", "data=mnist5k"]), SHA) == "PINNED_VIT"
+
+
+def test_directory_names():
+    words = ["model=gpt_nano", "norm=layernorm", "optim.lr=0.002", "seed=3", "data.path=null", "out_root=a b"]
+    made = plan(load(words), words)
+    assert made.dir.parent.name == "default"
+    assert made.dir.name.startswith("gpt_nano-layernorm-stdlib-optim.lr-0.002-s3-") and made.dir.name.endswith(
+        made.hash
+    )
+    long = ["optim.betas=[0.9,0.95]", *(f"norm.sites.{s}.alpha_init=0.123456789" for s in SITES)]
+    name = plan(load(long), long).dir.name
+    assert re.fullmatch(r"[A-Za-z0-9._-]+", name) and len(name) < 150
+
+
+def test_a_directory_is_found_by_its_hash_however_typed(tmp_path):
+    first = plan(load(["optim.lr=2e-3", "out_root=runs"]), ["optim.lr=2e-3"])
+    first.dir.mkdir(parents=True)
+    assert plan(load(["out_root=runs"]), []).dir == first.dir
+
+
+# -- wrong words ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["norm=dty"], "norm=dty: unknown; did you mean 'dyt'? choose from batchnorm, derf, dyt"),
+        (["model=vit_tin"], "model=vit_tin: unknown; did you mean 'vit_tiny'? choose from convnext_base"),
+        (["experiment=demo"], "experiment=demo: unknown; did you mean"),
+        (["trainer.max_step=1"], "trainer.max_step: unknown key; did you mean 'max_steps'? keys of trainer: max_steps"),
+        (["nrm=dyt"], "nrm: unknown key; did you mean 'norm'? keys: model, norm, data"),
+        (["norm.sites.atn.alpha_init=1"], "did you mean 'attn'? keys of norm.sites: attn, mlp, final"),
+        (["norm.sites.attn.alpa_init=1"], "did you mean 'alpha_init'? keys of norm.sites.attn"),
+        (["norm=layernorm", "norm.alpha_init=1"], "norm.alpha_init: unknown key; keys of norm: name, kind, eps"),
+        (["norm.alpha_init.x=1"], "norm.alpha_init is a single value"),
+        (["+trainer.foo=1"], "trainer.foo: unknown key; keys: max_steps"),
+        (["+foo=1"], "foo: unknown key; keys: "),
+        (["trainer.max_steps=abc"], "trainer.max_steps: Value 'abc' of type 'str' could not be converted to Integer"),
+        (["trainer.max_steps=0"], "trainer.max_steps=0: must be at least 1"),
+        (["trainer.max_steps=null", "trainer.max_epochs=null"], "set one, e.g. trainer.max_steps=1000"),
+        (["optim.lr=nan"], "optim.lr=nan: must be at least 0"),
+        (["optim.betas=[0.9]"], "optim.betas=[0.9]: needs two numbers"),
+        (["optim.betas=[0.9,1]"], "needs two numbers from 0 to below 1"),
+        (["data.batch_size=many"], "data.batch_size=many: needs a number"),
+        (["trainer.precision=fp16"], "trainer.precision=fp16: did you mean 'bf16'? choose from fp32, bf16"),
+        (["logger.mode=on"], "choose from auto, online, offline, disabled"),
+        (["seed=-1"], "seed=-1: must be at least 0"),
+        (["seed=1,2"], "seed=1,2: several values are a sweep; add -m"),
+        (["seed"], "seed: missing EQUAL"),
+        (["model=gpt_nano", "data=cifar10"], "choose data from hf_text, openwebtext, shakespeare, stdlib, wikitext2"),
+        (["data=shakespeare"], "choose data from cifar10, hf_image"),
+        (["model=base/gpt"], "model"),
+    ],
+)
+def test_wrong_words_get_one_line_that_says_what_to_type(words, message):
+    with pytest.raises(ValueError) as error:
+        load(words)
+    assert message in str(error.value) and "\n" not in str(error.value)

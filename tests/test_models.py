@@ -1,0 +1,196 @@
+"""Every model x every norm runs; the models are what they say they are."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch.nn import functional as F
+
+from dyt.config import load, options
+from dyt.data import Spec
+from dyt.data.order import seed_all
+from models import FAMILIES, build_model
+
+from .helpers import shrunk
+
+IMAGES = Spec("image", "", {}, classes=10, channels=3)
+TEXT = Spec("text", "", {}, vocab_size=50)
+
+
+def made(*words, spec=None):
+    config = load(list(words))
+    seed_all(0)
+    return build_model(config["model"], config["norm"], spec or (TEXT if config["model"]["task"] == "text" else IMAGES))
+
+
+def batch(config):
+    g = torch.Generator().manual_seed(0)
+    if config["model"]["task"] == "text":
+        ids = torch.randint(50, (4, 17), generator=g)
+        return ids[:, :-1], ids[:, 1:]
+    return torch.randn(4, 3, *[config["data"]["img_size"]] * 2, generator=g), torch.randint(10, (4,), generator=g)
+
+
+@pytest.mark.parametrize("norm", options("norm"))
+@pytest.mark.parametrize("model", options("model"))
+def test_forward_and_backward_give_finite_gradients_to_every_parameter(model, norm):
+    config = load([*shrunk(model), f"norm={norm}"])
+    seed_all(0)
+    network, factory = build_model(
+        config["model"], config["norm"], TEXT if config["model"]["task"] == "text" else IMAGES
+    )
+    inputs, targets = batch(config)
+    logits = network.train()(inputs)
+    F.cross_entropy(logits.flatten(0, -2), targets.flatten()).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert sum(factory.count.values()) > 0
+
+
+def test_every_family_has_a_model():
+    assert {load([f"model={m}"])["model"]["family"] for m in options("model")} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    "model, millions, sites",
+    [
+        ("vit_base", 86.6, {"attn": 12, "mlp": 12, "final": 1}),
+        ("vit_large", 304.3, {"attn": 24, "mlp": 24, "final": 1}),
+        ("convnext_base", 88.6, {"stem": 1, "mlp": 36, "down": 3, "final": 1}),
+        ("convnext_large", 197.8, {"stem": 1, "mlp": 36, "down": 3, "final": 1}),
+        ("gpt2_124m", 124.4, {"attn": 12, "mlp": 12, "final": 1}),
+        ("llama_130m", 134.1, {"attn": 12, "mlp": 12, "final": 1}),
+    ],
+)
+def test_published_sizes_and_norm_counts(model, millions, sites):
+    vocabulary = {"gpt2_124m": ["model.vocab_size=50304"], "llama_130m": ["model.vocab_size=32000"]}.get(model, [])
+    data = [] if vocabulary else ["data=imagenet1k"]
+    with torch.device("meta"):
+        network, factory = made(
+            f"model={model}",
+            "norm=layernorm",
+            *data,
+            *vocabulary,
+            spec=None if vocabulary else Spec("image", "", {}, 1000, 3),
+        )
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+    assert dict(factory.count) == sites
+
+
+@pytest.mark.parametrize("name, ours", [("vit_tiny_patch16_224", "vit_tiny"), ("test_convnext", "convnext_base")])
+def test_layernorm_model_equals_timms_with_the_same_weights(name, ours):
+    words = ["norm=layernorm", "data=imagenet1k"]
+    words += ["model.img_size=32", "model.patch_size=8"] if ours == "vit_tiny" else [f"model.timm_name={name}"]
+    network, _ = made(f"model={ours}", *words)
+    sizes = {"img_size": 32, "patch_size": 8} if ours == "vit_tiny" else {}
+    theirs = timm.create_model(name, num_classes=10, global_pool="avg", **sizes)
+    weights = {k.replace(".norm.weight", ".weight"): v for k, v in network.state_dict().items()}
+    weights = dict(zip(theirs.state_dict(), network.state_dict().values(), strict=True))
+    assert [tuple(v.shape) for v in weights.values()] == [tuple(v.shape) for v in theirs.state_dict().values()]
+    theirs.load_state_dict(weights)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(network.eval()(images), theirs.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_same_seed_same_weights_whatever_the_norm():
+    for small in (shrunk("gpt_nano"), shrunk("vit_nano")):
+        first = made(*small, "norm=layernorm")[0].state_dict()
+        for norm in ("dyt", "derf", "rmsnorm", "none", "batchnorm"):
+            second = made(*small, f"norm={norm}")[0].state_dict()
+            shared = [k for k in first if "norm" not in k]
+            assert len(shared) > 10 and all(torch.equal(first[k], second[k]) for k in shared), norm
+
+
+# -- GPT -----------------------------------------------------------------------------------------------------------
+
+STYLES = {
+    "gpt2": shrunk("gpt_nano"),
+    "llama": shrunk("llama_nano"),
+    "grouped": [*shrunk("llama_nano"), "model.heads=4", "model.kv_heads=2", "model.qk_norm=true"],
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_gpt_is_causal(style):
+    network = made(*STYLES[style])[0].eval()
+    tokens = torch.randint(50, (2, 16), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[:, 9:] = (changed[:, 9:] + 7) % 50
+    before, after = network(tokens), network(changed)
+    torch.testing.assert_close(before[:, :9], after[:, :9])
+    assert not torch.allclose(before[:, 9:], after[:, 9:])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_cache_gives_what_reading_all_gives(style):
+    network = made(*STYLES[style])[0].eval()
+    tokens = torch.randint(50, (2, 16), generator=torch.Generator().manual_seed(0))
+    caches = [[] for _ in network.blocks]
+    parts = [network(tokens[:, :5], caches), *(network(tokens[:, i : i + 1], caches) for i in range(5, 16))]
+    torch.testing.assert_close(torch.cat(parts, dim=1), network(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_generate_goes_past_the_context_and_is_greedy_at_zero():
+    network = made(*STYLES["gpt2"])[0]
+    start = torch.tensor([[1, 2, 3]])
+    out = network.generate(start, 40, temperature=0)
+    assert out.shape == (1, 43) and torch.equal(out[:, :3], start)
+    assert out[0, 3] == network(start)[0, -1].argmax()
+    assert torch.equal(out, network.generate(start, 40, temperature=0))
+    assert network.generate(start, 5, top_k=1).tolist() == out[:, :8].tolist()
+
+
+def test_embedding_scale_and_std():
+    words = ["model=gpt_nano", "model.embed_scale=learnable", "model.embed_std=rsqrt_dim"]
+    network, _ = made(*words, spec=Spec("text", "", {}, vocab_size=5000))
+    assert network.embed_scale.shape == (1,) and network.embed_scale.item() == pytest.approx(math.sqrt(128))
+    assert network.embed.weight.std().item() == pytest.approx(1 / math.sqrt(128), rel=0.02)
+    token = (network.embed.weight * network.embed_scale).var().item()
+    assert token == pytest.approx(1.0, rel=0.05)  # tokens enter with variance 1
+    seen = []
+    network.drop.register_forward_hook(lambda m, i, o: seen.append(o))
+    ids = torch.arange(10)[None]
+    network(ids)
+    want = (network.embed.weight[:10] + network.positions.weight[:10]) * network.embed_scale
+    torch.testing.assert_close(seen[0][0], want)
+    assert made("model=gpt_nano")[0].embed_scale is None
+
+
+def test_tied_and_untied():
+    gpt, llama = made("model=gpt_nano")[0], made("model=llama_nano")[0]
+    assert gpt.head.weight is gpt.embed.weight and llama.head.weight is not llama.embed.weight
+    assert not any(n.endswith("bias") and "norm" not in n for n, _ in llama.named_parameters())
+
+
+def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
+    monkeypatch.setattr("dyt.norms.statistical._warned", False)
+    made(*shrunk("gpt_nano"), "norm=batchnorm")
+    made(*shrunk("gpt_nano"), "norm=instancenorm")
+    assert [r.message for r in caplog.records if "sees the ones after it" in r.message] == [caplog.records[0].message]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["model=gpt_nano", "model.heads=3"], "model.dim=128 must be a multiple of model.heads=3"),
+        (["model=gpt_nano", "model.mlp=relu"], "model.mlp=relu: choose from gelu, swiglu"),
+        (["model=gpt_nano", "model.depth=two"], "model.depth=two: needs a whole number"),
+        (["model=gpt_nano", "model.depth=0"], "model.depth=0: must be at least 1"),
+        (["model=gpt_nano", "model.vocab_size=3"], "smaller than the data's 50"),
+        (["model=gpt_nano", "+model.dpth=3"], "model.dpth: unknown key; did you mean 'depth'?"),
+        (
+            ["model=gpt_nano", "norm.sites.stem.alpha_init=1"],
+            "model=gpt_nano has no site 'stem'; its sites: attn, mlp, final",
+        ),
+        (["model=vit_nano", "model.patch_size=9"], "model.img_size=28 is not a multiple of model.patch_size=9"),
+        (["model=vit_nano", "model.timm_name=vit_tny"], "timm has no such model"),
+        (["model=vit_nano", "model.timm_name=resnet18"], "not a ViT or ConvNeXt"),
+        (["model=convnext_base", "data=cifar10", "model.depth=3"], "convnext_base has no such argument"),
+        (["model=convnext_base"], "data.img_size=28: convnext_base needs at least 32; type data.img_size=32"),
+        (["model=vit_nano", "model.family=vt"], "model.family=vt: choose from gpt, vit"),
+    ],
+)
+def test_wrong_arguments_say_what_to_type(words, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        made(*words)

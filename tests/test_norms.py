@@ -1,0 +1,200 @@
+"""Every norm equals its formula in float64, starts as it should, and takes every option."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from dyt import Derf, DynamicTanh
+from dyt.config import norm_arguments, options
+from dyt.norms import NORMS, NormFactory
+from dyt.norms.statistical import layer_norm_by_hand
+from dyt.optim import adamw
+
+B, T, C = 3, 5, 8
+SQUASH = {
+    "tanh": torch.tanh,
+    "hardtanh": lambda x: x.clamp(-1, 1),
+    "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
+    "erf": torch.erf,
+    "isru": lambda x: x / torch.sqrt(1 + x**2),
+    "identity": lambda x: x,
+}
+
+
+def drawn(module: nn.Module) -> nn.Module:
+    """The module in float64 with every parameter at random, so that no formula passes by its initial values."""
+    generator = torch.Generator().manual_seed(1)
+    module = module.double()
+    for p in module.parameters():
+        p.data = 0.5 + torch.rand(p.shape, generator=generator, dtype=torch.float64)
+    return module
+
+
+@pytest.fixture
+def x():
+    return torch.randn(B, T, C, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 + 0.3
+
+
+@pytest.mark.parametrize("squash", SQUASH)
+@pytest.mark.parametrize("alpha_shape", ["layer", "channel"])
+def test_dyt_is_its_formula(x, squash, alpha_shape):
+    m = drawn(DynamicTanh(C, squash=squash, alpha_shape=alpha_shape))
+    want = m.weight * SQUASH[squash](m.alpha * x) + m.bias
+    torch.testing.assert_close(m(x), want, rtol=1e-14, atol=1e-14)
+    assert m.alpha.shape == ((C,) if alpha_shape == "channel" else (1,))
+
+
+def test_derf_is_its_formula(x):
+    m = drawn(Derf(C))
+    want = m.weight * torch.special.erf(m.alpha * x + m.shift) + m.bias
+    torch.testing.assert_close(m(x), want, rtol=1e-14, atol=1e-14)
+
+
+def test_statistical_norms_are_their_formulas(x):
+    ln = drawn(NormFactory("layernorm")(C, "attn", eps=1e-3))
+    torch.testing.assert_close(ln(x), layer_norm_by_hand(x, ln.weight, ln.bias, 1e-3), rtol=1e-12, atol=1e-12)
+
+    rms = drawn(NormFactory("rmsnorm", eps=1e-3)(C, "attn"))
+    want = x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-3) * rms.weight
+    torch.testing.assert_close(rms(x), want, rtol=1e-12, atol=1e-12)
+
+    for kind, axes in (("batchnorm", (0, 1)), ("instancenorm", (1,))):
+        m = drawn(NormFactory(kind, eps=1e-3)(C, "attn"))
+        weight, bias = dict(m.named_parameters())["norm.weight"], dict(m.named_parameters())["norm.bias"]
+        mean, var = x.mean(axes, keepdim=True), x.var(axes, keepdim=True, unbiased=False)
+        want = (x - mean) / torch.sqrt(var + 1e-3) * weight + bias
+        torch.testing.assert_close(m(x), want, rtol=1e-12, atol=1e-12)
+
+    assert NormFactory("none")(C, "attn")(x) is x
+
+
+def test_published_start():
+    m = DynamicTanh(C)
+    assert m.alpha.shape == (1,) and m.alpha.item() == 0.5
+    assert torch.equal(m.weight, torch.ones(C)) and torch.equal(m.bias, torch.zeros(C))
+    assert list(m.state_dict()) == ["alpha", "weight", "bias"]
+    d = Derf(C)
+    assert d.alpha.item() == 0.5 and d.shift.shape == (1,) and d.shift.item() == 0.0
+
+
+def test_official_checkpoint_loads(x):
+    """Keys and shapes as in jiachenzhu/DyT: alpha (1,), weight (C,), bias (C,)."""
+    official = {"alpha": torch.tensor([0.7]), "weight": torch.full((C,), 2.0), "bias": torch.full((C,), 0.1)}
+    m = DynamicTanh(C, alpha_init=0.5)
+    m.load_state_dict(official)
+    torch.testing.assert_close(m(x.float()), 2 * torch.tanh(0.7 * x.float()) + 0.1)
+
+
+def test_options():
+    fixed = DynamicTanh(C, 0.3, alpha="fixed")
+    assert "alpha" in dict(fixed.named_buffers()) and fixed.alpha.item() == pytest.approx(0.3)
+    absent = DynamicTanh(C, 0.3, alpha="absent")
+    assert absent.alpha is None
+    torch.testing.assert_close(absent(torch.ones(1, C)), torch.full((1, C), math.tanh(1.0)))
+    gain = DynamicTanh(C, 0.2, gamma_init="inverse_alpha")
+    torch.testing.assert_close(gain.weight.data, torch.full((C,), 5.0))
+    torch.testing.assert_close(gain(torch.full((1, C), 1e-4)), torch.full((1, C), 1e-4))  # gain 1 near zero
+    assert DynamicTanh(C, gamma_init=3.0).weight[0].item() == 3.0
+    bare = DynamicTanh(C, affine=False)
+    assert [n for n, _ in bare.named_parameters()] == ["alpha"]
+    assert [n for n, _ in DynamicTanh(C, bias=False).named_parameters()] == ["alpha", "weight"]
+
+
+@pytest.mark.parametrize("kind", sorted(NORMS))
+def test_channels_first_is_channels_last_moved(kind):
+    images = torch.randn(2, C, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    first = drawn(NormFactory(kind)(C, "stem", channels_last=False))
+    last = drawn(NormFactory(kind)(C, "stem"))
+    want = last(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(first(images), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", options("norm"))
+def test_yaml_gives_every_argument_and_its_default(name):
+    """A norm's yaml is complete: it lists the arguments of the class, so that each can be set without a +."""
+    import inspect
+
+    import yaml
+
+    from dyt.config import CONFIGS
+
+    text = (CONFIGS / "norm" / f"{name}.yaml").read_text()
+    kind = "dyt" if name == "dyt_unit_gain" else yaml.safe_load(text)["kind"]
+    ours = {k: v.default for k, v in inspect.signature(NORMS[kind]).parameters.items()}
+    for shared in ("dim", "channels_last", "device", "dtype"):
+        ours.pop(shared, None)
+    assert set(norm_arguments(name)) == set(ours)
+    if name != "dyt_unit_gain":
+        assert norm_arguments(name) == ours
+
+
+@pytest.mark.parametrize("make", [DynamicTanh, Derf, lambda c: DynamicTanh(c, alpha_shape="channel")])
+def test_gradients(make, x):
+    m = drawn(make(C))
+    assert torch.autograd.gradcheck(
+        lambda x, *p: torch.func.functional_call(m, dict(zip(dict(m.named_parameters()), p, strict=True)), (x,)),
+        (x.requires_grad_(), *[p.detach().requires_grad_() for p in m.parameters()]),
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    alpha=st.floats(-3, 3, allow_nan=False),
+    scale=st.floats(0, 1e4),
+)
+def test_dyt_of_any_shape_is_bounded_by_gamma_and_beta(shape, alpha, scale):
+    x = torch.randn(*shape, C) * scale
+    y = DynamicTanh(C, alpha)(x)
+    assert y.shape == x.shape and y.abs().max() <= 1.0
+
+
+def test_site_arguments_and_counts():
+    norm = NormFactory("dyt", {"attn": {"alpha_init": 0.8, "bias": None}, "mlp": None}, alpha_init=0.2, bias=False)
+    attn, mlp = norm(C, "attn"), norm(C, "mlp")
+    assert attn.alpha.item() == pytest.approx(0.8) and attn.bias is None
+    assert mlp.alpha.item() == pytest.approx(0.2)
+    assert norm.describe() == "dyt at attn 1, mlp 1"
+    with pytest.raises(ValueError, match="norm.sites.stem.alpha_init: m has no site 'stem'; its sites: attn"):
+        bad = NormFactory("dyt", {"stem": {"alpha_init": 1.0}})
+        bad(C, "attn")
+        bad.check_sites("m")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"squash": "tan"}, "norm.squash=tan: choose from tanh, hardtanh"),
+        ({"alpha_init": "abc"}, "norm.alpha_init=abc: needs a number"),
+        ({"alpha_init": True}, "norm.alpha_init=True: needs a number"),
+        ({"gamma_init": "two"}, "norm.gamma_init=two: choose from inverse_alpha or a number"),
+        ({"affine": 1}, "norm.affine=1: needs true or false"),
+        ({"alpa": 1}, "norm.alpa: unknown key; did you mean 'alpha'"),
+    ],
+)
+def test_wrong_arguments_say_what_to_type(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NormFactory("dyt", **arguments)
+
+
+def test_wrong_use_in_code_says_what_to_type():
+    with pytest.raises(ValueError, match="squash='tan': choose from tanh"):
+        DynamicTanh(C, squash="tan")
+    with pytest.raises(ValueError, match="alpha_init other than 0"):
+        DynamicTanh(C, 0.0, gamma_init="inverse_alpha")
+    with pytest.raises(ValueError, match="at least one channel"):
+        DynamicTanh(0)
+    with pytest.raises(ValueError, match="choose from batchnorm, derf, dyt"):
+        NormFactory("dty")
+
+
+def test_no_weight_decay_for_one_dimensional_parameters():
+    model = nn.Sequential(nn.Linear(C, C), Derf(C), DynamicTanh(C, alpha_shape="channel"), nn.LayerNorm(C))
+    optimizer = adamw(model, lr=1.0, betas=(0.9, 0.999), weight_decay=0.3)
+    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    assert decayed == {id(model[0].weight)}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
