@@ -98,6 +98,7 @@ class Trainer:
             betas=self.optim["betas"],
             weight_decay=self.optim["weight_decay"],
         )
+        self.parameters = list(model.parameters())
         self.ema = None
         if self.trainer["ema_decay"] is not None:
             from timm.utils import ModelEmaV3
@@ -221,7 +222,8 @@ class Trainer:
 
     def train_step(self, batches, lr: float, stop: Stop) -> tuple[float, float, bool]:
         """One optimizer step. Returns the batch's mean loss, the gradient norm, and whether to stop after it."""
-        self.wrapped.train()
+        if not self.model.training:  # after an evaluation; walking the modules takes 0.1 ms
+            self.wrapped.train()
         total = torch.zeros((), device=self.world.device)
         pieces = self.order.pieces
         for piece in range(pieces):
@@ -236,10 +238,10 @@ class Trainer:
                     loss = self.task.loss(self.wrapped, inputs, targets) / pieces
                 loss.backward()
             total += loss.detach()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         grad_norm = nn.utils.get_total_norm(gradients)
         if (clip := self.optim["clip_grad"]) is not None:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, grad_norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, clip, grad_norm)
         # The step's one read of the device; a NaN of any process makes the sums NaN in all.
         seen = torch.stack((total, grad_norm.to(total), total.new_tensor(float(stop.asked))))
         loss, norm, asked = (self.world.add(seen) / self.world.size).tolist()

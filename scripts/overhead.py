@@ -88,7 +88,8 @@ def main(words: list[str]) -> float:
     low, ratio, high = statistics.quantiles(ratios, n=4)
     print(
         f"{config['model']['name']}, {torch.get_num_threads()} threads: bare step {statistics.median(bare):.2f} ms, "
-        f"through the loop {statistics.median(loop):.2f} ms, ratio {ratio:.3f} (median of {rounds} alternating rounds, quartiles {low:.3f} to {high:.3f})"
+        f"through the loop {statistics.median(loop):.2f} ms, ratio {ratio:.3f} "
+        f"(median of {rounds} alternating rounds, quartiles {low:.3f} to {high:.3f})"
     )
     return ratio
 
