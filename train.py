@@ -7,6 +7,7 @@ The same command again resumes the run, or says that it is finished. Exit codes:
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -104,8 +105,17 @@ def table(outcomes: list[dict]) -> str:
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]) for r in rows)
 
 
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    for number in (
+        signal.SIGTERM,
+        signal.SIGUSR1,
+    ):  # before and between runs, as Ctrl-C; in a run the loop handles them
+        signal.signal(number, _interrupt)
     words = sys.argv[1:]
     overrides = [w for w in words if not w.startswith("-")]
     sweep = bool({"-m", "--multirun"} & set(words))

@@ -6,6 +6,7 @@ holds all that exact continuation needs; ``best`` holds weights only. No random 
 """
 
 import logging
+import pickle
 from pathlib import Path
 
 import torch
@@ -43,7 +44,10 @@ def newest(folder: Path, kind: str = "step", device="cpu") -> tuple[dict, dict] 
             log.warning("checkpoint passed over: %s", found)
             continue
         file, content = found
-        return torch.load(file, map_location=device, weights_only=True), content
+        try:
+            return torch.load(file, map_location=device, weights_only=True), content
+        except (pickle.UnpicklingError, RuntimeError, EOFError):
+            log.warning("checkpoint passed over: %s: not plain tensors and numbers, so not loaded", file)
     return None
 
 

@@ -111,7 +111,12 @@ def execute(plan: Plan) -> dict:
     metrics = wandb = None
     about = read_json(plan.dir / "run.json") or {}
     if world.leads:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"out_root={config['out_root']}: cannot write there ({error.strerror}); set another folder"
+            ) from error
         (plan.dir / "summary.json").unlink(missing_ok=True)
         about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
         about.setdefault("wandb_id", f"{plan.hash}-{time.time_ns():x}"[:32])

@@ -101,7 +101,7 @@ class Wandb:
 
         run = wandb.init(
             mode=mode,
-            dir=str(folder),
+            dir=str(folder.resolve()),  # its service process may stand elsewhere
             id=run_id,
             resume="allow",
             config=config,

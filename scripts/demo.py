@@ -1,38 +1,43 @@
 """Two families x four norms on data that the packages ship, through train.py, then one table and one picture.
 
-    python scripts/demo.py        about 6 minutes on 2 CPU cores; again: a few seconds, nothing is trained twice
+    python scripts/demo.py        about 5 minutes on 2 CPU cores; again: a few seconds, nothing is trained twice
 
 Writes results/demo/table.md and curves.png from the runs' own files.
 """
 
 import math
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 OUT = ROOT / "results" / "demo"
 NORMS = ("layernorm", "rmsnorm", "dyt", "none")
 # alpha0 1.0 is the paper's value at its smallest width, 1024; the GPT's DyT has it at every site.
-COMMANDS = (
-    ["-m", "experiment=demo_vit", "norm=layernorm,rmsnorm,dyt,none"],
-    ["-m", "experiment=demo_gpt", "norm=layernorm,rmsnorm,none"],
-    ["-m", "experiment=demo_gpt", "norm=dyt", "norm.alpha_init=1.0"],
-)
+# The two families run side by side, one thread each.
+COMMANDS = {
+    "vit": (["-m", "experiment=demo_vit", "norm=layernorm,rmsnorm,dyt,none"],),
+    "gpt": (
+        ["-m", "experiment=demo_gpt", "norm=layernorm,rmsnorm,none"],
+        ["-m", "experiment=demo_gpt", "norm=dyt", "norm.alpha_init=1.0"],
+    ),
+}
 COLOURS = {"layernorm": "#0072B2", "rmsnorm": "#56B4E9", "dyt": "#D55E00", "none": "#777777"}  # Okabe-Ito
 
 
 def plans() -> list:
     """The eight runs, in the table's order."""
-    sys.path.insert(0, str(ROOT))
     from dyt import config
 
     made = {}
-    for _, experiment, norms, *rest in COMMANDS:
+    for _, experiment, norms, *rest in (command for commands in COMMANDS.values() for command in commands):
         for norm in norms.removeprefix("norm=").split(","):
             words = [experiment, f"norm={norm}", *rest]
             made[experiment, norm] = config.plan(config.load(words), words)
-    return [made[e, n] for e in ("experiment=demo_vit", "experiment=demo_gpt") for n in NORMS]
+    return [made[f"experiment=demo_{family}", norm] for family in COMMANDS for norm in NORMS]
 
 
 def unigram_entropy() -> float:
@@ -125,14 +130,39 @@ def picture(runs: list[tuple], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> int:
-    for command in COMMANDS:
+def train(family: str, place: int, codes: dict) -> None:
+    """Runs a family's commands; its step lines move a bar, all others are printed."""
+    import re
+
+    from tqdm import tqdm
+
+    for command in COMMANDS[family]:
+        tqdm.write(f"{family} | $ python train.py {' '.join(command)}")
         words = [sys.executable, str(ROOT / "train.py"), *command]
-        print("$ python train.py " + " ".join(command), flush=True)
-        code = subprocess.call(words, cwd=ROOT)
-        if code:
-            print(f"demo: that command ended with exit code {code}; make demo again goes on from here", file=sys.stderr)
-            return code
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        with tqdm(desc=family, position=place, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
+            for line in process.stdout:
+                if step := re.match(r"step (\d+)/(\d+): (.*)", line):
+                    bar.total, bar.n = int(step[2]), int(step[1])
+                    bar.set_postfix_str(step[3])
+                else:
+                    tqdm.write(f"{family} | {line.rstrip()}")
+        codes[family] = max(codes.get(family, 0), process.wait())
+
+
+def main() -> int:
+    codes: dict[str, int] = {}
+    threads = [threading.Thread(target=train, args=(family, i, codes)) for i, family in enumerate(COMMANDS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if code := max(codes.values()):
+        print(f"demo: a command ended with exit code {code}; make demo again goes on from here", file=sys.stderr)
+        return code
     from dyt.manifest import read_json, write_text
 
     runs = [(plan, read_json(ROOT / plan.dir / "summary.json")) for plan in plans()]
@@ -147,6 +177,10 @@ def main() -> int:
         f"torch {hardware['versions']['torch']}, Python {hardware['python']}.\n"
     )
     write_text(OUT / "table.md", text)
+    if "--readme" in sys.argv:
+        readme = (ROOT / "README.md").read_text()
+        head, mark, rest = readme.partition("--readme` -->\n")
+        write_text(ROOT / "README.md", f"{head}{mark}{text}{rest[rest.index('<!-- /demo -->') :]}")
     print(f"\n{text}\ntable    {OUT / 'table.md'}\npicture  {OUT / 'curves.png'}")
     print(f"W&B's own view of these runs, without an account: wandb leet {ROOT / plans()[0].dir / 'wandb'}")
     return 0

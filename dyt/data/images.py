@@ -89,8 +89,8 @@ class Pictures(Dataset):
         return self.transform(image), int(self.labels[index])
 
     def _decode(self, index: int) -> Image.Image:
-        cell = self.rows[index][self.image_key]
         try:
+            cell = self.rows[index][self.image_key]
             if isinstance(cell, dict):  # bytes of a column that is not marked as image
                 cell = Image.open(io.BytesIO(cell["bytes"]))
             elif isinstance(cell, bytes):

@@ -206,14 +206,12 @@ def _tokenize(data: dict, source, folder: Path) -> None:
             raise ValueError(
                 f"data.text_key={column}: no such column in {split}; it has {', '.join(rows.column_names)}"
             )
-    documents = source.builder not in ("text", "hub") or data["tokenizer"] == "gpt2"
-
     chars = ""
     if data["tokenizer"] == "char":
         chars = "".join(sorted({c for rows in table.values() for text in rows[column] for c in (text or "")} | {"\n"}))
     tokenizer = Tokenizer(data["tokenizer"], chars)
     # A text file comes line by line with its line breaks; a table's rows are documents that need a mark between them.
-    ending = "" if source.builder == "text" else tokenizer.separator if documents else "\n"
+    ending = "" if source.builder == "text" else tokenizer.separator
     counts = {}
     for split, rows in table.items():
         counts[split] = 0

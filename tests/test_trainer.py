@@ -1,0 +1,311 @@
+"""The loop: resume is exact, the same seed gives the same curve, and what must not change a curve does not."""
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+from dyt import checkpoint
+from dyt.config import load
+from dyt.manifest import manifests, read_json
+from dyt.optim import learning_rate
+from dyt.tracking import Metrics, read_metrics
+from dyt.trainer import Schedule
+
+from .helpers import TINY_GPT, TINY_VIT, rows_of, train
+
+# All that draws at random, on: dropout, drop path, augmentation, mixup, cutmix; and state beside the weights: EMA.
+HARD = {
+    "gpt": [*TINY_GPT, "model.dropout=0.2", "trainer.accumulate=2", "trainer.ema_decay=0.9", "data.batch_size=8"],
+    "vit": [
+        *TINY_VIT,
+        *("model.dropout=0.1", "model.drop_path=0.2", "data.mixup=0.8", "data.cutmix=1.0", "data.random_erase=0.3"),
+        *("data.auto_augment=rand-m9-mstd0.5-inc1", "data.mean=[0.1,0.1,0.1]", "data.std=[0.3,0.3,0.3]"),
+        *("trainer.accumulate=2", "trainer.ema_decay=0.9", "trainer.label_smoothing=0.1", "data.batch_size=16"),
+        *("norm=batchnorm", "data.workers=2"),
+    ],
+}
+SHORT = ["trainer.max_steps=12", "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=3"]
+
+
+def stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """A real signal to this process while the row of `step` is written."""
+    log = Metrics.log
+
+    def then_signal(self, row):
+        log(self, row)
+        if row["step"] == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Metrics, "log", then_signal)
+    return lambda: monkeypatch.setattr(Metrics, "log", log)
+
+
+def weights(folder):
+    return checkpoint.newest(folder / "checkpoints")[0]
+
+
+def same(a, b):
+    """Equal to the bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("family", HARD)
+def test_interrupted_and_resumed_equals_undisturbed_to_the_bit(family, monkeypatch):
+    words = [*HARD[family], *SHORT]
+    whole, undisturbed = train(*words, out="a")
+    back = stop_at(monkeypatch, 6)
+    first, folder = train(*words, out="b")
+    back()
+    assert (first["status"], first["step"]) == ("interrupted", 7)  # the step under way is finished first
+    second, again = train(*words, out="b")
+    assert again == folder and second["status"] == "finished" == whole["status"]
+    assert rows_of(folder) == rows_of(undisturbed)
+    assert [row["step"] for row in rows_of(folder)] == [3, 4, 6, 8, 9, 12]
+    a, b = weights(undisturbed), weights(folder)
+    a.pop("elapsed"), b.pop("elapsed")
+    assert same(a, b)
+    assert whole["final"] == second["final"] and whole["best"] == second["best"]
+
+
+def test_rows_after_the_last_checkpoint_come_anew_once(monkeypatch):
+    words = [*TINY_GPT, *SHORT]
+    _, undisturbed = train(*words, out="a")
+    with monkeypatch.context() as patch:
+        patch.setattr("dyt.trainer.checkpoint.save", _fail_at(8))
+        failed, folder = train(*words, out="b")
+    assert failed["status"] == "failed" and "no space" in failed["why"]
+    (folder / "metrics.jsonl").open("a").write('{"step": 9, "train/lo')  # and a torn last line
+    finished, _ = train(*words, out="b")
+    assert finished["status"] == "finished" and rows_of(folder) == rows_of(undisturbed)
+
+
+def _fail_at(step):
+    save = checkpoint.save
+
+    def fails(folder, kind, at, *rest, **more):
+        if at >= step:
+            raise OSError(28, "no space")
+        return save(folder, kind, at, *rest, **more)
+
+    return fails
+
+
+@pytest.mark.parametrize("family", HARD)
+def test_same_seed_same_curve_twice_and_other_seed_another(family):
+    words = [*HARD[family], *SHORT]
+    _, a = train(*words, out="a")
+    _, b = train(*words, out="b")
+    _, c = train(*words, "seed=1", out="c")
+    assert rows_of(a) == rows_of(b) != rows_of(c)
+
+
+def test_deterministic_switch():
+    _, a = train(*TINY_GPT, *SHORT, "deterministic=true", out="a")
+    _, b = train(*TINY_GPT, *SHORT, "deterministic=true", out="b")
+    assert rows_of(a) == rows_of(b)
+
+
+def test_pieces_of_a_batch_give_the_curve_of_the_whole():
+    _, whole = train(*TINY_GPT, *SHORT, out="a")
+    _, pieces = train(*TINY_GPT, *SHORT, "trainer.accumulate=4", out="b")
+    for a, b in zip(rows_of(whole), rows_of(pieces), strict=True):
+        assert a["step"] == b["step"]
+        for key in a.keys() & {"train/loss", "val/loss", "grad_norm"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4)
+
+
+def test_finished_run_returns_at_once_and_fresh_moves_it_aside(capsys):
+    words = [*TINY_GPT, "trainer.max_steps=2"]
+    first, folder = train(*words)
+    stamp = (folder / "metrics.jsonl").stat().st_mtime_ns
+    capsys.readouterr()
+    again, _ = train(*words)
+    assert capsys.readouterr().out == f"already finished: {folder}\n"
+    assert again == first and (folder / "metrics.jsonl").stat().st_mtime_ns == stamp
+    train(*words, "resume=fresh")
+    aside = folder.with_name(folder.name + ".replaced-1")
+    assert read_json(aside / "summary.json") == first and read_json(folder / "summary.json")["status"] == "finished"
+
+
+def test_a_directory_of_another_config_is_refused_with_the_difference():
+    _, folder = train(*TINY_GPT, "trainer.max_steps=2")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("lr: 0.001", "lr: 0.003"))
+    with pytest.raises(ValueError, match="made by another config .optim.lr 0.003 there, 0.001 here.*resume=fresh"):
+        train(*TINY_GPT, "trainer.max_steps=2")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_none_left_is_said(monkeypatch, caplog):
+    words = [*TINY_GPT, *SHORT, "trainer.save_every=2"]
+    _, undisturbed = train(*words, out="a")
+    back = stop_at(monkeypatch, 6)
+    _, folder = train(*words, out="b")
+    back()
+    newest, older = manifests(folder / "checkpoints", "step")
+    file = newest.with_suffix(".pt")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit
+    file.write_bytes(content)
+    finished, _ = train(*words, out="b")
+    assert "its content is not what was saved" in caplog.text
+    assert finished["status"] == "finished" and rows_of(folder) == rows_of(undisturbed)
+
+    back = stop_at(monkeypatch, 6)
+    _, folder = train(*words, out="c")
+    back()
+    for manifest in manifests(folder / "checkpoints", "step"):
+        manifest.with_suffix(".pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="no checkpoint there verifies; type resume=fresh"):
+        train(*words, out="c")
+
+
+def test_a_checkpoint_holds_no_code():
+    """Plain types and tensors: torch's weights_only loader takes it; `newest` uses that loader."""
+    _, folder = train(*TINY_GPT, "trainer.max_steps=2", "trainer.ema_decay=0.9")
+    state = torch.load(next((folder / "checkpoints").glob("step-*.pt")), weights_only=True)
+    assert {"model", "optimizer", "ema", "step", "best"} <= state.keys()
+
+
+def test_newest_k_and_best_are_kept():
+    words = ["trainer.max_steps=12", "trainer.eval_every=2", "trainer.eval_batches=1", "trainer.keep=3"]
+    summary, folder = train(*TINY_GPT, *words)
+    names = sorted(p.name for p in (folder / "checkpoints").glob("*.pt"))
+    best = summary["best"]["val/loss"]["step"]
+    assert names == [f"best-{best:09d}.pt", *(f"step-{s:09d}.pt" for s in (8, 10, 12))]
+
+
+# -- init_from -----------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_extended(capsys):
+    base = [*TINY_GPT, "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=1", "optim.min_lr=1e-3"]
+    base += ["optim.warmup_steps=0"]  # constant rate: then longer equals continued
+    _, short = train(*base, "trainer.max_steps=4", out="a")
+    _, whole = train(*base, "trainer.max_steps=8", out="b")
+    capsys.readouterr()
+    extended, folder = train(*base, "trainer.max_steps=8", f"init_from={short}", out="c")
+    assert f"extending {short} from step 4" in capsys.readouterr().out
+    assert extended["step"] == 8 and rows_of(folder) == rows_of(whole)
+    with pytest.raises(ValueError, match="is at step 4 already; set trainer.max_steps above"):
+        train(*base, "trainer.max_steps=3", f"init_from={short}", out="d")
+
+
+def test_other_runs_give_weights(tmp_path):
+    from safetensors.torch import save_file
+
+    _, source = train(*TINY_GPT, "trainer.max_steps=2", out="a")
+    file = tmp_path / "w.safetensors"
+    state = {k: v.clone() for k, v in weights(source)["model"].items()}
+    save_file(state, file)
+    for path in (source, file):
+        frozen = ["optim.lr=0", "optim.min_lr=0", "trainer.max_steps=1"]
+        _, folder = train(*TINY_GPT, *frozen, f"init_from={path}", out="b")
+        assert same(weights(folder)["model"], state)
+    with pytest.raises(ValueError, match="weights of another model or norm"):
+        train(*TINY_GPT, "norm=layernorm", "trainer.max_steps=1", f"init_from={source}", out="c")
+    with pytest.raises(FileNotFoundError, match="neither a run directory with a checkpoint nor a .safetensors file"):
+        train(*TINY_GPT, "trainer.max_steps=1", "init_from=nowhere", out="c")
+    file.write_bytes(b"garbage")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        train(*TINY_GPT, "trainer.max_steps=1", f"init_from={file}", out="c")
+
+
+# -- results -------------------------------------------------------------------------------------------------------
+
+
+def test_divergence_is_a_result(capsys):
+    words = [*TINY_GPT, "norm=none", "optim.lr=1e20", "optim.warmup_steps=0", "optim.clip_grad=null"]
+    summary, folder = train(*words, "trainer.max_steps=40", "trainer.log_every=1", "trainer.eval_every=1000")
+    assert summary["status"] == "diverged" and 0 < summary["step"] < 40 and "in step" in summary["why"]
+    assert len(rows_of(folder)) == summary["step"]  # the curve up to there
+    again, _ = train(*words, "trainer.max_steps=40", "trainer.log_every=1", "trainer.eval_every=1000")
+    assert again == summary and "already diverged" in capsys.readouterr().out
+
+
+def test_a_diverging_step_leaves_the_weights_alone(monkeypatch):
+    from dyt.tasks.language import Language
+
+    loss = Language.loss
+    seen = []
+
+    def nan_on_third(self, model, inputs, targets):
+        seen.append({k: v.clone() for k, v in model.state_dict().items()})
+        return loss(self, model, inputs, targets) * (math.nan if len(seen) == 3 else 1.0)
+
+    monkeypatch.setattr(Language, "loss", nan_on_third)
+    words = ["trainer.max_steps=9", "trainer.save_every=2", "trainer.eval_every=100"]
+    summary, folder = train(*TINY_GPT, *words)
+    assert summary["status"] == "diverged" and summary["step"] == 2
+    assert same(weights(folder)["model"], seen[2])
+
+
+def test_summary_and_metrics_hold_what_scripts_rely_on():
+    summary, folder = train(*TINY_GPT, *SHORT)
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert {"step", "train/loss", "val/loss", "val/top1", "lr", "tokens_per_s"} <= rows[-1].keys()
+    assert summary["status"] == "finished" and summary["tokens"] == 12 * 12 * 16
+    assert summary["final"]["val/loss"] == rows[-1]["val/loss"]
+    best = min((r["val/loss"], r["step"]) for r in rows if "val/loss" in r)
+    assert summary["best"]["val/loss"] == {"value": best[0], "step": best[1]}
+    assert {"git_commit", "git_dirty", "versions", "hardware"} <= summary["provenance"].keys()
+    assert folder.name.endswith(summary["config_hash"]) and len(summary["data_sha256"]) == 64
+    vit, folder = train(*TINY_VIT, *SHORT)
+    assert {"val/top1", "val/top5", "images_per_s"} <= read_metrics(folder / "metrics.jsonl")[-1].keys()
+    assert vit["images"] == 12 * 128
+
+
+def test_validation_is_weighted_exactly():
+    """The mean over all tokens, though batches and the last window differ in size."""
+    from dyt.distributed import join
+    from dyt.run import assemble
+    from dyt.trainer import evaluate
+
+    config = load([*TINY_GPT, "data.eval_batch_size=7777"])
+    world = join("cpu")
+    data, model, _, task = assemble(config, world, 0)
+    data.tokens["val"] = data.tokens["val"][:1000]
+    got = evaluate(model, task, data, "val", world, torch.autocast("cpu", enabled=False))
+    tokens = torch.tensor(data.tokens["val"][:].astype("int64"))
+    losses = []
+    for start in range(0, 999, 16):
+        x, y = tokens[start : min(start + 16, 999)][None], tokens[start + 1 : min(start + 17, 1000)][None]
+        logits = model(x).double()
+        losses.append(torch.nn.functional.cross_entropy(logits[0], y[0], reduction="none").detach())
+    assert got["val/loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
+    assert len(torch.cat(losses)) == 999
+
+
+def test_batch_larger_than_the_set_and_odd_mixup_are_refused():
+    with pytest.raises(ValueError, match=r"data.batch_size=9999 is larger than the training set \(4000\)"):
+        train(*TINY_VIT, "data.batch_size=9999")
+    with pytest.raises(ValueError, match="mixup and cutmix need an even one"):
+        train(*TINY_VIT, "data.batch_size=15", "data.mixup=0.8")
+    assert not os.path.exists("runs")
+
+
+def test_schedules():
+    rate = [learning_rate(s, 10, lr=1.0, min_lr=0.1, warmup_steps=3) for s in range(10)]
+    assert rate[:4] == [0.25, 0.5, 0.75, 1.0] and rate == sorted(rate[:4]) + sorted(rate[4:], reverse=True)
+    assert rate[-1] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 6 / 7)))
+    trainer = load(["trainer.max_epochs=2.5"])["trainer"]
+    assert Schedule.of(trainer, 31) == Schedule(78, 10, 31, 31)  # epochs and nulls become steps once
+    assert Schedule.of({**trainer, "max_steps": 5}, 31).total == 5
+
+
+def test_bf16_and_compile_switches():
+    full, _ = train(*TINY_GPT, *SHORT, out="a")
+    half, _ = train(*TINY_GPT, *SHORT, "trainer.precision=bf16", out="b")
+    assert half["final"]["val/loss"] == pytest.approx(full["final"]["val/loss"], rel=0.02)
+    assert half["final"]["train/loss"] != full["final"]["train/loss"]
+    fast, folder = train(*TINY_GPT, *SHORT, "trainer.compile=true", out="c")
+    assert fast["final"]["val/loss"] == pytest.approx(full["final"]["val/loss"], rel=1e-4)
+    assert not any("_orig_mod" in key for key in weights(folder)["model"])
