@@ -16,6 +16,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 
 from dyt import config as configs
 from dyt.run import execute
@@ -39,8 +40,14 @@ def preflight(overrides: list[str], sweep: bool) -> None:
         except Exception:
             configs.load([text])  # says what is wrong with it
             raise
-        values = parsed.sweep_string_iterator() if parsed.is_sweep_override() else None
-        choices.append([f"{parsed.get_key_element()}={v}" for v in values] if values else [text])
+        key = parsed.get_key_element()
+        if isinstance(parsed.value(), Glob):
+            values = parsed.value().filter(configs.options(key))
+            if not values:
+                raise ValueError(f"{text}: matches nothing; choose from {', '.join(configs.options(key))}")
+        else:
+            values = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else []
+        choices.append([f"{key}={v}" for v in values] or [text])
     first = [c[0] for c in choices]
     configs.load(first)
     for i, values in enumerate(choices):

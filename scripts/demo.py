@@ -98,6 +98,7 @@ def picture(runs: list[tuple], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from dyt.tracking import read_metrics
 
@@ -122,6 +123,9 @@ def picture(runs: list[tuple], path: Path) -> None:
         data = runs[0][0].config if model == runs[0][1]["model"] else runs[-1][0].config
         axis.set(xlabel="step", ylabel="loss (nats)", title=f"{model} on {data['data']['name']}")
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
         if shown:
             axis.set_ylim(min(shown) * 0.9, max(shown) * 1.1)
         axis.grid(alpha=0.25, which="both")
