@@ -106,10 +106,10 @@ def test_eval_executes_nothing_of_a_strangers_run(gpt_run, tmp_path):
             return (os.system, (f"touch {tmp_path}/sprung",))
 
     for kind in ("best", "step"):
-        (manifest,) = sorted((run / "checkpoints").glob(f"{kind}-*.json"))[-1:]
-        file = manifest.with_suffix(".pt")
-        file.write_bytes(pickle.dumps(Trap(), protocol=2))
-        write_json(manifest, {"file": file.name, "sha256": sha256_of(file), "step": 6})
+        for manifest in (run / "checkpoints").glob(f"{kind}-*.json"):
+            file = manifest.with_suffix(".pt")
+            file.write_bytes(pickle.dumps(Trap(), protocol=2))
+            write_json(manifest, {"file": file.name, "sha256": sha256_of(file), "step": 6})
         done = python("eval.py", f"run={run}", f"ckpt={'last' if kind == 'step' else 'best'}", cwd=gpt_run[0])
         assert done.returncode == 1 and "not plain tensors" in done.stderr and "Traceback" not in done.stderr
     text = (run / "config.yaml").read_text()
