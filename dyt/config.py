@@ -31,7 +31,7 @@ NOT_HASHED = (
     "data.hub_config data.revision data.cache_dir data.workers trainer.device trainer.save_every trainer.keep"
 ).split()
 # A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {"trainer.kernel": "auto"}
 
 
 @dataclass
@@ -64,6 +64,7 @@ class TrainerConfig:
     threads: int | None = None  # CPU threads; null: torch's choice
     ema_decay: float | None = None  # evaluates and exports the moving average of the weights
     label_smoothing: float = 0.0
+    kernel: str = "auto"  # of DyT: auto | reference | compiled | native | triton (dyt/kernels)
 
 
 @dataclass
@@ -178,6 +179,7 @@ def check(config: dict) -> None:
     for key, choices in (
         ("trainer.precision", ("fp32", "bf16")),
         ("trainer.device", ("auto", "cpu", "cuda")),
+        ("trainer.kernel", ("auto", "reference", "compiled", "native", "triton")),
         ("logger.mode", ("auto", "online", "offline", "disabled")),
         ("resume", ("auto", "fresh")),
     ):

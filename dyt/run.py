@@ -68,7 +68,7 @@ def execute(plan: Plan) -> dict:
     # ---------------------------------------------------------------------------------------------- device, parts
     import torch
 
-    from dyt import checkpoint
+    from dyt import checkpoint, kernels
     from dyt.data.order import Order
     from dyt.distributed import join, leave
     from dyt.provenance import peak_memory_mib, provenance
@@ -82,6 +82,7 @@ def execute(plan: Plan) -> dict:
     if config["deterministic"]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
+    kernels.force(trainer["kernel"])
     data, model, factory, task = assemble(config, world, config["seed"])
     order = Order(
         data.samples, config["data"]["batch_size"], config["seed"], trainer["accumulate"], world.rank, world.size

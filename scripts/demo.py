@@ -182,9 +182,9 @@ def main() -> int:
     )
     write_text(OUT / "table.md", text)
     if "--readme" in sys.argv:
-        readme = (ROOT / "README.md").read_text()
-        head, mark, rest = readme.partition("--readme` -->\n")
-        write_text(ROOT / "README.md", f"{head}{mark}{text}{rest[rest.index('<!-- /demo -->') :]}")
+        from dyt.readme import fill
+
+        fill("demo", text)
     print(f"\n{text}\ntable    {OUT / 'table.md'}\npicture  {OUT / 'curves.png'}")
     print(f"W&B's own view of these runs, without an account: wandb leet {ROOT / plans()[0].dir / 'wandb'}")
     return 0

@@ -9,16 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dyt.kernels import SQUASH, dynamic
 from dyt.norms.registry import register
-
-SQUASH = {
-    "tanh": torch.tanh,
-    "hardtanh": lambda x: torch.clamp(x, -1.0, 1.0),
-    "sigmoid": torch.sigmoid,
-    "erf": torch.erf,
-    "isru": lambda x: x * torch.rsqrt(1.0 + x * x),
-    "identity": lambda x: x,
-}
 
 
 @register("dyt")
@@ -90,22 +82,8 @@ class DynamicTanh(nn.Module):
         self.weight = nn.Parameter(torch.full((dim,), float(gamma_init), **like)) if affine else None
         self.bias = nn.Parameter(torch.zeros(dim, **like)) if affine and bias else None
 
-    def _per_channel(self, parameter: Tensor | None, x: Tensor) -> Tensor | None:
-        """A (C,) parameter shaped to broadcast over `x`; shape (1,) already does."""
-        if parameter is None or self.channels_last or parameter.numel() == 1:
-            return parameter
-        return parameter.view(-1, *[1] * (x.dim() - 2))  # (C,) -> (C, 1, 1) for (B, C, H, W)
-
     def forward(self, x: Tensor) -> Tensor:
-        alpha = self._per_channel(self.alpha, x)
-        x = SQUASH[self.squash](x if alpha is None else alpha * x)
-        return self._scale_and_shift(x)
-
-    def _scale_and_shift(self, x: Tensor) -> Tensor:
-        weight, bias = self._per_channel(self.weight, x), self._per_channel(self.bias, x)
-        if weight is not None:
-            x = x * weight
-        return x if bias is None else x + bias
+        return dynamic(x, self.alpha, self.weight, self.bias, None, self.squash, self.channels_last)
 
     def extra_repr(self) -> str:
         last = "" if self.channels_last else ", channels_last=False"
@@ -150,5 +128,4 @@ class Derf(DynamicTanh):
         self.shift = nn.Parameter(torch.full((1,), float(shift_init), device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        alpha = self._per_channel(self.alpha, x)
-        return self._scale_and_shift(torch.erf((x if alpha is None else alpha * x) + self.shift))
+        return dynamic(x, self.alpha, self.weight, self.bias, self.shift, "erf", self.channels_last)

@@ -1,0 +1,121 @@
+"""The DyT operator, by whichever implementation fits: `dynamic` is the one place that picks.
+
+    reference   plain PyTorch, any device, any derivative
+    compiled    torch.compile of the reference
+    native      C++, CPU: one pass forward, one backward, only x saved
+    triton      CUDA: likewise
+
+``DYT_KERNEL=auto|reference|compiled|native|triton`` or ``trainer.kernel=`` forces one.
+"""
+
+import logging
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from dyt.kernels import native, reference
+from dyt.kernels.reference import SQUASH
+
+log = logging.getLogger(__name__)
+KERNELS = ("auto", "reference", "compiled", "native", "triton")
+_forced: str | None = None
+
+
+def force(kernel: str) -> None:
+    """Makes every DyT of this process use one implementation; ``auto`` gives the choice back.
+
+    Raises:
+        ValueError: an unknown name, or one that cannot run here, with the reason.
+    """
+    global _forced
+    if kernel not in KERNELS:
+        raise ValueError(f"trainer.kernel={kernel}: choose from {', '.join(KERNELS)}")
+    if kernel == "native" and (why := native.load()):
+        raise ValueError(f"trainer.kernel=native: {why}; type trainer.kernel=auto")
+    if kernel == "triton" and (why := _triton_missing()):
+        raise ValueError(f"trainer.kernel=triton: {why}; type trainer.kernel=auto")
+    _forced = None if kernel == "auto" else kernel
+
+
+@cache
+def _from_environment() -> str | None:
+    kernel = os.environ.get("DYT_KERNEL", "auto")
+    if kernel not in KERNELS:
+        raise ValueError(f"DYT_KERNEL={kernel}: choose from {', '.join(KERNELS)}")
+    return None if kernel == "auto" else kernel
+
+
+@cache
+def _triton_missing() -> str | None:
+    try:
+        import dyt.kernels.gpu  # noqa: F401
+    except ImportError as error:
+        return f"Triton is not installed ({error})"
+    return None
+
+
+@cache
+def _native_or_reference() -> str:
+    if why := native.load():
+        log.warning("the fused DyT kernel cannot be used (%s); plain PyTorch takes its place, slower", why)
+        return "reference"
+    return "native"
+
+
+@cache
+def _compiled():
+    return torch.compile(reference.dynamic)
+
+
+def _for(device: str, compiling: bool) -> str:
+    forced = _forced or _from_environment()
+    if forced:
+        return forced
+    if device == "cpu":
+        return _native_or_reference()
+    # Under torch.compile on CUDA, Inductor fuses the plain form with its neighbours.
+    return "triton" if device == "cuda" and not compiling and not _triton_missing() else "reference"
+
+
+# Decided while tracing: files and compilers are no part of a graph. torch.compiler.assume_constant_result does just
+# this, but imports Dynamo, a second for everybody.
+_for._dynamo_marked_constant = True
+
+
+def chosen(x: Tensor) -> str:
+    """The implementation that `dynamic` takes for `x`."""
+    if torch.compiler.is_compiling():
+        return _for(x.device.type, True)
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "reference"  # vmap and torch.func.grad see through plain PyTorch only
+    return _for(x.device.type, False)
+
+
+def dynamic(
+    x: Tensor,
+    alpha: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    shift: Tensor | None,
+    squash: str,
+    channels_last: bool = True,
+) -> Tensor:
+    """weight * squash(alpha * x + shift) + bias in one kernel; None is left out. Shapes as in `reference.dynamic`.
+
+    The result has the dtype that PyTorch's promotion gives (bfloat16 x with float32 parameters: float32).
+    """
+    kernel = chosen(x)
+    if kernel == "reference":
+        return reference.dynamic(x, alpha, weight, bias, shift, squash, channels_last)
+    if kernel == "compiled":
+        return _compiled()(x, alpha, weight, bias, shift, squash, channels_last)
+    for p in (alpha, weight, bias, shift):
+        if p is not None and p.dtype != x.dtype:
+            x = x.to(torch.promote_types(x.dtype, p.dtype))
+    if kernel == "native":
+        return torch.ops.dyt.fused(x, alpha, weight, bias, shift, SQUASH[squash][0], channels_last)
+    from dyt.kernels.gpu import fused
+
+    return fused(x, alpha, weight, bias, shift, SQUASH[squash][0], channels_last)

@@ -1,0 +1,36 @@
+"""The formula in plain PyTorch: the oracle, and what runs where nothing faster can."""
+
+import torch
+from torch import Tensor
+
+SQUASH = {  # name -> (number in the fused kernels, function)
+    "tanh": (0, torch.tanh),
+    "hardtanh": (1, lambda z: torch.clamp(z, -1.0, 1.0)),
+    "sigmoid": (2, torch.sigmoid),
+    "erf": (3, torch.erf),
+    "isru": (4, lambda z: z * torch.rsqrt(1.0 + z * z)),
+    "identity": (5, lambda z: z),
+}
+
+
+def dynamic(
+    x: Tensor,
+    alpha: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    shift: Tensor | None,
+    squash: str,
+    channels_last: bool = True,
+) -> Tensor:
+    """weight * squash(alpha * x + shift) + bias; None is left out.
+
+    x is ``(..., C)``, or ``(B, C, ...)`` with `channels_last` False. Parameters are ``(C,)`` or ``(1,)``.
+    """
+
+    def placed(p: Tensor) -> Tensor:
+        return p if channels_last or p.numel() == 1 else p.view(-1, *[1] * (x.dim() - 2))  # (C,) -> (C, 1, 1)
+
+    z = x if alpha is None else placed(alpha) * x
+    z = SQUASH[squash][1](z if shift is None else z + placed(shift))
+    z = z if weight is None else z * placed(weight)
+    return z if bias is None else z + placed(bias)

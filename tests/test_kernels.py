@@ -1,0 +1,285 @@
+"""The fused DyT against the formula in float64: every squash, dtype, layout and kind of value."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyt import Derf, DynamicTanh, kernels
+from dyt.kernels import native, reference
+
+from .helpers import ROOT, TINY_GPT, TINY_VIT, rows_of, train
+
+NATIVE = pytest.mark.skipif(native.load() is not None, reason=f"no native kernel here: {native.load()}")
+NAMES = list(reference.SQUASH)
+
+
+@pytest.fixture(autouse=True)
+def give_back():
+    yield
+    kernels.force("auto")
+
+
+def arguments(shape, channels, dtype=torch.float32, scale=2.0, each=False, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = (torch.randn(shape, generator=g) * scale).to(dtype).requires_grad_()
+    parameters = [
+        (torch.rand(n, generator=g) + 0.3).to(dtype).requires_grad_()
+        for n in (channels if each else 1, channels, channels)
+    ]
+    shift = torch.full((1,), 0.1, dtype=dtype, requires_grad=True)
+    return [x, *parameters, shift]
+
+
+def both(function, tensors, grad, squash, last):
+    out = function(*tensors, squash, last)
+    return out, torch.autograd.grad(out, tensors, grad.to(out.dtype))
+
+
+def errors(tensors, grad, squash, last, kernel="native"):
+    """(error of the output, errors of the gradients) in units of what the kernel promises in float32."""
+    kernels.force(kernel)
+    out, gradients = both(kernels.dynamic, tensors, grad, squash, last)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    want, expected = both(reference.dynamic, exact, grad.double(), squash, last)
+    x, alpha, weight, bias, shift = exact
+    size = (weight.abs().max() + bias.abs().max() + 1).item()
+    if squash == "identity":
+        size *= max(1.0, (alpha.abs().max() * x.abs().max()).item()) if x.numel() else 1.0
+    found = [(out.double() - want).abs().max().item() / (1e-6 * size) if out.numel() else 0.0]
+    # Sums over all elements (alpha, shift) may cancel: their measure is the sum of absolute terms.
+    elementwise = x
+    if x.numel():
+        z = x + 0  # a copy whose gradient is dx, before the sums
+        spread = alpha.expand(x.shape) if alpha.numel() == 1 and last else alpha
+        out = reference.dynamic(z, spread, weight, bias, shift, squash, last)
+        elementwise = torch.autograd.grad(out, z, grad.double())[0].abs()
+    slope = alpha.abs().min().item()
+    for i, (got, true) in enumerate(zip(gradients, expected, strict=True)):
+        limit = true.abs().max().item() if true.numel() else 1.0
+        if i == 1:
+            limit = (elementwise * x.detach().abs()).sum().item() / slope
+        if i == 4:
+            limit = elementwise.sum().item() / slope
+        found.append(((got.double() - true).abs().max().item() if got.numel() else 0.0) / (1e-5 * max(limit, 1e-30)))
+    return found
+
+
+@NATIVE
+@pytest.mark.parametrize("last", [True, False], ids=["channels_last", "channels_first"])
+@pytest.mark.parametrize("squash", NAMES)
+@pytest.mark.parametrize("each", [False, True], ids=["one_alpha", "alpha_by_channel"])
+def test_native_float32_is_within_its_promise(squash, last, each):
+    shape = (9, 11, 70) if last else (5, 70, 3, 7)
+    tensors = arguments(shape, 70, each=each)
+    assert max(errors(tensors, torch.randn(shape), squash, last)) <= 1
+
+
+@NATIVE
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 30.0, 1e4])
+@pytest.mark.parametrize("squash", NAMES)
+def test_native_float32_at_any_size(squash, scale):
+    tensors = arguments((64, 129), 129, scale=scale)
+    assert max(errors(tensors, torch.randn(64, 129), squash, True)) <= 1
+
+
+@NATIVE
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.lists(st.integers(0, 9), min_size=0, max_size=3),
+    channels=st.integers(1, 200),
+    squash=st.sampled_from(NAMES),
+    each=st.booleans(),
+    last=st.booleans(),
+    transpose=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_native_for_drawn_shapes_and_strides(shape, channels, squash, each, last, transpose, seed):
+    full = (*shape, channels) if last else (2, channels, *shape)
+    tensors = arguments(full, channels, each=each, seed=seed)
+    if transpose and len(full) > 1:
+        tensors[0] = tensors[0].detach().transpose(0, -1).contiguous().transpose(0, -1).requires_grad_()
+        assert tensors[0].numel() < 2 or 1 in full or 0 in full or not tensors[0].is_contiguous()
+    assert max(errors(tensors, torch.randn(full), squash, last)) <= 1
+
+
+@NATIVE
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+@pytest.mark.parametrize("squash", NAMES)
+def test_native_other_dtypes(squash, dtype, tolerance):
+    tensors = arguments((6, 50), 50, dtype)
+    grad = torch.randn(6, 50).to(dtype)
+    kernels.force("native")
+    out, gradients = both(kernels.dynamic, tensors, grad, squash, True)
+    want, expected = both(
+        reference.dynamic, [t.detach().double().requires_grad_() for t in tensors], grad, squash, True
+    )
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), want, rtol=tolerance, atol=tolerance)
+    for got, true in zip(gradients, expected, strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), true, rtol=tolerance, atol=tolerance * max(1, true.abs().max().item()))
+
+
+@NATIVE
+@pytest.mark.parametrize("squash", NAMES)
+def test_nan_and_infinity_go_where_they_go_in_the_reference(squash):
+    x = torch.tensor([[math.nan, math.inf, -math.inf, 1e38, -1e38, 1e-42, 0.0, 9.0, -9.0, 88.0]])
+    ones = [torch.ones(1), torch.ones(10), torch.zeros(10), None]
+    kernels.force("native")
+    got, want = kernels.dynamic(x, *ones, squash), reference.dynamic(x.double(), *ones, squash)
+    if squash == "isru":  # the reference's own x * rsqrt(1 + x^2) overflows where float64 does not
+        want = reference.dynamic(x, *ones, squash).double()
+        got, want = got[:, [0, 5, 6, 7, 8, 9]], want[:, [0, 5, 6, 7, 8, 9]]
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-6, equal_nan=True)
+    if squash in ("tanh", "hardtanh"):
+        assert got[0, 1] == 1 and got[0, 2] == -1
+
+
+@NATIVE
+def test_saturated_elements_have_exactly_no_gradient():
+    x = torch.tensor([[9.0, -9.0, 50.0, -1e30]], requires_grad=True)
+    kernels.force("native")
+    y = kernels.dynamic(x, torch.ones(1), None, None, None, "tanh")
+    assert y.tolist() == [[1, -1, 1, -1]]
+    assert torch.autograd.grad(y.sum(), x)[0].abs().max() == 0
+
+
+@NATIVE
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_input_same_bits(threads):
+    torch.set_num_threads(threads)
+    tensors = arguments((700, 96), 96)
+    grad = torch.randn(700, 96)
+    kernels.force("native")
+    first, second = (both(kernels.dynamic, tensors, grad, "tanh", True) for _ in range(2))
+    assert torch.equal(first[0], second[0]) and all(map(torch.equal, first[1], second[1]))
+
+
+@NATIVE
+def test_registration_passes_torchs_own_check():
+    x, alpha, weight, bias, shift = arguments((4, 8), 8)
+    for given_arguments in ((alpha, weight, bias, shift), (None, None, None, None), (alpha, weight, None, None)):
+        torch.library.opcheck(torch.ops.dyt.fused.default, (x, *given_arguments, 0, True))
+
+
+@NATIVE
+def test_gradcheck():
+    tensors = arguments((3, 5), 5, torch.float64)
+    kernels.force("native")
+    for squash in ("tanh", "sigmoid", "erf", "isru", "identity"):
+        assert torch.autograd.gradcheck(lambda *t, s=squash: kernels.dynamic(*t, s), tensors)
+
+
+@NATIVE
+def test_a_second_derivative_is_refused_by_name_and_reference_has_it():
+    x = torch.randn(3, 4, requires_grad=True)
+    m = DynamicTanh(4)
+    kernels.force("native")
+    with pytest.raises(RuntimeError, match="no second derivative; set DYT_KERNEL=reference"):
+        torch.autograd.grad(m(x).sum(), x, create_graph=True)
+    kernels.force("reference")
+    (first,) = torch.autograd.grad(m(x).sum(), x, create_graph=True)
+    assert torch.autograd.grad(first.sum(), x)[0].abs().max() > 0
+
+
+@NATIVE
+@pytest.mark.parametrize("make", [DynamicTanh, Derf])
+def test_compiled_whole_graph(make):
+    m, x = make(16), torch.randn(3, 16, requires_grad=True)
+    compiled = torch.compile(m, fullgraph=True)
+    torch.testing.assert_close(compiled(x), m(x))
+    wanted = [x, *m.parameters()]
+    for got, want in zip(
+        torch.autograd.grad(compiled(x).sum(), wanted), torch.autograd.grad(m(x).sum(), wanted), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
+def test_torch_func_and_autocast():
+    m, x = DynamicTanh(4), torch.randn(3, 4)
+    per_row = torch.func.vmap(torch.func.grad(lambda r: m(r).sum()))(x)
+    torch.testing.assert_close(per_row, m.alpha * (1 - torch.tanh(m.alpha * x) ** 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = m(torch.nn.Linear(4, 4)(x))
+    assert out.dtype == torch.float32  # bfloat16 x, float32 parameters: as PyTorch promotes
+
+
+@NATIVE
+def test_only_x_is_kept():
+    from dyt.efficiency import saved_bytes
+
+    m, x = DynamicTanh(64), torch.randn(100, 64, requires_grad=True)
+    kernels.force("native")
+    assert saved_bytes(lambda: m(x), list(m.parameters())) == x.numel() * 4
+    kernels.force("reference")
+    assert saved_bytes(lambda: m(x), list(m.parameters())) >= 2 * x.numel() * 4
+
+
+@NATIVE
+@pytest.mark.parametrize("family", [TINY_GPT, TINY_VIT], ids=["gpt", "vit"])
+def test_curves_agree_with_the_reference(family):
+    words = [*family, "trainer.max_steps=200", "trainer.eval_every=100", "trainer.eval_batches=1", "data.batch_size=16"]
+    _, ours = train(*words, "trainer.kernel=native", out="a")
+    _, plain = train(*words, "trainer.kernel=reference", out="b")
+    for a, b in zip(rows_of(ours), rows_of(plain), strict=True):
+        for key in a.keys() & {"train/loss", "val/loss"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4), (key, a["step"])
+
+
+# -- building ------------------------------------------------------------------------------------------------------
+
+SAY = """
+import logging; logging.basicConfig()
+import torch, dyt
+m = dyt.DynamicTanh(4)
+print(m(torch.ones(1, 4))[0, 0].item())
+m(torch.ones(1, 4))
+"""
+
+
+def fresh(tmp_path, **environment):
+    import os
+
+    env = {**os.environ, "DYT_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", SAY], capture_output=True, text=True, env=env, timeout=300)
+
+
+@pytest.mark.parametrize("why", ["no compiler", "broken compiler", "folder cannot be written"])
+def test_without_a_build_plain_pytorch_takes_over_with_one_line(why, tmp_path):
+    environment = {}
+    if why == "no compiler":
+        environment["CXX"] = "no-such-compiler"
+    elif why == "broken compiler":
+        environment["CXX"] = "false"
+    else:
+        (tmp_path / "cache").write_text("a file stands here")
+    done = fresh(tmp_path, **environment)
+    assert done.returncode == 0 and float(done.stdout) == pytest.approx(math.tanh(0.5), abs=1e-6)
+    assert done.stderr.count("plain PyTorch takes its place") == 1
+    forced = fresh(tmp_path, **environment, DYT_KERNEL="reference")
+    assert forced.returncode == 0 and not forced.stderr.strip()
+
+
+def test_names():
+    with pytest.raises(ValueError, match="trainer.kernel=fast: choose from auto, reference, compiled, native, triton"):
+        kernels.force("fast")
+
+
+# -- Triton, in its interpreter ------------------------------------------------------------------------------------
+
+
+def test_triton_in_the_interpreter():
+    """In a process of its own: the interpreter must be chosen before Triton is imported."""
+    pytest.importorskip("triton")
+    import os
+
+    env = {**os.environ, "TRITON_INTERPRET": "1"}
+    words = [sys.executable, "-m", "pytest", str(ROOT / "tests/triton_checks.py"), "-p", "no:cacheprovider"]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=280, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout
