@@ -7,6 +7,7 @@ a prompt may hold ``=``, commas and quotes. Nothing in the run directory is exec
 
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -49,9 +50,10 @@ def parse(words: list[str]) -> dict:
         if given[key] is not None:
             try:
                 given[key] = kind(given[key])
-                assert given[key] >= least
-            except (ValueError, AssertionError):
-                raise ValueError(f"{key}={given[key]}: needs a number of at least {least}") from None
+            except ValueError:
+                given[key] = str(given[key])
+            if isinstance(given[key], str) or not least <= given[key] < math.inf:
+                raise ValueError(f"{key}={given[key]}: needs a number of at least {least}")
     return given
 
 

@@ -17,6 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
+from hydra.types import RunMode
 
 from dyt import config as configs
 from dyt.run import execute
@@ -62,6 +63,8 @@ def run_one(cfg) -> dict:
     outcome = {"overrides": " ".join(overrides), "status": "failed", "run": None}
     if _stopped():
         return outcome | {"status": "not started"}
+    if hydra_config.mode == RunMode.MULTIRUN:
+        print(f"\n--- run {hydra_config.job.num}: {outcome['overrides']}", flush=True)
     try:
         config = configs.plain(cfg, hydra_config.runtime.choices)
         plan = configs.plan(config, overrides)

@@ -39,6 +39,7 @@ def gpt_run(tmp_path_factory):
 def test_train_prints_one_block_and_the_directory_last(gpt_run):
     home, folder, done = gpt_run
     assert (folder / "metrics.jsonl").is_file() and (folder / "summary.json").is_file()
+    assert {p.name for p in home.iterdir()} == {"runs", "words"}  # nothing is left beside them
     head = done.stdout.splitlines()[:6]
     assert [line.split()[0] for line in head] == ["model", "data", "device", "batch", "run", "W&B"]
     assert "dyt at attn 2, mlp 2, final 1" in head[0] and "6 steps" in head[3] and "cpu, 1 threads, fp32" in head[2]
