@@ -94,6 +94,7 @@ def evaluate_run(given: dict) -> dict:
 
     from dyt import checkpoint
     from dyt.distributed import join
+    from dyt.manifest import read_json
     from dyt.run import assemble
     from dyt.trainer import evaluate
 
@@ -102,7 +103,11 @@ def evaluate_run(given: dict) -> dict:
     if given["data.path"]:
         config["data"]["path"] = given["data.path"]
     world = join(given["device"])
-    data, model, _, task = assemble(config, world, 0)
+    chars = (read_json(run / "tokenizer.json") or {}).get("chars")  # the vocabulary that its weights know
+    try:
+        data, model, _, task = assemble(config, world, 0, chars)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"run={run}: its config.yaml is damaged ({type(error).__name__}: {error})") from error
     if given["split"] not in data.spec.sizes:
         raise ValueError(f"split=test: data={config['data']['name']} has no test split; choose split=val")
     weights, step = weights_of(run, given["ckpt"])

@@ -127,12 +127,22 @@ def main() -> int:
     ):  # before and between runs, as Ctrl-C; in a run the loop handles them
         signal.signal(number, _interrupt)
     words = sys.argv[1:]
-    overrides = [w for w in words if not w.startswith("-")]
+    takes_value = {
+        "--cfg",
+        "-c",
+        "--package",
+        "-p",
+        "--config-path",
+        "-cp",
+        "--config-name",
+        "-cn",
+        "--config-dir",
+        "-cd",
+    }
+    values = {i + 1 for i, w in enumerate(words) if w in takes_value | {"--info", "-i"}}
+    overrides = [w for i, w in enumerate(words) if not w.startswith("-") and i not in values]
     sweep = bool({"-m", "--multirun"} & set(words))
     asks = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
-    if asks & {w.split("=")[0] for w in words}:
-        job()
-        return 0
     if sweep and "WORLD_SIZE" in os.environ:
         print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
         return 1
@@ -143,6 +153,9 @@ def main() -> int:
             traceback.print_exc()
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    if asks & {w.split("=")[0] for w in words}:
+        job()
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DYT_OUTCOMES"] = str(Path(folder) / "outcomes.jsonl")
         _log().touch()

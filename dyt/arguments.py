@@ -8,8 +8,9 @@ import typing
 
 def closest(word: str, choices) -> str:
     """``did you mean 'dyt'? `` when one of the choices is near, else nothing."""
-    near = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " if near else ""
+    names = {str(c).lower(): str(c) for c in choices}
+    near = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
+    return f"did you mean {names[near[0]]!r}? " if near else ""
 
 
 def accepts(function, name: str) -> bool:

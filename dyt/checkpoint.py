@@ -84,4 +84,4 @@ def read_weights(source: str) -> dict:
     found = newest(path / "checkpoints")
     if found is None:
         raise ValueError(f"{source}: no checkpoint there that verifies")
-    return found[0]["model"]
+    return found[0].get("ema") or found[0]["model"]  # what eval.py measures

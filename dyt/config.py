@@ -5,6 +5,7 @@ Nothing here imports torch: whether a run is already finished must be known in a
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dyt.arguments import closest
-from dyt.hydra_errors import one_line
+from dyt.hydra_errors import one_line, refuse_null_groups
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SITES = ("attn", "mlp", "final", "embed", "qk", "stem", "down")
@@ -30,6 +31,21 @@ NOT_HASHED = (
     "experiment study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
     "data.hub_config data.revision data.cache_dir data.workers trainer.device trainer.save_every trainer.keep"
 ).split()
+DATA_RANGES = (
+    ("batch_size", 1, None),
+    ("eval_batch_size", 1, None),
+    ("workers", 0, 256),
+    ("img_size", 1, None),
+    ("patch_size", 1, None),
+    ("val_fraction", 0, 1),
+    ("crop_padding", 0, None),
+    ("crop_pct", 0.01, 1),
+    ("hflip", 0, 1),
+    ("color_jitter", 0, None),
+    ("random_erase", 0, 1),
+    ("mixup", 0, None),
+    ("cutmix", 0, None),
+)
 # A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
 NEUTRAL: dict[str, Any] = {"trainer.kernel": "auto"}
 
@@ -133,6 +149,7 @@ def load(overrides: list[str]) -> dict:
         ValueError: an unknown option or key, or a wrong type: one line that says what to type instead.
     """
     GlobalHydra.instance().clear()
+    refuse_null_groups(overrides, CONFIGS)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = compose("train", overrides=overrides, return_hydra_config=True)
@@ -188,6 +205,16 @@ def check(config: dict) -> None:
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
+    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size"):
+        value = data.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"data.{key}={value}: needs a whole number")
+    for key in ("out_root", "model.name", "norm.name", "data.name"):
+        if not lookup(config, key) or not isinstance(lookup(config, key), str):
+            raise ValueError(f"{key}={lookup(config, key)}: needs a word")
+    for key in ("path", "cache_dir", "hub", "text_key", "image_key", "label_key"):
+        if data.get(key) is not None and not isinstance(data[key], str):
+            raise ValueError(f"data.{key}={data[key]}: needs a text; quote it, e.g. 'data.{key}=\"{data[key]}\"'")
     at_least_one = (
         "max_steps",
         "eval_every",
@@ -199,8 +226,8 @@ def check(config: dict) -> None:
         "threads",
     )
     for key, value, low, high in (
-        *((f"trainer.{k}", trainer[k], 1, None) for k in at_least_one),
-        ("data.batch_size", data["batch_size"], 1, None),
+        *((f"trainer.{k}", trainer[k], 1, 1024 if k == "threads" else None) for k in at_least_one),
+        *((f"data.{k}", data.get(k), low, high) for k, low, high in DATA_RANGES),
         ("trainer.max_epochs", trainer["max_epochs"], 1e-9, None),
         ("trainer.ema_decay", trainer["ema_decay"], 0, 1),
         ("trainer.label_smoothing", trainer["label_smoothing"], 0, 1),
@@ -215,7 +242,7 @@ def check(config: dict) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{key}={value}: needs a number")
-        if not (value >= low and (high is None or value <= high)):
+        if not (low <= value < math.inf and (high is None or value <= high)):
             bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
             raise ValueError(f"{key}={value}: must be {bounds}")
     if len(optim["betas"]) != 2 or not all(0 <= b < 1 for b in optim["betas"]):

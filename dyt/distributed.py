@@ -40,7 +40,7 @@ def join(device: str) -> World:
         ValueError: ``trainer.device=cuda`` where torch sees no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("trainer.device=cuda: torch sees no GPU here; type trainer.device=cpu")
+        raise ValueError("device=cuda: torch sees no GPU here; type cpu in its place")
     cuda = torch.cuda.is_available() and device != "cpu"
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")

@@ -169,3 +169,75 @@ def measure_step(model_name: str, norms: list[str], device: str, rounds: int) ->
         }
         for norm in norms
     ]
+
+
+def llama_models(sizes: dict, device, dtype) -> dict[str, nn.Module]:
+    """LLaMA-style models that differ in the norm alone; "none" is the one whose time is taken off for the layer's."""
+    from dyt.data import Spec
+    from models.gpt import build
+
+    norms = {
+        "none": lambda dim, site: nn.Identity(),
+        "RMSNorm (Hugging Face, eager)": lambda dim, site: HuggingFaceRMSNorm(dim),
+        "RMSNorm (fused)": lambda dim, site: nn.RMSNorm(dim, eps=1e-6),
+        "DyT (as in the paper, eager)": lambda dim, site: _Dynamic(dim, reference.dynamic),
+        "DyT (ours)": lambda dim, site: _Dynamic(dim, dynamic),
+    }
+    style = {"positions": "rope", "mlp": "swiglu", "tied": False}
+    made = {}
+    for name, norm in norms.items():
+        with torch.device(device):
+            made[name] = build(norm, Spec("text", "", {}, vocab_size=1000), **sizes, **style).to(dtype)
+    return made
+
+
+def measure_model(sizes: dict, device, dtype, rounds: int, compiled: bool) -> list[dict]:
+    """One row a norm: time of a whole model, batch 1 x context, and of its norms: model minus model without norms."""
+    models = llama_models(sizes, device, dtype)
+    if compiled:  # one graph a contender and phase
+        torch._dynamo.config.recompile_limit = 64
+    calls = {name: torch.compile(m) if compiled else m for name, m in models.items()}
+    tokens = torch.randint(1000, (1, sizes["context"]), generator=torch.Generator().manual_seed(0)).to(device)
+
+    def infer(call):
+        with torch.no_grad():
+            return call(tokens)
+
+    def learn(call, model):
+        call(tokens).float().logsumexp(-1).mean().backward()
+        model.zero_grad(set_to_none=True)
+
+    phases = {
+        "inference": {name: (lambda c=call: infer(c)) for name, call in calls.items()},
+        "training": {name: (lambda c=call, m=models[name]: learn(c, m)) for name, call in calls.items()},
+    }
+    found = []
+    for phase, turns in phases.items():
+        times = take_turns(turns, rounds, device)
+        without = statistics.median(times["none"])
+        for name, values in times.items():
+            row = {"phase": phase, "compiled": compiled, "contender": name, **sizes, "dtype": str(dtype).split(".")[1]}
+            found.append(row | {"model_ms": spread(values), "layer_ms": round(statistics.median(values) - without, 3)})
+    return found
+
+
+def measure_data(rounds: int) -> list[dict]:
+    """Samples a second that each embedded set can feed, augmentation included, the loop left out."""
+    from dyt import config as configs
+    from dyt.data import open_data
+    from dyt.data.order import Order
+
+    found = []
+    for words, context in ((["model=vit_nano"], None), (["model=gpt_nano"], 64)):
+        data_config = configs.load(words)["data"]
+        data = open_data(data_config, context)
+        order = Order(data.samples, data_config["batch_size"], 0)
+        times = []
+        for i in range(rounds + 1):  # the first pass decodes, and is left out
+            batches = data.train_batches(order, 30 * i, 30 * (i + 1))
+            began = time.perf_counter()
+            count = sum(len(targets) for _, targets in batches)
+            if i:
+                times.append(count * data.unit_per_sample / (time.perf_counter() - began))
+        found.append({"data": data_config["name"], "unit": f"{data.unit} a second", "rate": spread(times)})
+    return found

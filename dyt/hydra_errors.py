@@ -25,7 +25,17 @@ def one_line(error: Exception, overrides: list[str], configs: Path) -> str:
     cause = error.__cause__
     key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
     text = (str(cause).splitlines()[0] if isinstance(cause, OmegaConfBaseException) else None) or parts[0]
+    text = text.replace(f"field '{key}' is not Optional", "needs a value").split("\n")[0]
     return f"{key}: {text}" if key and key not in text else text
+
+
+def refuse_null_groups(overrides: list[str], configs: Path) -> None:
+    """Raises ValueError for ``norm=null``, of which Hydra's own error does not name the key."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if value == "null" and group and (configs / group).is_dir() and group != "experiment":
+            names = ", ".join(sorted(p.stem for p in (configs / group).glob("*.yaml")))
+            raise ValueError(f"{override}: choose from {names}")
 
 
 def _wrong_key(override: str, overrides: list[str], configs: Path) -> str | None:

@@ -78,9 +78,10 @@ def weights_sha256(init_from: str) -> str:
     """
     path = Path(init_from).expanduser()
     if path.is_dir():
+        about = read_json(path / "run.json") or {}
         for manifest in manifests(path / "checkpoints", "step"):
-            if content := read_json(manifest):
-                return content["sha256"]
+            if content := read_json(manifest):  # config and step decide the weights; the file holds timings too
+                return hashlib.sha256(f"{about.get('config_hash')}@{content.get('step')}".encode()).hexdigest()
     elif path.is_file() and path.suffix == ".safetensors":
         return sha256_of(path)
     raise FileNotFoundError(f"init_from={init_from}: neither a run directory with a checkpoint nor a .safetensors file")

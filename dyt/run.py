@@ -26,8 +26,7 @@ def finished(plan: Plan) -> dict | None:
         return None
     about = read_json(plan.dir / "run.json")
     if about is not None and (plan.dir / "config.yaml").is_file():
-        theirs = yaml.safe_load((plan.dir / "config.yaml").read_text())
-        theirs = counted(theirs, about.get("data_sha256", ""), about.get("init_sha256"))
+        theirs = counted(_config_of(plan.dir), about.get("data_sha256", ""), about.get("init_sha256"))
         ours = counted(plan.config, plan.data_sha256, plan.init_sha256)
         if theirs != ours:
             raise ValueError(
@@ -38,8 +37,18 @@ def finished(plan: Plan) -> dict | None:
     return summary if summary and summary.get("status") in RESULTS else None
 
 
-def assemble(config: dict, world, rng_seed: int):
-    """(data, model, norm factory, task) of a config, the model on the world's device.
+def _config_of(folder: Path) -> dict:
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder}: its config.yaml is damaged; type resume=fresh to move that directory aside")
+    return config
+
+
+def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
+    """(data, model, norm factory, task) of a config, the model on the world's device; `chars` as in `open_data`.
 
     Raises:
         ValueError, OSError: a part does not fit or is missing; one line with the key to set.
@@ -49,7 +58,7 @@ def assemble(config: dict, world, rng_seed: int):
     from dyt.tasks import build_task
     from models import build_model
 
-    data = open_data(config["data"], config["model"].get("context"))
+    data = open_data(config["data"], config["model"].get("context"), chars)
     seed_all(rng_seed, "init")  # norms draw nothing, so equal shapes start equal whatever the norm
     model, factory = build_model(config["model"], config["norm"], data.spec)
     return data, model.to(world.device), factory, build_task(config, data.spec.classes)
@@ -118,7 +127,6 @@ def execute(plan: Plan) -> dict:
             raise ValueError(
                 f"out_root={config['out_root']}: cannot write there ({error.strerror}); set another folder"
             ) from error
-        (plan.dir / "summary.json").unlink(missing_ok=True)
         about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
         about.setdefault("wandb_id", f"{plan.hash}-{time.time_ns():x}"[:32])
         write_json(plan.dir / "run.json", about)
@@ -142,6 +150,8 @@ def execute(plan: Plan) -> dict:
             job_type="train",
             tags=[*names, *([config["study"]] if config["study"] else [])],
         )
+
+        (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
 
     # ------------------------------------------------------------------------------------------------------ train
     status, why = "failed", None
@@ -197,8 +207,9 @@ def _init(loop, config: dict, plan: Plan, schedule) -> str:
     from dyt import checkpoint
 
     source = Path(config["init_from"]).expanduser()
-    if source.is_dir() and (source / "config.yaml").is_file() and (about := read_json(source / "run.json")):
-        theirs = counted(yaml.safe_load((source / "config.yaml").read_text()), about["data_sha256"])
+    about = read_json(source / "run.json") if source.is_dir() else None
+    if about is not None and (source / "config.yaml").is_file():
+        theirs = counted(_config_of(source), about.get("data_sha256", ""))
         ours = counted(config, plan.data_sha256)
         free = ("trainer.max_steps", "trainer.max_epochs", "trainer.eval_every", "trainer.log_every")
         if {k: v for k, v in theirs.items() if k not in free} == {k: v for k, v in ours.items() if k not in free}:
@@ -213,6 +224,9 @@ def _init(loop, config: dict, plan: Plan, schedule) -> str:
                 if loop.world.leads and not (plan.dir / "metrics.jsonl").exists():
                     plan.dir.mkdir(parents=True, exist_ok=True)
                     shutil.copy(source / "metrics.jsonl", plan.dir / "metrics.jsonl")
+                    (plan.dir / "checkpoints").mkdir(exist_ok=True)
+                    for file in (source / "checkpoints").glob("best-*"):
+                        shutil.copy(file, plan.dir / "checkpoints")
                 return f"extending {source} from step {loop.step}"
     checkpoint.load_weights(loop.model, checkpoint.read_weights(str(source)), f"init_from={source}")
     if loop.ema:
@@ -236,6 +250,7 @@ def _block(plan, data, factory, parameters, schedule, world, start, mode) -> str
     batch = config["data"]["batch_size"]
     shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} images"
     pieces = f" in {config['trainer']['accumulate']} pieces" if config["trainer"]["accumulate"] > 1 else ""
+    at = f" at {config['data']['path']}" if config["data"]["path"] else ""
     place = str(world.device) + (f" x {world.size}" if world.size > 1 else "")
     import torch
 
@@ -243,7 +258,7 @@ def _block(plan, data, factory, parameters, schedule, world, start, mode) -> str
     return "\n".join(
         (
             f"model  {config['model']['name']}, {parameters:,} parameters; norms: {factory.describe()}",
-            f"data   {config['data']['name']} ({data.unit}: {sizes}; sha256 {plan.data_sha256[:12]})",
+            f"data   {config['data']['name']}{at} ({data.unit}: {sizes}; sha256 {plan.data_sha256[:12]})",
             f"device {place}{threads}, {config['trainer']['precision']}",
             f"batch  {shape}{pieces}; {schedule.total} steps, {order_epochs(schedule, data, batch)} epochs; {start}",
             f"run    {plan.dir}",

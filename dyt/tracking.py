@@ -16,7 +16,7 @@ def read_metrics(path: Path) -> list[dict]:
     """The rows of a metrics.jsonl; a torn or broken line is left out."""
     rows = []
     try:
-        text = path.read_text()
+        text = path.read_text(errors="replace")
     except FileNotFoundError:
         return rows
     for line in text.splitlines():

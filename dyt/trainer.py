@@ -29,9 +29,9 @@ TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row t
 class Diverged(Exception):
     """A loss or gradient norm that is not finite: a result."""
 
-    def __init__(self, step: int, loss: float, grad_norm: float):
-        super().__init__(f"loss {loss:g}, gradient norm {grad_norm:g} in step {step}")
-        self.step, self.loss, self.grad_norm = step, loss, grad_norm
+    def __init__(self, step: int, **seen: float):
+        values = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in seen.items())
+        super().__init__(f"{values} in step {step}")
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,8 @@ class Trainer:
                         metrics.log(row)
                         wandb.log(row)
                 self.elapsed = time.perf_counter() - began
+                if not math.isfinite(row.get("val/loss", 0.0)):
+                    raise Diverged(self.step, validation_loss=row["val/loss"])
                 if world.leads and improved:
                     weights = (self.ema.module if self.ema else self.model).state_dict()
                     checkpoint.save(folder, "best", self.step, {"model": weights}, keep=1)
@@ -246,7 +248,7 @@ class Trainer:
         seen = torch.stack((total, grad_norm.to(total), total.new_tensor(float(stop.asked))))
         loss, norm, asked = (self.world.add(seen) / self.world.size).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(self.step + 1, loss, norm)
+            raise Diverged(self.step + 1, loss=loss, gradient_norm=norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -267,7 +269,9 @@ class Trainer:
         for key, value in row.items():
             if "/" not in key:
                 continue
-            self.final[key] = value
+            self.final[key] = value if math.isfinite(value) else None
+            if not math.isfinite(value):
+                continue
             better = max if key.split("/")[-1].startswith("top") else min
             if key not in self.best or better(value, self.best[key][0]) != self.best[key][0]:
                 self.best[key] = [value, self.step]

@@ -166,7 +166,8 @@ class GPT(nn.Module):
                 if top_k:
                     least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
                     logits = logits.masked_fill(logits < least, -math.inf)
-                chosen = torch.multinomial((logits / temperature).float().softmax(dim=-1), 1)
+                logits = (logits - logits.max(dim=-1, keepdim=True).values).double()  # any temperature: none overflows
+                chosen = torch.multinomial((logits / temperature).softmax(dim=-1), 1)
             tokens = torch.cat((tokens, chosen), dim=1)
             fresh = chosen
             if caches[0][0].shape[-2] == self.context:
@@ -201,7 +202,12 @@ def build(
         ValueError: sizes that do not divide or are not positive, or a vocabulary smaller than the data's.
     """
     kv_heads = heads if kv_heads is None else kv_heads
-    sizes = {"dim": dim, "depth": depth, "heads": heads, "context": context, "kv_heads": kv_heads}
+    mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
+    sizes = {"dim": dim, "depth": depth, "heads": heads, "context": context, "kv_heads": kv_heads, "mlp_dim": mlp_dim}
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout={dropout}: must be at least 0 and below 1")
+    if embed_std != "rsqrt_dim" and embed_std < 0:
+        raise ValueError(f"model.embed_std={embed_std}: must be at least 0")
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"model.{name}={value}: must be at least 1")
@@ -221,7 +227,7 @@ def build(
         kv_heads=kv_heads,
         positions=positions,
         mlp=mlp,
-        mlp_dim=mlp_dim or 4 * dim,
+        mlp_dim=mlp_dim,
         bias=bias,
         tied=tied,
         dropout=dropout,

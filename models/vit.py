@@ -76,6 +76,12 @@ def build(
         raise ValueError(
             f"model.{ours.get(k := next(iter(changed)), k)}: {timm_name} has no such argument; leave it null"
         )
+    for name, value in (("dim", dim), ("depth", depth), ("heads", heads), ("patch_size", patch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"model.{name}={value}: must be at least 1")
+    for name, value in (("dropout", dropout), ("drop_path", drop_path)):
+        if not 0 <= value < 1:
+            raise ValueError(f"model.{name}={value}: must be at least 0 and below 1")
     if img_size and patch_size and img_size % patch_size:
         raise ValueError(f"model.img_size={img_size} is not a multiple of model.patch_size={patch_size}")
     if dim and heads and dim % heads:

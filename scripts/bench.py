@@ -2,6 +2,8 @@
 
     python scripts/bench.py op   [--device cpu|cuda] [--json] [--rounds N]     one layer: time, memory, bandwidth
     python scripts/bench.py step [--device cpu|cuda] [--json] [--rounds N]     a training step of three models
+    python scripts/bench.py model [--device cpu|cuda] [--json] [--rounds N]    the paper's Tables 14 and 15
+    python scripts/bench.py data [--json] [--rounds N]                         what the loaders can feed
 
 Writes results/efficiency/<what>-<device>.json (rows with hardware and versions) and .md, and a picture for op.
 """
@@ -34,6 +36,78 @@ def step(device: str, rounds: int) -> list[dict]:
 
     norms = ["layernorm", "rmsnorm", "dyt", "derf", "none"]
     return [row for model in ("gpt_nano", "vit_tiny", "gpt_mini") for row in measure_step(model, norms, device, rounds)]
+
+
+def model(device: str, rounds: int) -> list[dict]:
+    """LLaMA-7B's shapes in bfloat16 on a GPU that holds them; an eighth of the width and depth on a CPU."""
+    import torch
+
+    from dyt.efficiency import measure_model
+
+    if device == "cuda":
+        sizes, dtype = {"dim": 4096, "depth": 32, "heads": 32, "context": 4096, "mlp_dim": 11008}, torch.bfloat16
+    else:
+        sizes, dtype = {"dim": 512, "depth": 4, "heads": 8, "context": 512, "mlp_dim": 1376}, torch.float32
+    return [row for compiled in (False, True) for row in measure_model(sizes, device, dtype, rounds, compiled)]
+
+
+def data(device: str, rounds: int) -> list[dict]:
+    from dyt.efficiency import measure_data
+
+    return measure_data(rounds)
+
+
+# Tables of the later version of arXiv 2503.10622: eager (14) and compiled (15), LLaMA-7B on an H100.
+CLAIMS = {
+    (phase, compiled): f"dyt-table{'15-latency-compiled' if compiled else '14-latency'}-{phase}-model"
+    for phase in ("inference", "training")
+    for compiled in (False, True)
+}
+MARGIN = 0.03  # two model times this near each other count as equal
+
+
+def verdict(paper: float, ours: float) -> str:
+    """Whether DyT's time over RMSNorm's falls on the paper's side: faster, equal within the margin, or slower."""
+
+    def side(ratio: float) -> int:
+        return 0 if abs(ratio - 1) <= MARGIN else (-1 if ratio < 1 else 1)
+
+    return "agrees" if side(paper) == side(ours) else "disagrees"
+
+
+def model_table(rows: list[dict]) -> str:
+    import yaml
+
+    claims = {c["id"]: c for c in yaml.safe_load((ROOT / "results/paper/claims.yaml").read_text())["claims"]}
+    size = rows[0]
+    lines = [
+        f"LLaMA style, width {size['dim']}, {size['depth']} layers, 1 x {size['context']} tokens, {size['dtype']}",
+        "",
+        "| mode | phase | contender | model, ms | norms alone, ms |",
+        "| --- | --- | --- | ---: | ---: |",
+    ]
+    for r in rows:
+        t = r["model_ms"]
+        time = f"{t['median']:.2f} ({t['low']:.2f} to {t['high']:.2f})"
+        mode = "compiled" if r["compiled"] else "eager"
+        lines.append(f"| {mode} | {r['phase']} | {r['contender']} | {time} | {r['layer_ms']:.2f} |")
+    lines += ["", "| claim | paper: DyT / RMSNorm | here: as in the paper | verdict | here: ours / fused RMSNorm |"]
+    lines.append("| --- | ---: | ---: | --- | ---: |")
+    for (phase, compiled), name in CLAIMS.items():
+        at = {r["contender"]: r["model_ms"]["median"] for r in rows if (r["phase"], r["compiled"]) == (phase, compiled)}
+        paper = claims[name]["values"]["dyt"] / claims[name]["values"]["rmsnorm"]
+        here = at["DyT (as in the paper, eager)"] / at["RMSNorm (Hugging Face, eager)"]
+        best = at["DyT (ours)"] / at["RMSNorm (fused)"]
+        lines.append(f"| {name} | {paper:.3f} | {here:.3f} | {verdict(paper, here)} | {best:.3f} |")
+    return "\n".join([*lines, ""])
+
+
+def data_table(rows: list[dict]) -> str:
+    lines = ["| data | unit | median (quartiles) |", "| --- | --- | ---: |"]
+    for r in rows:
+        t = r["rate"]
+        lines.append(f"| {r['data']} | {r['unit']} | {t['median']:,.0f} ({t['low']:,.0f} to {t['high']:,.0f}) |")
+    return "\n".join([*lines, ""])
 
 
 def op_table(rows: list[dict]) -> str:
@@ -100,7 +174,7 @@ def picture(rows: list[dict], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["op", "step"])
+    parser.add_argument("what", choices=["op", "model", "step", "data"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--json", action="store_true", help="print the rows")
@@ -115,7 +189,13 @@ def main() -> int:
     if device == "cuda" and not torch.cuda.is_available():
         print("bench.py: --device cuda: torch sees no GPU here; type --device cpu", file=sys.stderr)
         return 1
-    measure, table, rounds = {"op": (op, op_table, 25), "step": (step, step_table, 6)}[given.what]
+    parts = {
+        "op": (op, op_table, 25),
+        "model": (model, model_table, 6),
+        "step": (step, step_table, 6),
+        "data": (data, data_table, 9),
+    }
+    measure, table, rounds = parts[given.what]
     rows = measure(device, given.rounds or rounds)
     about = provenance(torch.device(device), torch.get_num_threads()) | {"kernel": os.environ.get("DYT_KERNEL", "auto")}
     OUT.mkdir(parents=True, exist_ok=True)

@@ -76,6 +76,19 @@ def test_eval_samples_text_from_a_raw_prompt(gpt_run):
     assert first.returncode == 0 and first.stdout.startswith(prompt) and first.stdout == again.stdout
 
 
+def test_eval_reads_other_text_with_the_runs_own_vocabulary(tmp_path):
+    """Same size, other letters: the run's characters count, and one it does not know is named."""
+    (tmp_path / "a.txt").write_text("abcdefghij \n" * 400)
+    (tmp_path / "b.txt").write_text("jihgfedcba \n" * 400)
+    (tmp_path / "c.txt").write_text("klmnopqrst \n" * 400)
+    words = [*TINY_GPT, *SHORT, "data=hf_text", "data.tokenizer=char", "data.path=a.txt", "optim.lr=0.01"]
+    run = last_line(python("train.py", *words, cwd=tmp_path))
+    same, other = (python("eval.py", f"run={run}", f"data.path={f}.txt", cwd=tmp_path) for f in "ab")
+    assert json.loads(same.stdout)["val/loss"] != json.loads(other.stdout)["val/loss"]
+    refused = one_line(python("eval.py", f"run={run}", "data.path=c.txt", cwd=tmp_path))
+    assert "characters outside the vocabulary: 'k' 'l'" in refused
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -133,7 +146,7 @@ def test_eval_executes_nothing_of_a_strangers_run(gpt_run, tmp_path):
         (["norm.sites.stem.alpha_init=1"], "norm.sites.stem.alpha_init: model=vit_tiny has no site 'stem'"),
         (["data.path=nowhere"], "data.path=nowhere: no such file or folder"),
         (["model=gpt_nano", "init_from=nowhere"], "init_from=nowhere: neither a run directory"),
-        (["trainer.device=cuda"], "trainer.device=cuda: torch sees no GPU here"),
+        (["trainer.device=cuda"], "device=cuda: torch sees no GPU here; type cpu"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(words, message, tmp_path):
@@ -235,5 +248,6 @@ def test_every_experiment_takes_two_steps(experiment, tmp_path):
 
 
 def test_hydra_help_and_config_print(tmp_path):
+    assert "modle: unknown key" in one_line(python("train.py", "--cfg", "job", "modle=x", cwd=tmp_path))
     done = python("train.py", "--cfg", "job", "norm=derf", cwd=tmp_path)
     assert done.returncode == 0 and yaml.safe_load(done.stdout)["norm"]["kind"] == "derf"

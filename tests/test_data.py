@@ -155,6 +155,39 @@ def test_parquet_columns_by_type_or_by_name(tmp_path):
     assert grey.spec.channels == 1 and next(iter(grey.eval_batches("val")))[0].shape[1] == 1
 
 
+def test_stray_files_beside_images_and_unlabelled_tests(tmp_path, caplog):
+    folder = image_folder(tmp_path / "a", splits=("train", "val"))
+    (folder / "labels.csv").write_text("file,label\n1.png,cat\n")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "x.png").write_bytes(b"not data")
+    (folder / "test").mkdir()
+    (folder / "train/cat/0.png").rename(folder / "test/0.png")
+    source = data(*FOLDER, f"data.path={folder}")
+    assert source.spec.sizes == {"train": 19, "val": 20} and source.spec.classes == 2
+    assert "test has 1 images in no class folder: left out" in caplog.text
+    (folder / "train" / "loose.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="train/loose.png lies in no class folder"):
+        data(*FOLDER, f"data.path={folder}")
+
+
+def test_an_unlabelled_test_split_is_left_out(tmp_path):
+    import datasets
+
+    for split, label in (("train", 0), ("validation", 1), ("test", -1)):
+        pictures = [Image.new("RGB", (16, 16), i) for i in range(6)]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+        made = datasets.Dataset.from_dict({"image": pictures, "label": [label] * 6}, features=features)
+        made.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    words = ["model=vit_nano", "data=imagenet1k", f"data.path={tmp_path}", "data.img_size=16", "data.patch_size=8"]
+    assert data(*words).spec.sizes == {"train": 6, "val": 6}
+
+
+@pytest.mark.parametrize("word", ["data.scale=5", "data.interpolation=foo", "data.auto_augment=foo", "data.mean=[a]"])
+def test_unusable_augmentation_is_one_line(word):
+    with pytest.raises(ValueError, match="timm cannot use them"):
+        data(*IMAGE, word)
+
+
 def test_mixup_and_random_augmentation_are_functions_of_the_step(tmp_path):
     words = [*FOLDER, f"data.path={image_folder(tmp_path / 'a')}", "data.auto_augment=rand-m9-mstd0.5-inc1"]
     words += ["data.random_erase=0.5", "data.color_jitter=0.4", "data.scale=[0.3,1.0]"]
@@ -218,6 +251,22 @@ def test_parquet_and_json_rows_are_parted(tmp_path):
     assert text == "first text" * 20 + "\n" + "second text" * 20 + "\n"
     (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": f"row {i} " * 9}) + "\n" for i in range(50)))
     assert data(*TEXT, "data=hf_text", f"data.path={tmp_path}/x.jsonl").spec.sizes["train"] > 2000
+
+
+def test_stray_tables_beside_text_are_refused_and_left_out_files_named(tmp_path, caplog):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "book.txt").write_text(WORDS)
+    (folder / "metadata.json").write_text('{"text": "no"}')
+    with pytest.raises(ValueError, match="files of several kinds .json, text.; point at one kind"):
+        data(*TEXT, "data=hf_text", f"data.path={folder}")
+    (folder / "metadata.json").unlink()
+    (folder / "train.txt").write_text(WORDS)
+    assert data(*TEXT, "data=hf_text", f"data.path={folder}").spec.sizes["train"] < len(WORDS)
+    assert "left out, named for no split: book.txt" in caplog.text
+    (tmp_path / "x.jsonl").write_text('{"text": {"a": 1}}\n' * 50)
+    with pytest.raises(ValueError, match="data.text_key=text: holds dict, not text"):
+        data(*TEXT, "data=hf_text", f"data.path={tmp_path}/x.jsonl")
 
 
 def test_a_damaged_token_cache_is_made_anew(tmp_path):

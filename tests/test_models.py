@@ -141,6 +141,13 @@ def test_generate_goes_past_the_context_and_is_greedy_at_zero():
     assert network.generate(start, 5, top_k=1).tolist() == out[:, :8].tolist()
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 1e-3, 1e6])
+def test_any_temperature_samples(temperature):
+    network = made(*STYLES["gpt2"])[0]
+    out = network.generate(torch.tensor([[1, 2, 3]]), 5, temperature=temperature)
+    assert out.shape == (1, 8) and 0 <= out.min() and out.max() < 50
+
+
 def test_embedding_scale_and_std():
     words = ["model=gpt_nano", "model.embed_scale=learnable", "model.embed_std=rsqrt_dim"]
     network, _ = made(*words, spec=Spec("text", "", {}, vocab_size=5000))
@@ -184,6 +191,10 @@ def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
             "model=gpt_nano has no site 'stem'; its sites: attn, mlp, final",
         ),
         (["model=vit_nano", "model.patch_size=9"], "model.img_size=28 is not a multiple of model.patch_size=9"),
+        (["model=gpt_nano", "model.mlp_dim=-3"], "model.mlp_dim=-3: must be at least 1"),
+        (["model=gpt_nano", "model.embed_std=-1"], "model.embed_std=-1: must be at least 0"),
+        (["model=gpt_nano", "model.dropout=2"], "model.dropout=2: must be at least 0 and below 1"),
+        (["model=vit_nano", "model.depth=0"], "model.depth=0: must be at least 1"),
         (["model=vit_nano", "model.timm_name=vit_tny"], "timm has no such model"),
         (["model=vit_nano", "model.timm_name=resnet18"], "not a ViT or ConvNeXt"),
         (["model=convnext_base", "data=cifar10", "model.depth=3"], "convnext_base has no such argument"),

@@ -199,6 +199,26 @@ def test_a_finished_run_is_extended(capsys):
         train(*base, "trainer.max_steps=3", f"init_from={short}", out="d")
 
 
+def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
+    """The best came early: its checkpoint must still be there after the extension."""
+    import shutil
+
+    from dyt.trainer import Trainer
+
+    evaluate = Trainer.evaluate
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, split: evaluate(self, split) | {"val/loss": float(self.step)})
+    base = [*TINY_GPT, "trainer.eval_every=2", "trainer.eval_batches=1"]
+    _, short = train(*base, "trainer.max_steps=4", out="a")
+    summary, folder = train(*base, "trainer.max_steps=8", f"init_from={short}", out="b")
+    assert summary["best"]["val/loss"]["step"] == 2
+    assert checkpoint.newest(folder / "checkpoints", "best")[1]["step"] == 2
+    # Trained again elsewhere, the source is the same source: no second run of it.
+    shutil.rmtree(short)
+    train(*base, "trainer.max_steps=4", out="a")
+    again, same_folder = train(*base, "trainer.max_steps=8", f"init_from={short}", out="b")
+    assert same_folder == folder and again == summary
+
+
 def test_other_runs_give_weights(tmp_path):
     from safetensors.torch import save_file
 
@@ -229,6 +249,30 @@ def test_divergence_is_a_result(capsys):
     assert len(rows_of(folder)) == summary["step"]  # the curve up to there
     again, _ = train(*words, "trainer.max_steps=40", "trainer.log_every=1", "trainer.eval_every=1000")
     assert again == summary and "already diverged" in capsys.readouterr().out
+
+
+def test_a_validation_loss_that_is_not_finite_is_divergence_too():
+    words = [*TINY_GPT, "norm=layernorm", "optim.lr=1e30", "optim.warmup_steps=0", "trainer.max_steps=1"]
+    summary, folder = train(*words, "trainer.eval_batches=1")
+    assert summary["status"] == "diverged" and "validation loss nan in step 1" in summary["why"]
+    assert summary["final"]["val/loss"] is None and "val/loss" not in summary["best"]
+    assert "NaN" not in (folder / "summary.json").read_text() + (folder / "metrics.jsonl").read_text()
+    assert not list((folder / "checkpoints").glob("best-*"))
+
+
+def test_a_damaged_directory_says_what_to_type(monkeypatch):
+    words = [*TINY_GPT, *SHORT]
+    back = stop_at(monkeypatch, 6)
+    _, folder = train(*words)
+    back()
+    text = (folder / "config.yaml").read_text()
+    for broken in ("model: [", ""):
+        (folder / "config.yaml").write_text(broken)
+        with pytest.raises(ValueError, match="its config.yaml is damaged; type resume=fresh"):
+            train(*words)
+    (folder / "config.yaml").write_text(text)
+    (folder / "metrics.jsonl").open("ab").write(b"\xff\xfe\n")
+    assert train(*words)[0]["status"] == "finished"
 
 
 def test_a_diverging_step_leaves_the_weights_alone(monkeypatch):

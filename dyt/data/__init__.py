@@ -19,8 +19,10 @@ class Spec:
     vocab_size: int = 0  # text
 
 
-def open_data(data: dict, context: int | None = None):
-    """The data set of a config's ``data`` part; `context` is a language model's, in tokens.
+def open_data(data: dict, context: int | None = None, chars: str | None = None):
+    """The data set of a config's ``data`` part.
+
+    `context` is a language model's, in tokens; `chars` the vocabulary of a trained one's char tokenizer.
 
     Raises:
         ValueError, OSError: it is missing, empty or unreadable; one line with the key to set.
@@ -31,4 +33,4 @@ def open_data(data: dict, context: int | None = None):
         return ImageData(data)
     from dyt.data.text import TextData
 
-    return TextData(data, context)
+    return TextData(data, context, chars)

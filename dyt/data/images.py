@@ -38,10 +38,20 @@ class ImageData:
                 self.splits["train"], self.label_key, data["val_fraction"]
             )
         self.labels = {split: np.asarray(rows[self.label_key]) for split, rows in self.splits.items()}
+        if "test" in self.splits and self.labels["test"].min() < 0:  # ImageNet's: its labels are secret
+            del self.splits["test"], self.labels["test"]
         classes = int(max(labels.max() for labels in self.labels.values())) + 1
         self.classes = max(classes, getattr(self.splits["train"].features[self.label_key], "num_classes", 0))
         if min(labels.min() for labels in self.labels.values()) < 0:
             raise ValueError(f"data.label_key={self.label_key}: negative labels; leave unlabelled rows out")
+        try:
+            build_transform(data, train=True), build_transform(data, train=False)
+        except Exception as error:  # timm asserts, torch and PIL raise what they like
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            raise ValueError(
+                f"data.scale, data.auto_augment, data.interpolation, data.mean ...: timm cannot use them ({text}); "
+                "see configs/data/base/image.yaml"
+            ) from error
         sizes = {split: len(rows) for split, rows in self.splits.items()}
         self.spec = Spec("image", source.sha256, sizes, classes=self.classes, channels=len(data["mean"]))
         self.unit = "images"
@@ -112,8 +122,6 @@ def build_transform(data: dict, train: bool):
     from torchvision import transforms
 
     size = data["img_size"]
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"data.img_size={size}: needs a number of pixels")
     common = {
         "input_size": (len(data["mean"]), size, size),
         "mean": tuple(data["mean"]),

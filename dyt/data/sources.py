@@ -2,11 +2,13 @@
 
 import hashlib
 import importlib.util
+import logging
 import os
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -83,11 +85,14 @@ def _local(path: Path, task: str) -> Source:
         raise FileNotFoundError(f"data.path={path}: no such file or folder")
     if path.is_file():
         return _source(_builder(path), {"train": [path]})
-    tables = sorted(p for p in path.rglob("*") if p.suffix in BUILDERS and p.is_file())
-    if task == "image" and not tables:
-        return _image_folder(path)
-    files = tables or sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    files = [f for f in files if not f.name.lower().startswith(("readme", "license"))]
+    below = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+    files = [f for f in below if not f.name.lower().startswith(("readme", "license"))]
+    if task == "image":
+        if any(f.suffix.lower() in IMAGES for f in files):
+            return _image_folder(path, [f for f in files if f.suffix.lower() in IMAGES])
+        files = [f for f in files if _builder(f) == "parquet"]
+        if not files:
+            raise FileNotFoundError(f"data.path={path}: no Parquet file and no image below this folder")
     if not files:
         raise FileNotFoundError(f"data.path={path}: the folder is empty")
     by_split: dict[str, list[Path]] = {}
@@ -101,26 +106,36 @@ def _local(path: Path, task: str) -> Source:
             f"data.path={path}: found {', '.join(sorted(by_split))} but no train; name the files train.*, "
             "validation.* and test.*"
         )
+    elif unnamed:
+        log.warning("data.path=%s: left out, named for no split: %s", path, ", ".join(f.name for f in unnamed[:5]))
     builders = {_builder(f) for group in by_split.values() for f in group}
     if len(builders) > 1:
         raise ValueError(f"data.path={path}: files of several kinds ({', '.join(sorted(builders))}); point at one kind")
     return _source(builders.pop(), by_split)
 
 
-def _image_folder(path: Path) -> Source:
-    """``path/<class>/*.png``, or ``path/{train,val,test}/<class>/*.png``."""
+def _image_folder(path: Path, images: list[Path]) -> Source:
+    """``path/<class>/*.png``, or ``path/{train,val,test}/<class>/*.png``; a flat test folder has no labels to test."""
     by_split: dict[str, list[Path]] = {}
-    for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES):
+    flat_test = 0
+    named = any(f.relative_to(path).parts[0].lower() in SPLITS and len(f.relative_to(path).parts) > 2 for f in images)
+    for file in images:
         parts = file.relative_to(path).parts
-        split = SPLITS.get(parts[0].lower(), "train") if len(parts) > 2 else "train"
-        if len(parts) < 2:
-            raise ValueError(f"data.path={path}: {file.name} lies in no class folder; make <class>/{file.name}")
-        by_split.setdefault(split, []).append(file)
-    if not by_split:
-        raise FileNotFoundError(f"data.path={path}: no Parquet file and no image below this folder")
+        if named and parts[0].lower() == "test" and len(parts) == 2:
+            flat_test += 1
+            continue
+        if len(parts) < (3 if named else 2):
+            raise ValueError(f"data.path={path}: {file.relative_to(path)} lies in no class folder; move it into one")
+        by_split.setdefault(SPLITS.get(parts[0].lower(), "train") if named else "train", []).append(file)
+    if flat_test:
+        log.warning("data.path=%s: test has %d images in no class folder: left out", path, flat_test)
     if "train" not in by_split:
         raise ValueError(f"data.path={path}: found {', '.join(sorted(by_split))} but no train")
     return _source("imagefolder", by_split, root=path)
+
+
+def _hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)
 
 
 def _split_of(file: Path) -> str | None:
@@ -132,7 +147,8 @@ def _split_of(file: Path) -> str | None:
 
 
 def _builder(file: Path) -> str:
-    return BUILDERS.get(file.suffix, "text")
+    name = file.name.lower().removesuffix(".gz")
+    return next((builder for ending, builder in BUILDERS.items() if name.endswith(ending)), "text")
 
 
 def _source(builder: str, files: dict[str, list[Path]], root: Path | None = None) -> Source:

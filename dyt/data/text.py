@@ -27,6 +27,8 @@ class Tokenizer:
     def __init__(self, kind: str, chars: str = ""):
         if kind not in ("byte", "char", "gpt2"):
             raise ValueError(f"data.tokenizer={kind}: choose from byte, char, gpt2")
+        if not isinstance(chars, str):
+            raise ValueError("a char tokenizer's characters must be a text")
         self.kind, self.chars = kind, chars
         self.separator = "\n"
         self.vocab_size = {"byte": 256, "char": len(chars), "gpt2": 50257}[kind]
@@ -114,10 +116,10 @@ class TextData:
         ValueError: no text, or less of it than one window.
     """
 
-    def __init__(self, data: dict, context: int):
+    def __init__(self, data: dict, context: int, chars: str | None = None):
         self.data, self.context = data, context
         source = locate(data)
-        folder = _tokenized(data, source)
+        folder = _tokenized(data, source, chars)
         meta = json.loads((folder / "meta.json").read_text())
         self.tokenizer = Tokenizer(**meta["tokenizer"])
         self.tokens = {
@@ -162,9 +164,9 @@ class TextData:
             yield cut(tokens, at, width)
 
 
-def _tokenized(data: dict, source) -> Path:
+def _tokenized(data: dict, source, given: str | None) -> Path:
     """The folder of the token cache, made when it is not there or not whole."""
-    key_parts = (source.sha256, data["tokenizer"], data["text_key"], data["val_fraction"], "v1")
+    key_parts = (source.sha256, data["tokenizer"], data["text_key"], data["val_fraction"], given, "v1")
     key = hashlib.sha256(repr(key_parts).encode()).hexdigest()[:24]
     folder = cache_dir(data) / "tokens" / key
     if _whole(folder):
@@ -176,7 +178,7 @@ def _tokenized(data: dict, source) -> Path:
     part = folder.with_name(f"{folder.name}.{os.getpid()}")
     part.mkdir()
     try:
-        _tokenize(data, source, part)
+        _tokenize(data, source, part, given)
         if folder.exists() and not _whole(folder):
             shutil.rmtree(folder)
         try:
@@ -198,7 +200,7 @@ def _whole(folder: Path) -> bool:
         return False
 
 
-def _tokenize(data: dict, source, folder: Path) -> None:
+def _tokenize(data: dict, source, folder: Path, given: str | None) -> None:
     table = load_table(data, source)
     column = data["text_key"] or "text"
     for split, rows in table.items():
@@ -207,8 +209,12 @@ def _tokenize(data: dict, source, folder: Path) -> None:
                 f"data.text_key={column}: no such column in {split}; it has {', '.join(rows.column_names)}"
             )
     chars = ""
-    if data["tokenizer"] == "char":
-        chars = "".join(sorted({c for rows in table.values() for text in rows[column] for c in (text or "")} | {"\n"}))
+    if data["tokenizer"] == "char" and given is not None:
+        chars = given
+    elif data["tokenizer"] == "char":
+        chars = "".join(
+            sorted({c for rows in table.values() for text in rows[column] for c in str(text or "")} | {"\n"})
+        )
     tokenizer = Tokenizer(data["tokenizer"], chars)
     # A text file comes line by line with its line breaks; a table's rows are documents that need a mark between them.
     ending = "" if source.builder == "text" else tokenizer.separator
@@ -217,6 +223,8 @@ def _tokenize(data: dict, source, folder: Path) -> None:
         counts[split] = 0
         with open(folder / f"{split}.bin", "wb") as out:
             for text in rows[column]:
+                if text is not None and not isinstance(text, str):
+                    raise ValueError(f"data.text_key={column}: holds {type(text).__name__}, not text, in {split}")
                 if text:
                     ids = tokenizer.encode(text if text.endswith(ending) else text + ending)
                     counts[split] += len(ids)
