@@ -13,6 +13,15 @@ def closest(word: str, choices) -> str:
     return f"did you mean {names[near[0]]!r}? " if near else ""
 
 
+def lookup(config: dict, key: str, default=None):
+    """``lookup(config, "optim.lr")``."""
+    for part in key.split("."):
+        if not isinstance(config, dict) or part not in config:
+            return default
+        config = config[part]
+    return config
+
+
 def accepts(function, name: str) -> bool:
     """Whether `function` (or a class's constructor) takes an argument of this name."""
     return name in inspect.signature(function).parameters

@@ -5,7 +5,6 @@ Nothing here imports torch: whether a run is already finished must be known in a
 
 import hashlib
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dyt.arguments import closest
+from dyt.config_check import check
 from dyt.hydra_errors import one_line, refuse_null_groups
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -31,21 +30,6 @@ NOT_HASHED = (
     "experiment study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
     "data.hub_config data.revision data.cache_dir data.workers trainer.device trainer.save_every trainer.keep"
 ).split()
-DATA_RANGES = (
-    ("batch_size", 1, None),
-    ("eval_batch_size", 1, None),
-    ("workers", 0, 256),
-    ("img_size", 1, None),
-    ("patch_size", 1, None),
-    ("val_fraction", 0, 1),
-    ("crop_padding", 0, None),
-    ("crop_pct", 0.01, 1),
-    ("hflip", 0, 1),
-    ("color_jitter", 0, None),
-    ("random_erase", 0, 1),
-    ("mixup", 0, None),
-    ("cutmix", 0, None),
-)
 # A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
 NEUTRAL: dict[str, Any] = {"trainer.kernel": "auto"}
 
@@ -174,79 +158,8 @@ def plain(cfg, choices) -> dict:
     for group in ("model", "norm", "data"):
         if choices.get(group) not in options(group):
             raise ValueError(f"{group}={choices.get(group)}: choose from {', '.join(options(group))}")
-    check(config)
+    check(config, {"": Config, "trainer": TrainerConfig, "optim": OptimConfig, "logger": LoggerConfig})
     return config
-
-
-def check(config: dict) -> None:
-    """What types cannot say.
-
-    Raises:
-        ValueError: one line with the key and what it takes.
-    """
-    known = set(Config.__dataclass_fields__) | {"experiment"}
-    for key in config:
-        if key not in known:
-            raise ValueError(f"{key}: unknown key; {closest(key, known)}keys: {', '.join(sorted(known))}")
-    for group, schema in (("trainer", TrainerConfig), ("optim", OptimConfig), ("logger", LoggerConfig)):
-        for key in config[group]:
-            if key not in (names := list(schema.__dataclass_fields__)):
-                raise ValueError(f"{group}.{key}: unknown key; {closest(key, names)}keys: {', '.join(names)}")
-    trainer, optim, data = config["trainer"], config["optim"], config["data"]
-    for key, choices in (
-        ("trainer.precision", ("fp32", "bf16")),
-        ("trainer.device", ("auto", "cpu", "cuda")),
-        ("trainer.kernel", ("auto", "reference", "compiled", "native", "triton")),
-        ("logger.mode", ("auto", "online", "offline", "disabled")),
-        ("resume", ("auto", "fresh")),
-    ):
-        value = lookup(config, key)
-        if value not in choices:
-            raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
-    if trainer["max_steps"] is None and trainer["max_epochs"] is None:
-        raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
-    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size"):
-        value = data.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"data.{key}={value}: needs a whole number")
-    for key in ("out_root", "model.name", "norm.name", "data.name"):
-        if not lookup(config, key) or not isinstance(lookup(config, key), str):
-            raise ValueError(f"{key}={lookup(config, key)}: needs a word")
-    for key in ("path", "cache_dir", "hub", "text_key", "image_key", "label_key"):
-        if data.get(key) is not None and not isinstance(data[key], str):
-            raise ValueError(f"data.{key}={data[key]}: needs a text; quote it, e.g. 'data.{key}=\"{data[key]}\"'")
-    at_least_one = (
-        "max_steps",
-        "eval_every",
-        "eval_batches",
-        "log_every",
-        "save_every",
-        "keep",
-        "accumulate",
-        "threads",
-    )
-    for key, value, low, high in (
-        *((f"trainer.{k}", trainer[k], 1, 1024 if k == "threads" else None) for k in at_least_one),
-        *((f"data.{k}", data.get(k), low, high) for k, low, high in DATA_RANGES),
-        ("trainer.max_epochs", trainer["max_epochs"], 1e-9, None),
-        ("trainer.ema_decay", trainer["ema_decay"], 0, 1),
-        ("trainer.label_smoothing", trainer["label_smoothing"], 0, 1),
-        ("optim.lr", optim["lr"], 0, None),
-        ("optim.min_lr", optim["min_lr"], 0, None),
-        ("optim.warmup_steps", optim["warmup_steps"], 0, None),
-        ("optim.weight_decay", optim["weight_decay"], 0, None),
-        ("optim.clip_grad", optim["clip_grad"], 1e-12, None),
-        ("seed", config["seed"], 0, 2**31 - 1),
-    ):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{key}={value}: needs a number")
-        if not (low <= value < math.inf and (high is None or value <= high)):
-            bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
-            raise ValueError(f"{key}={value}: must be {bounds}")
-    if len(optim["betas"]) != 2 or not all(0 <= b < 1 for b in optim["betas"]):
-        raise ValueError(f"optim.betas={optim['betas']}: needs two numbers from 0 to below 1, e.g. [0.9,0.95]")
 
 
 def options(group: str) -> list[str]:
@@ -261,15 +174,6 @@ def option_task(name: str) -> str | None:
         if isinstance(parent, str) and parent.startswith("base/"):
             return parent.removeprefix("base/").removesuffix("@_here_")
     return raw.get("task")
-
-
-def lookup(config: dict, key: str, default=None):
-    """``lookup(config, "optim.lr")``."""
-    for part in key.split("."):
-        if not isinstance(config, dict) or part not in config:
-            return default
-        config = config[part]
-    return config
 
 
 def flatten(config: dict, prefix: str = "") -> dict:

@@ -34,8 +34,7 @@ def fit(f, limit: float, p: int, q: int, points: int = 4000, rounds: int = 200):
 
 
 def tanh_that_reaches_one(x):
-    """tanh, raised by 3e-7 at 9 and by 3e-9 at 5: after the clamp to 1, saturated values are exactly 1, so that
-    1 - t^2, their derivative, is exactly 0 and large x add nothing to alpha's gradient."""
+    """tanh, raised by 3e-7 at 9 and by 3e-9 at 5: after the clamp to 1, saturated values are exactly 1."""
     return np.tanh(x) * (1 + 3e-7 * (x / 9) ** 8)
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from dyt import config
+from dyt.arguments import lookup
 from dyt.config import CONFIGS, NEUTRAL, SITES, config_hash, load, options, plan
 
 SHA = "0" * 64
@@ -41,7 +42,7 @@ def test_every_experiment_composes_and_its_keys_win(experiment):
         if group in ("model", "norm", "data"):
             assert made[group]["name"] == option
     for key, value in config.flatten(recipe).items():
-        assert config.lookup(made, key) == value, key
+        assert lookup(made, key) == value, key
 
 
 @pytest.mark.parametrize("group", ["optim", "trainer", "logger"])

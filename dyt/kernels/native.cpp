@@ -1,17 +1,18 @@
 // Fused DyT on the CPU: y = weight * f(alpha * x + shift) + bias, forward and backward in one pass each over the data.
 //
 // Only x is saved for backward; f is computed again there. Work is in float (double for double), whatever x holds.
-// Vectors are ATen's, for the instruction set that dyt/kernels/native.py compiles for. All is viewed as (rows, cols): channels last, cols are channels and parameters vary along a row ("wide");
-// channels first, a row is one channel of one sample and parameters are constant along it ("tall").
+// Vectors are ATen's, for the instruction set that dyt/kernels/native.py compiles for. All is viewed as (rows, cols):
+// channels last, cols are channels and parameters vary along a row ("wide"); channels first, a row is one channel of one
+// sample and parameters are constant along it ("tall").
 // The same input gives the same bits at the same thread count: rows are shared out by position, sums added in order.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <vector>
+
+#include "squash.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -19,143 +20,8 @@
 
 namespace {
 
-#define INLINE inline __attribute__((always_inline))
-
 using at::Tensor;
 using OptTensor = std::optional<Tensor>;
-
-// --------------------------------------------------------------------------------------------------- vectors, by four
-
-// Four vectors in step. f is a chain of some fifteen dependent operations of four cycles each; four chains side by side
-// keep the multipliers busy where one leaves them waiting.
-template <class T> struct Four {
-  using V = at::vec::Vectorized<T>;
-  using value_type = T;
-  V v[4];
-
-  Four() = default;
-  INLINE Four(V a) : v{a, a, a, a} {}
-  template <class N, class = std::enable_if_t<std::is_arithmetic_v<N>>> INLINE Four(N n) : Four(V(static_cast<T>(n))) {}
-
-  static constexpr int64_t size() { return 4 * V::size(); }
-  static INLINE Four loadu(const T* p) { return map([&](int k) { return V::loadu(p + k * V::size()); }); }
-  INLINE void store(T* p) const {
-    for (int k = 0; k < 4; ++k) v[k].store(p + k * V::size());
-  }
-  template <class Make> static INLINE Four map(Make make) {
-    Four r;
-    for (int k = 0; k < 4; ++k) r.v[k] = make(k);
-    return r;
-  }
-  friend INLINE Four operator+(const Four& a, const Four& b) { return map([&](int k) { return a.v[k] + b.v[k]; }); }
-  friend INLINE Four operator-(const Four& a, const Four& b) { return map([&](int k) { return a.v[k] - b.v[k]; }); }
-  friend INLINE Four operator*(const Four& a, const Four& b) { return map([&](int k) { return a.v[k] * b.v[k]; }); }
-  friend INLINE Four operator/(const Four& a, const Four& b) { return map([&](int k) { return a.v[k] / b.v[k]; }); }
-};
-
-template <class T> INLINE at::vec::Vectorized<T> total(const Four<T>& a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
-template <class T> INLINE at::vec::Vectorized<T> total(const at::vec::Vectorized<T>& a) { return a; }
-
-template <class T, class Op> INLINE Four<T> each(const Four<T>& a, Op op) {
-  return Four<T>::map([&](int k) { return op(a.v[k]); });
-}
-template <class T, class Op> INLINE at::vec::Vectorized<T> each(const at::vec::Vectorized<T>& a, Op op) { return op(a); }
-
-template <class T> INLINE Four<T> fmadd(const Four<T>& a, const Four<T>& b, const Four<T>& c) {
-  return Four<T>::map([&](int k) { return at::vec::fmadd(a.v[k], b.v[k], c.v[k]); });
-}
-template <class W> INLINE W clamped(const W& z, typename W::value_type limit) {
-  using V = at::vec::Vectorized<typename W::value_type>;
-  return each(z, [&](V v) { return at::vec::clamp(v, V(-limit), V(limit)); });  // NaN stays
-}
-
-// ---------------------------------------------------------------------------------------------- f and its derivative
-// Rational approximations z * P(z^2) / Q(z^2), relative error 2e-8 before rounding and 4e-7 after; coefficients by
-// scripts/fit_squash.py. Beyond the limit f is exactly +-1, so its derivative exactly 0. NaN passes through the clamps.
-
-// Horner's scheme, coefficients highest first.
-template <class W> INLINE W horner(const W&, const W& sum) { return sum; }
-template <class W, class... C> INLINE W horner(const W& u, const W& sum, double next, C... rest) {
-  return horner(u, fmadd(sum, u, W(static_cast<typename W::value_type>(next))), rest...);
-}
-template <class W, class... C> INLINE W polynomial(const W& u, double highest, C... rest) {
-  return horner(u, W(static_cast<typename W::value_type>(highest)), rest...);
-}
-
-// 1 / q. A division would be most of the work of tanh: one guess of 12 or 14 bits and one Newton step instead.
-INLINE at::vec::Vectorized<float> reciprocal(at::vec::Vectorized<float> q) {
-  using V = at::vec::Vectorized<float>;
-#if defined(CPU_CAPABILITY_AVX512)
-  const V guess(_mm512_rcp14_ps(q));
-  return guess * (V(2.f) - q * guess);
-#elif defined(CPU_CAPABILITY_AVX2)
-  const V guess(_mm256_rcp_ps(q));
-  return guess * (V(2.f) - q * guess);
-#else
-  return V(1.f) / q;
-#endif
-}
-INLINE Four<float> reciprocal(const Four<float>& q) {
-  return each(q, [](auto v) { return reciprocal(v); });
-}
-
-template <class W> INLINE W tanh_of(const W& z) {
-  if constexpr (std::is_same_v<typename W::value_type, double>) {
-    return each(z, [](auto v) { return v.tanh(); });
-  } else {
-    const W c = clamped(z, 9), u = c * c;
-    const W p = polynomial(u, 1.33830665e-08, 2.06254671e-05, 0.00349649321, 0.133817681, 0.99999998);
-    const W q = polynomial(u, 7.786731e-07, 0.000328716919, 0.0258803612, 0.467150838, 1);
-    return clamped(c * p * reciprocal(q), 1);
-  }
-}
-
-template <class W> INLINE W erf_of(const W& z) {
-  if constexpr (std::is_same_v<typename W::value_type, double>) {
-    return each(z, [](auto v) { return v.erf(); });
-  } else {
-    const W c = clamped(z, 4), u = c * c;
-    const W p = polynomial(u, 1.98675471e-06, 0.000284562681, 0.0038833126, 0.0531016482, 0.19354471, 1.12837914);
-    const W q = polynomial(u, 3.74197134e-05, 0.00118555863, 0.0152071929, 0.115349808, 0.50485709, 1);
-    return clamped(c * p * reciprocal(q), 1);
-  }
-}
-
-// f(z), and f'(z) from z and t = f(z); W is one vector or four.
-struct Tanh {
-  template <class W> static INLINE W f(const W& z) { return tanh_of(z); }
-  template <class W> static INLINE W df(const W&, const W& t) { return W(1) - t * t; }
-};
-struct HardTanh {  // at +-1 itself the derivative is 1, as in torch
-  template <class W> static INLINE W f(const W& z) { return clamped(z, 1); }
-  template <class W> static INLINE W df(const W& z, const W&) {
-    return each(z, [](auto v) { return decltype(v)::blendv(decltype(v)(0), decltype(v)(1), v.abs() <= decltype(v)(1)); });
-  }
-};
-struct Sigmoid {  // by tanh: exp of a large number would overflow
-  template <class W> static INLINE W f(const W& z) { return W(0.5) + W(0.5) * tanh_of(W(0.5) * z); }
-  template <class W> static INLINE W df(const W&, const W& t) { return t * (W(1) - t); }
-};
-struct Erf {
-  template <class W> static INLINE W f(const W& z) { return erf_of(z); }
-  template <class W> static INLINE W df(const W& z, const W&) {
-    return W(1.12837916709551257) * each(z * z, [](auto v) { return v.neg().exp(); });
-  }
-};
-struct Isru {
-  template <class W> static INLINE W root(const W& z) {
-    return each(W(1) + z * z, [](auto v) { return v.sqrt(); });
-  }
-  template <class W> static INLINE W f(const W& z) { return z / root(z); }
-  template <class W> static INLINE W df(const W& z, const W&) {
-    const W r = W(1) / root(z);
-    return r * r * r;
-  }
-};
-struct Identity {
-  template <class W> static INLINE W f(const W& z) { return z; }
-  template <class W> static INLINE W df(const W&, const W&) { return W(1); }
-};
 
 template <class Run> void with_squash(int64_t squash, Run run) {
   switch (squash) {
@@ -379,8 +245,9 @@ void backward_rows(const Work<T>& w, const S* x, const S* g, S* dx, std::vector<
             using W = typename decltype(io)::W;
             const W slope = w.alpha_each ? io.load(alphas + i) : W(alpha);
             const W xi = io.load(a + i), gi = io.load(b + i);
-            const W z = fmadd(slope, xi, W(shift)), t = F::f(z);
-            const W gz = gi * io.load(weight + i) * F::df(z, t);
+            W t, df;
+            value_and_slope<F>(fmadd(slope, xi, W(shift)), t, df);
+            const W gz = gi * io.load(weight + i) * df;
             io.store(d + i, gz * slope);
             io.store(sw + i, fmadd(gi, t, io.load(sw + i)));
             io.store(sb + i, io.load(sb + i) + gi);
@@ -394,8 +261,9 @@ void backward_rows(const Work<T>& w, const S* x, const S* g, S* dx, std::vector<
           along<T>(w.cols, [&](int64_t i, auto io) __attribute__((always_inline)) {
             using W = typename decltype(io)::W;
             const W xi = io.load(a + i), gi = io.load(b + i);
-            const W z = fmadd(W(alpha), xi, W(shift)), t = F::f(z);
-            const W gz = gi * W(scale) * F::df(z, t);
+            W t, df;
+            value_and_slope<F>(fmadd(W(alpha), xi, W(shift)), t, df);
+            const W gz = gi * W(scale) * df;
             io.store(d + i, gz * W(alpha));
             sum_alpha = sum_alpha + total(gz * xi);
             sum_shift = sum_shift + total(gz);

@@ -13,6 +13,7 @@ import torch
 
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native.cpp")
+HEADER = Path(__file__).with_name("squash.h")
 WAIT_S = 600  # the longest a build is waited for
 
 
@@ -45,7 +46,7 @@ def _command(compiler: str, to: Path) -> list[str]:
 def library() -> Path:
     """Where this machine's build belongs: named by source, flags, compiler and torch."""
     compiler = os.environ.get("CXX", "c++")
-    key = hashlib.sha256(SOURCE.read_bytes())
+    key = hashlib.sha256(SOURCE.read_bytes() + HEADER.read_bytes())
     key.update(repr((flags(), compiler, torch.__version__)).encode())
     cache_dir = Path(os.environ.get("DYT_CACHE_DIR") or "~/.cache/dyt").expanduser()
     return cache_dir / "kernels" / f"dyt-{key.hexdigest()[:16]}.so"

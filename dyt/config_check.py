@@ -1,0 +1,90 @@
+"""What a composed config must hold beyond its types. Each refusal is one line that names the key."""
+
+import math
+
+from dyt.arguments import closest, lookup
+
+DATA_RANGES = (
+    ("batch_size", 1, None),
+    ("eval_batch_size", 1, None),
+    ("workers", 0, 256),
+    ("img_size", 1, None),
+    ("patch_size", 1, None),
+    ("val_fraction", 0, 1),
+    ("crop_padding", 0, None),
+    ("crop_pct", 0.01, 1),
+    ("hflip", 0, 1),
+    ("color_jitter", 0, None),
+    ("random_erase", 0, 1),
+    ("mixup", 0, None),
+    ("cutmix", 0, None),
+)
+
+
+def check(config: dict, schemas: dict[str, type]) -> None:
+    """Raises for what types cannot say; `schemas` are the dataclasses of the root (key ``""``) and of each group.
+
+    Raises:
+        ValueError: one line with the key and what it takes.
+    """
+    for group, schema in schemas.items():
+        names = [*schema.__dataclass_fields__, *([] if group else ["experiment"])]
+        for key in config[group] if group else config:
+            if key not in names:
+                name = f"{group}.{key}" if group else key
+                raise ValueError(f"{name}: unknown key; {closest(key, names)}keys: {', '.join(names)}")
+    trainer, optim, data = config["trainer"], config["optim"], config["data"]
+    for key, choices in (
+        ("trainer.precision", ("fp32", "bf16")),
+        ("trainer.device", ("auto", "cpu", "cuda")),
+        ("trainer.kernel", ("auto", "reference", "compiled", "native", "triton")),
+        ("logger.mode", ("auto", "online", "offline", "disabled")),
+        ("resume", ("auto", "fresh")),
+    ):
+        value = lookup(config, key)
+        if value not in choices:
+            raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
+    if trainer["max_steps"] is None and trainer["max_epochs"] is None:
+        raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
+    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size"):
+        value = data.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"data.{key}={value}: needs a whole number")
+    for key in ("out_root", "model.name", "norm.name", "data.name"):
+        if not lookup(config, key) or not isinstance(lookup(config, key), str):
+            raise ValueError(f"{key}={lookup(config, key)}: needs a word")
+    for key in ("path", "cache_dir", "hub", "text_key", "image_key", "label_key"):
+        if data.get(key) is not None and not isinstance(data[key], str):
+            raise ValueError(f"data.{key}={data[key]}: needs a text; quote it, e.g. 'data.{key}=\"{data[key]}\"'")
+    at_least_one = (
+        "max_steps",
+        "eval_every",
+        "eval_batches",
+        "log_every",
+        "save_every",
+        "keep",
+        "accumulate",
+        "threads",
+    )
+    for key, value, low, high in (
+        *((f"trainer.{k}", trainer[k], 1, 1024 if k == "threads" else None) for k in at_least_one),
+        *((f"data.{k}", data.get(k), low, high) for k, low, high in DATA_RANGES),
+        ("trainer.max_epochs", trainer["max_epochs"], 1e-9, None),
+        ("trainer.ema_decay", trainer["ema_decay"], 0, 1),
+        ("trainer.label_smoothing", trainer["label_smoothing"], 0, 1),
+        ("optim.lr", optim["lr"], 0, None),
+        ("optim.min_lr", optim["min_lr"], 0, None),
+        ("optim.warmup_steps", optim["warmup_steps"], 0, None),
+        ("optim.weight_decay", optim["weight_decay"], 0, None),
+        ("optim.clip_grad", optim["clip_grad"], 1e-12, None),
+        ("seed", config["seed"], 0, 2**31 - 1),
+    ):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{key}={value}: needs a number")
+        if not (low <= value < math.inf and (high is None or value <= high)):
+            bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
+            raise ValueError(f"{key}={value}: must be {bounds}")
+    if len(optim["betas"]) != 2 or not all(0 <= b < 1 for b in optim["betas"]):
+        raise ValueError(f"optim.betas={optim['betas']}: needs two numbers from 0 to below 1, e.g. [0.9,0.95]")
