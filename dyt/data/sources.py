@@ -17,22 +17,18 @@ LARGE = 2 << 30  # bytes; above this a set is identified by its files' names and
 # Modules whose source `data=stdlib` reads: old, stable, in every interpreter from 3.11 to 3.13.
 # Every fortieth is validation, and the twentieth after it test.
 STDLIB = (
-    (
-        "abc aifc_ argparse ast base64 bdb bisect bz2 calendar cmd code codecs codeop collections/__init__ colorsys "
-        "compileall concurrent/futures/thread configparser contextlib copy copyreg csv dataclasses datetime decimal "
-        "difflib dis doctest email/message email/_header_value_parser enum filecmp fileinput fnmatch fractions ftplib "
-        "functools genericpath getopt getpass gettext glob graphlib gzip hashlib heapq hmac html/parser http/client "
-        "http/server imaplib importlib/_bootstrap inspect ipaddress json/decoder json/encoder keyword linecache locale "
-        "logging/__init__ logging/handlers lzma mailbox mimetypes numbers opcode operator optparse os pdb pickle "
-        "pickletools platform plistlib poplib posixpath pprint profile pstats py_compile pydoc queue quopri random "
-        "reprlib runpy sched selectors shelve shlex shutil smtplib socket socketserver ssl stat statistics string "
-        "subprocess symtable tabnanny tarfile tempfile textwrap threading timeit tokenize trace traceback turtle types "
-        "typing unittest/case unittest/mock urllib/parse urllib/request uuid warnings wave weakref webbrowser "
-        "xml/dom/minidom xmlrpc/client zipapp"
-    )
-    .replace("aifc_ ", "")
-    .split()
-)
+    "abc argparse ast base64 bdb bisect bz2 calendar cmd code codecs codeop collections/__init__ colorsys "
+    "compileall concurrent/futures/thread configparser contextlib copy copyreg csv dataclasses datetime decimal "
+    "difflib dis doctest email/message email/_header_value_parser enum filecmp fileinput fnmatch fractions ftplib "
+    "functools genericpath getopt getpass gettext glob graphlib gzip hashlib heapq hmac html/parser http/client "
+    "http/server imaplib importlib/_bootstrap inspect ipaddress json/decoder json/encoder keyword linecache locale "
+    "logging/__init__ logging/handlers lzma mailbox mimetypes numbers opcode operator optparse os pdb pickle "
+    "pickletools platform plistlib poplib posixpath pprint profile pstats py_compile pydoc queue quopri random "
+    "reprlib runpy sched selectors shelve shlex shutil smtplib socket socketserver ssl stat statistics string "
+    "subprocess symtable tabnanny tarfile tempfile textwrap threading timeit tokenize trace traceback turtle types "
+    "typing unittest/case unittest/mock urllib/parse urllib/request uuid warnings wave weakref webbrowser "
+    "xml/dom/minidom xmlrpc/client zipapp"
+).split()
 
 
 @dataclass(frozen=True)
