@@ -114,8 +114,8 @@ def execute(plan: Plan) -> dict:
     if config["init_from"] and loop.step == 0:
         start = _init(loop, config, plan, schedule)
 
+    parameters = sum(p.numel() for p in model.parameters())
     if world.leads:
-        parameters = sum(p.numel() for p in model.parameters())
         print(_block(plan, data, factory, parameters, schedule, world, start, wandb_mode(config["logger"]["mode"])))
     # ------------------------------------------------------------------------------------- the directory and its files
     metrics = wandb = None
@@ -179,7 +179,7 @@ def execute(plan: Plan) -> dict:
             "norm": config["norm"]["name"],
             "data": config["data"]["name"],
             "seed": config["seed"],
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": parameters,
             "norms": dict(factory.count),
             data.unit: loop.step * order.batch * data.unit_per_sample,
             "wall_s": round(loop.elapsed, 2),
