@@ -56,6 +56,7 @@ class TrainerConfig:
     eval_batches: int | None = None  # null: the whole validation set
     log_every: int = 10
     save_every: int | None = None  # steps; null: at each evaluation
+    probe_every: int | None = None  # steps; measures each norm's input, alpha and gradients (dyt/probe.py); null: never
     keep: int = 2  # newest checkpoints kept, beside the best
     accumulate: int = 1  # pieces a batch is computed in: less memory, the same curve
     precision: str = "fp32"  # fp32 | bf16 (autocast)

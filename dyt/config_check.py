@@ -62,6 +62,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         "eval_batches",
         "log_every",
         "save_every",
+        "probe_every",
         "keep",
         "accumulate",
         "threads",

@@ -8,14 +8,27 @@ from dyt.manifest import write_text
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
-def fill(part: str, text: str) -> None:
-    """Replaces what stands between ``<!-- part: ... -->`` and ``<!-- /part -->``.
+def _pattern(part: str) -> re.Pattern:
+    return re.compile(rf"(<!-- {part}:[^>]*-->\n)(.*?)(<!-- /{part} -->)", re.DOTALL)
+
+
+def between(part: str) -> str:
+    """What stands between ``<!-- part: ... -->`` and ``<!-- /part -->``.
 
     Raises:
         ValueError: README has no such part.
     """
-    pattern = re.compile(rf"(<!-- {part}:[^>]*-->\n).*?(<!-- /{part} -->)", re.DOTALL)
-    old = README.read_text()
-    if not pattern.search(old):
+    found = _pattern(part).search(README.read_text())
+    if not found:
         raise ValueError(f"README.md has no part <!-- {part}: ... --> ... <!-- /{part} -->")
-    write_text(README, pattern.sub(lambda m: m[1] + text.rstrip() + "\n" + m[2], old))
+    return found[2]
+
+
+def fill(part: str, text: str) -> None:
+    """Replaces what `between` returns.
+
+    Raises:
+        ValueError: README has no such part.
+    """
+    between(part)
+    write_text(README, _pattern(part).sub(lambda m: m[1] + text.rstrip() + "\n" + m[3], README.read_text()))

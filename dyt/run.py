@@ -80,6 +80,7 @@ def execute(plan: Plan) -> dict:
     from dyt import checkpoint, kernels
     from dyt.data.order import Order
     from dyt.distributed import join, leave
+    from dyt.probe import Probe
     from dyt.provenance import peak_memory_mib, provenance
     from dyt.tracking import Metrics, Wandb, wandb_mode
     from dyt.trainer import Diverged, Schedule, Trainer
@@ -97,7 +98,8 @@ def execute(plan: Plan) -> dict:
         data.samples, config["data"]["batch_size"], config["seed"], trainer["accumulate"], world.rank, world.size
     )
     schedule = Schedule.of(trainer, order.steps_per_epoch)
-    loop = Trainer(config, model, task, data, order, schedule, world)
+    probe = Probe(model, factory.made, task, data, world) if trainer["probe_every"] and world.leads else None
+    loop = Trainer(config, model, task, data, order, schedule, world, probe)
 
     # ------------------------------------------------------------- where to start: this directory, init_from, scratch
     folder = plan.dir / "checkpoints"

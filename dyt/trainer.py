@@ -78,11 +78,21 @@ class Trainer:
 
     Args:
         config: the run's plain config.
-        metrics, wandb: where rows go; None on processes that do not write.
-        folder: for checkpoints.
+        probe: measures the model once in a while (dyt/probe.py); None: never.
     """
 
-    def __init__(self, config: dict, model: nn.Module, task, data, order: Order, schedule: Schedule, world: World):
+    def __init__(
+        self,
+        config: dict,
+        model: nn.Module,
+        task,
+        data,
+        order: Order,
+        schedule: Schedule,
+        world: World,
+        probe=None,
+    ):
+        self.probe = probe
         self.trainer, self.optim, self.seed = config["trainer"], config["optim"], config["seed"]
         self.model, self.task, self.data, self.order, self.schedule, self.world = (
             model,
@@ -200,6 +210,9 @@ class Trainer:
                 if self.step % every.eval_every == 0 or at_end:
                     row |= self.evaluate("val")
                     row["eval_s"] = time.perf_counter() - pause
+                probe_every = self.trainer["probe_every"]
+                if self.probe and (self.step == 1 or self.step % probe_every == 0 or at_end):
+                    row |= self.probe.row(self.autocast)
                 if row:
                     improved = self.note(row)
                     row = {"step": self.step, **row, "time_s": time.perf_counter() - began}
@@ -267,7 +280,7 @@ class Trainer:
         """Keeps final and best of each metric; True when the one that picks the best checkpoint improved."""
         improved = False
         for key, value in row.items():
-            if "/" not in key:
+            if "/" not in key or key.startswith("probe/"):
                 continue
             self.final[key] = value if math.isfinite(value) else None
             if not math.isfinite(value):

@@ -40,6 +40,7 @@ class NormFactory:
         self.arguments = arguments
         self.sites = {s: {k: v for k, v in (a or {}).items() if v is not None} for s, a in (sites or {}).items()}
         self.count: Counter[str] = Counter()
+        self.made: list[tuple[str, nn.Module]] = []  # (site, norm), for the probe
         check_arguments(self.make, arguments, "norm")
         for site, changed in self.sites.items():
             check_arguments(self.make, changed, f"norm.sites.{site}")
@@ -58,7 +59,8 @@ class NormFactory:
         if not affine and accepts(self.make, "affine"):
             arguments["affine"] = False
         self.count[site] += 1
-        return self.make(dim, channels_last=channels_last, **arguments)
+        self.made.append((site, self.make(dim, channels_last=channels_last, **arguments)))
+        return self.made[-1][1]
 
     def check_sites(self, model_name: str) -> None:
         """Fails when the config names a site that the model, now built, did not ask for."""

@@ -1,0 +1,106 @@
+"""Numbers of one run that are more than a metric's last value, from its metrics.jsonl. All read the probe's rows."""
+
+import math
+import statistics
+from collections.abc import Callable
+
+from dyt.studies.statistics import rank_correlation
+
+
+def _probes(rows: list[dict]) -> list[tuple[int, dict[str, dict[str, float]]]]:
+    """Per probed step, ``{layer: {statistic: value}}``."""
+    found = []
+    for row in rows:
+        layers: dict[str, dict[str, float]] = {}
+        for key, value in row.items():
+            if key.startswith("probe/") and value is not None:
+                _, layer, name = key.split("/")
+                layers.setdefault(layer, {})[name] = value
+        if layers:
+            found.append((row["step"], layers))
+    return found
+
+
+def _last(rows: list[dict], name: str) -> list[float]:
+    """A statistic of every layer that has it, in the model's order, at the last probe."""
+    probes = _probes(rows)
+    return [layer[name] for layer in probes[-1][1].values() if name in layer] if probes else []
+
+
+def alpha_std_rank(rows: list[dict]) -> float | None:
+    """Spearman's rho over layers between alpha and 1 / std of its layer's input, at the end (Figure 8, right)."""
+    probes = _probes(rows)
+    pairs = [(s["alpha"], 1 / s["in_std"]) for s in (probes[-1][1] if probes else {}).values() if s.get("alpha")]
+    return rank_correlation(*zip(*pairs, strict=True)).mean if len(pairs) > 2 else None
+
+
+def alpha_std_time(rows: list[dict]) -> float | None:
+    """The same over training: rho between alpha and 1 / std at the probed steps, mean over layers (Figure 8, left)."""
+    series: dict[str, list] = {}
+    for _, layers in _probes(rows):
+        for name, s in layers.items():
+            if s.get("alpha"):
+                series.setdefault(name, []).append((s["alpha"], 1 / s["in_std"]))
+    found = [rank_correlation(*zip(*points, strict=True)).mean for points in series.values() if len(points) > 2]
+    found = [f for f in found if f is not None]
+    return statistics.fmean(found) if found else None
+
+
+def input_shift(rows: list[dict]) -> float | None:
+    """How far inputs wander: log10 of largest over smallest input std over training, mean over layers."""
+    series: dict[str, list] = {}
+    for _, layers in _probes(rows):
+        for name, s in layers.items():
+            if s.get("in_std"):
+                series.setdefault(name, []).append(s["in_std"])
+    found = [math.log10(max(v) / min(v)) for v in series.values() if len(v) > 1]
+    return statistics.fmean(found) if found else None
+
+
+def saturated(rows: list[dict]) -> float | None:
+    """Share of activations with abs(alpha x) > 2 at the end, mean over layers."""
+    found = _last(rows, "saturated")
+    return statistics.fmean(found) if found else None
+
+
+def gradient_ratio(rows: list[dict]) -> float | None:
+    """log10 of the first block's gradient norm over the last block's at the first probe: 0 is even by depth."""
+    probes = _probes(rows)
+    if not probes:
+        return None
+    norms = [s["grad_norm"] for name, s in probes[0][1].items() if "grad_norm" in s and name.split(".")[-1].isdigit()]
+    return math.log10(norms[0] / norms[-1]) if len(norms) > 1 and min(norms[0], norms[-1]) > 0 else None
+
+
+def tanh_gain(rows: list[dict]) -> float | None:
+    """How much better the best tanh explains a norm's output from its input than the best line does: R^2, mean."""
+    tanh, line = _last(rows, "tanh_r2"), _last(rows, "line_r2")
+    return statistics.fmean(t - n for t, n in zip(tanh, line, strict=True)) if tanh else None
+
+
+def tanh_gain_depth(rows: list[dict]) -> float | None:
+    """Spearman's rho between depth and that gain: positive where deep layers are more S-shaped."""
+    tanh, line = _last(rows, "tanh_r2"), _last(rows, "line_r2")
+    gains = [t - n for t, n in zip(tanh, line, strict=True)]
+    return rank_correlation(range(len(gains)), gains).mean if len(gains) > 2 else None
+
+
+def gap(rows: list[dict]) -> float | None:
+    """Validation loss at the end less the best on the way: what a fixed end point costs a run that overfits."""
+    values = [row["val/loss"] for row in rows if row.get("val/loss") is not None]
+    return values[-1] - min(values) if values else None
+
+
+DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
+    f.__name__: f
+    for f in (
+        alpha_std_rank,
+        alpha_std_time,
+        input_shift,
+        saturated,
+        gradient_ratio,
+        tanh_gain,
+        tanh_gain_depth,
+        gap,
+    )
+}

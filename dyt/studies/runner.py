@@ -1,0 +1,257 @@
+"""A study at a scale: which of its runs are there, which are missing, and everything written once they are in."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from dyt import config as configs
+from dyt.config import Plan
+from dyt.manifest import write_json, write_text
+from dyt.run import RESULTS, finished
+from dyt.studies import rows as csv
+from dyt.studies.pool import Pool, Task
+from dyt.studies.study import Run, Study, result_folder
+
+ROOT = configs.CONFIGS.parent
+RESULTS_FOLDER = ROOT / "results"
+
+
+class StudyAt:
+    """The runs of `study` at `scale`, each with its plan.
+
+    Args:
+        extra: overrides for every run, of keys that change no number (``logger.mode=disabled``).
+        paths: ``{data set: data.path}``.
+        results: the folder of all results.
+
+    Raises:
+        ValueError, OSError: a run does not compose, or its data is not there.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        scale: str,
+        *,
+        seeds: int | None = None,
+        extra: list[str] = (),
+        paths: dict[str, str] | None = None,
+        results: Path = RESULTS_FOLDER,
+    ):
+        self.study, self.scale, self.results = study, scale, results
+        self.folder = result_folder(results, study.name, scale)
+        self.runs = study.runs(scale, seeds)
+        self.planned: dict[str, tuple[Run, Plan, list[str]]] = {}
+        for run in self.runs:
+            words = [*run.words, *extra]
+            config = _with_path(Run(run.study, run.scale, run.cell, run.seed, tuple(words)).config(), paths or {})
+            if config["trainer"]["threads"] is None and scale in ("smoke", "small"):
+                raise ValueError(f"{study.path}: scale {scale} must fix trainer.threads, or --jobs would change numbers")
+            words = [*words, f"seed={run.seed}"]
+            plan = configs.plan(config, words)
+            self.planned[plan.hash] = (run, plan, words)
+        self.rows: dict[str, dict] = {}
+
+    def gather(self, rerun: bool = False) -> list[Task]:
+        """Reads what is finished, here or committed, and returns what is missing.
+
+        Raises:
+            ValueError: the results folder was written by another version of the study; the line shows the difference.
+        """
+        mine = csv.read_runs(self.folder / "runs.csv", self.study)
+        self._refuse_other_version(mine)
+        if rerun:
+            for _, plan, _ in self.planned.values():
+                plan.config["resume"] = "fresh"
+            return self._tasks(self.planned)
+        known = {r["config_hash"]: r for r in mine if r["status"] in RESULTS}
+        others = csv.committed(self.results)
+        missing = []
+        for hash, (run, plan, _) in self.planned.items():
+            row = known.get(hash)
+            if row is None and finished(plan):
+                row = csv.row_of(run, self.study, hash, plan.dir)
+            if row is None and hash in others:
+                row = csv.adopt(*others[hash], run, self.study)
+            if row is None:
+                missing.append(hash)
+            else:
+                self.rows[hash] = {**row, **run.cell}
+        return self._tasks(missing)
+
+    def _tasks(self, hashes) -> list[Task]:
+        tasks = []
+        for hash in hashes:
+            _, plan, words = self.planned[hash]
+            tasks.append(Task(plan.config, words, hash))
+        return tasks
+
+    def _refuse_other_version(self, mine: list[dict]) -> None:
+        """Rows of this folder that the study, as it stands, does not have."""
+        for row in mine:
+            if row["config_hash"] in self.planned:
+                continue
+            cell = {f: row[f] for f in self.study.factors if row.get(f)}
+            same = [w for r, _, w in self.planned.values() if r.cell == cell and r.seed == row["seed"]]
+            if same:
+                theirs, ours = set(row["overrides"].split()), set(same[0])
+                told = f"{' '.join(sorted(theirs - ours)) or '-'} there, {' '.join(sorted(ours - theirs)) or '-'} here"
+                if theirs - ours or ours - theirs:
+                    what = told
+                else:
+                    what = "the same overrides with other data or another group's default"
+            elif row["seed"] >= max(r.seed for r in self.runs) + 1:
+                continue  # fewer seeds asked for now
+            else:
+                what = f"it has {' '.join(cell.values())}, which the study has not"
+            raise ValueError(
+                f"{self.folder} was written by another version of {self.study.name} ({what}); move that folder aside "
+                "and run again: runs that are still the same are found by their hash"
+            )
+
+    def done(self, hash: str, outcome: dict) -> dict:
+        """Takes a run that ended into the rows; returns its row."""
+        run, plan, _ = self.planned[hash]
+        row = csv.row_of(run, self.study, hash, plan.dir)
+        if row is None:  # refused before it began, or killed
+            row = {**run.cell, "seed": run.seed, "config_hash": hash, "status": outcome["status"], "why": outcome["why"]}
+            row |= {"overrides": " ".join(run.words + (f"seed={run.seed}",)), "data_sha256": plan.data_sha256}
+        elif outcome["status"] not in RESULTS:
+            row |= {"status": outcome["status"], "why": outcome["why"]}
+        self.rows[hash] = row
+        self.write_runs()
+        return row
+
+    def write_runs(self) -> None:
+        ordered = [self.rows[h] for h in self.planned if h in self.rows]
+        here = {r["config_hash"] for r in ordered}
+        kept = [r for r in csv.read_runs(self.folder / "runs.csv", self.study) if r["config_hash"] not in here]
+        csv.write_runs(self.folder / "runs.csv", [*ordered, *kept], self.study)
+
+    def report(self) -> list[dict]:
+        """Writes runs.csv, curves.parquet, table.md, verdicts.json and the figures; returns the verdicts."""
+        from dyt.studies.figures import draw
+        from dyt.studies.table import table, verdicts
+
+        if not self.rows:
+            return []
+        self.write_runs()
+        ordered = [self.rows[h] for h in self.planned if h in self.rows]
+        folders = {h: (plan.dir, plan.config["norm"]["name"]) for h, (_, plan, _) in self.planned.items()}
+        curves = csv.collect(self.folder / "curves.parquet", ordered, folders, self.results)
+        csv.write_curves(self.folder / "curves.parquet", curves)
+        found = verdicts(self.study, self.scale, ordered)
+        write_json(self.folder / "verdicts.json", found)
+        write_text(self.folder / "table.md", table(self.study, self.scale, ordered, found))
+        draw(self.study, self.scale, ordered, csv.read_curves(self.folder / "curves.parquet"), self.folder, folders)
+        return found
+
+
+def _with_path(config: dict, paths: dict[str, str]) -> dict:
+    if (path := paths.get(config["data"]["name"])) is not None:
+        config["data"]["path"] = path
+    return config
+
+
+def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
+    """Runs what is missing in all of `studies`, reports each as its last run ends; 0, 1 (a run failed) or 75 (stopped).
+
+    A run that two studies need is run once.
+    """
+    from tqdm import tqdm
+
+    owners: dict[str, list[StudyAt]] = {}
+    tasks: dict[str, Task] = {}
+    left: dict[int, set[str]] = {}
+    for at in studies:
+        missing = at.gather(rerun)
+        left[id(at)] = {t.tag for t in missing}
+        for task in missing:
+            tasks.setdefault(task.tag, task)
+            owners.setdefault(task.tag, []).append(at)
+        print(f"{at.study.name} {at.scale}: {len(at.runs)} runs, {len(at.rows)} finished before, {len(missing)} to run")
+        if not missing:
+            _close(at)
+    failed = interrupted = 0
+    began, number = time.monotonic(), 0
+    quiet = not sys.stderr.isatty()
+    logs = Path(studies[0].planned[next(iter(studies[0].planned))][1].config["out_root"]) / ".workers"
+    with Pool(jobs, logs) as pool, tqdm(total=len(tasks), unit="run", disable=quiet, dynamic_ncols=True) as bar:
+        try:
+            for task, outcome in pool.run(list(tasks.values())):
+                number += 1
+                first = owners[task.tag][0]
+                row = first.done(task.tag, outcome)
+                for at in owners[task.tag][1:]:
+                    at.done(task.tag, outcome)
+                failed += outcome["status"] == "failed"
+                if outcome["status"] == "interrupted":
+                    interrupted, pool.stopping = 1, True
+                pace = (time.monotonic() - began) / number
+                value = f"{first.study.metric} {row['final']:.4f}" if row.get("final") is not None else row.get("why")
+                line = (
+                    f"{first.study.name} {number}/{len(tasks)}: {first.planned[task.tag][0].label}: {row['status']}, "
+                    f"{value}; {_time(pace * (len(tasks) - number))} left"
+                )
+                bar.update()
+                bar.set_description(first.study.name)
+                tqdm.write(line, file=sys.stdout)
+                sys.stdout.flush()
+                for at in owners[task.tag]:
+                    left[id(at)].discard(task.tag)
+                    if not left[id(at)]:
+                        _close(at)
+        except KeyboardInterrupt:
+            interrupted = 1
+            print("\nstopping: runs finish their step and save", flush=True)
+    if interrupted:
+        for at in studies:
+            if left[id(at)] and at.rows:
+                at.report()
+        print("interrupted; the same command goes on")
+        return 75
+    return 1 if failed else 0
+
+
+def _close(at: StudyAt) -> None:
+    for found in at.report():
+        print(f"  {found['verdict']:<12} {found['says']} ({found['ours']})")
+    print(f"  {at.folder / 'table.md'}", flush=True)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def check(studies: list[tuple[Study, str]], results: Path) -> list[str]:
+    """What is not as the rows say, one line each: table.md and verdicts.json of every scale that has a runs.csv."""
+    from dyt.studies.table import table, verdicts
+
+    wrong = []
+    for study, scale in studies:
+        folder = result_folder(results, study.name, scale)
+        if not (folder / "runs.csv").is_file():
+            continue
+        planned = [tuple(r.cell.items()) for r in study.runs(scale)]
+        found = csv.read_runs(folder / "runs.csv", study)
+        order = {cell: i for i, cell in enumerate(dict.fromkeys(planned))}
+
+        def place(row, study=study, order=order):
+            cell = tuple((f, row[f]) for f in study.factors if row.get(f))
+            return row["seed"], order.get(cell, len(order))
+
+        found = sorted(found, key=place)
+        answers = verdicts(study, scale, found)
+        for name, want in (
+            ("verdicts.json", json.dumps(answers, indent=2) + "\n"),
+            ("table.md", table(study, scale, found, answers)),
+        ):
+            file = folder / name
+            if not file.is_file() or file.read_text() != want:
+                wrong.append(f"{file.relative_to(results.parent)} is not what runs.csv says; type python "
+                             f"scripts/reproduce.py {study.name} --scale {scale}")  # fmt: skip
+        for name in ("curves.parquet", "figure.png"):
+            if not (folder / name).is_file():
+                wrong.append(f"{(folder / name).relative_to(results.parent)} is missing")
+    return wrong

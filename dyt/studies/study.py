@@ -1,0 +1,199 @@
+"""A study: one file of ``configs/study/``, and the runs that each of its scales consists of."""
+
+import copy
+import functools
+import itertools
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from dyt import config as configs
+from dyt.arguments import closest
+
+SCALES = ("smoke", "small", "gpu", "paper")
+FOLDER = configs.CONFIGS / "study"
+KEYS = {
+    "title", "metric", "base", "factors", "baseline", "search", "floor", "collapse", "derived", "scales", "tests",
+    "figures", "own",
+}  # fmt: skip
+SCALE_KEYS = {"base", "grid", "seeds", "minutes", "spec", "about"}
+TEST_KEYS = {
+    "says", "claims", "kind", "arm", "against", "margin", "better", "over", "metric", "sign", "level", "scales", "where",
+}  # fmt: skip
+KINDS = ("difference", "parity", "trend", "best", "diverges")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study at a scale: a level for each factor, a seed, and the overrides that make it."""
+
+    study: str
+    scale: str
+    cell: dict[str, str]  # factor -> level; a factor that the run's grid leaves out is absent
+    seed: int
+    words: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return " ".join([*self.cell.values(), f"s{self.seed}"])
+
+    def config(self) -> dict:
+        """The composed config, as ``train.py <words>`` would have it.
+
+        Raises:
+            ValueError: the words do not compose.
+        """
+        made = copy.deepcopy(_compose(self.words))
+        made["seed"], made["study"] = self.seed, self.study
+        return made
+
+
+@functools.lru_cache(maxsize=4096)
+def _compose(words: tuple[str, ...]) -> dict:
+    return configs.load(list(words))
+
+
+def names() -> list[str]:
+    """Every study, by file name."""
+    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+
+
+class Study:
+    """A study's file, checked.
+
+    Raises:
+        ValueError: no such study, or its file has a key, level or claim that does not exist.
+    """
+
+    def __init__(self, name: str):
+        if name not in names():
+            raise ValueError(f"study {name}: {closest(name, names())}choose from {', '.join(names())}")
+        self.name, self.path = name, FOLDER / f"{name}.yaml"
+        self.raw = yaml.safe_load(self.path.read_text())
+        self._check(self.raw, KEYS, "")
+        self.title, self.metric = self.raw["title"], self.raw["metric"]
+        self.higher_is_better = "top" in self.metric.split("/")[-1]
+        self.factors = {name: _levels(name, levels) for name, levels in self.raw["factors"].items()}
+        self.baseline: dict = _strings(self.raw.get("baseline", {}))
+        self.search: str | None = self.raw.get("search")
+        self.floor: dict = self.raw.get("floor") or {}
+        self.collapse: dict = self.raw.get("collapse") or {}  # scale -> level: a run no better counts as diverged
+        self.derived: list[str] = self.raw.get("derived", [])
+        self.figures: list[dict] = self.raw.get("figures", [])
+        self.own: bool = self.raw.get("own", False)  # a hypothesis of this repository, in no paper
+        self.scales: dict = self.raw["scales"]
+        for scale, about in self.scales.items():
+            if scale not in SCALES:
+                raise ValueError(f"{self.path}: scale {scale}: choose from {', '.join(SCALES)}")
+            self._check(about, SCALE_KEYS, f"scales.{scale}.")
+        self.tests = [self._test(t) for t in self.raw["tests"]]
+
+    def _check(self, found: dict, known: set, where: str) -> None:
+        for key in found:
+            if key not in known:
+                raise ValueError(f"{self.path}: {where}{key}: unknown; {closest(key, known)}keys: {', '.join(known)}")
+
+    def _test(self, test: dict) -> dict:
+        self._check(test, TEST_KEYS, "tests.")
+        if test["kind"] not in KINDS:
+            raise ValueError(f"{self.path}: tests.kind {test['kind']}: choose from {', '.join(KINDS)}")
+        test = {"claims": [], "metric": "final", "scales": list(self.scales), **test}
+        for side in ("arm", "against", "where"):
+            test[side] = _strings(test.get(side) or {})
+            for factor, level in test[side].items():
+                self._level(factor, level)
+        return test
+
+    def _level(self, factor: str, level: str) -> str:
+        """The override of a factor's level."""
+        if factor not in self.factors:
+            raise ValueError(f"{self.path}: {factor} is no factor; factors: {', '.join(self.factors)}")
+        levels = self.factors[factor]
+        if callable(levels):
+            return levels(level)
+        if level not in levels:
+            raise ValueError(f"{self.path}: {factor} has no level {level}; levels: {', '.join(levels)}")
+        return levels[level]
+
+    def scale(self, scale: str) -> dict:
+        """What a scale means.
+
+        Raises:
+            ValueError: this study does not have it.
+        """
+        if scale not in self.scales:
+            raise ValueError(f"{self.name} has no scale {scale}; its scales: {', '.join(self.scales)}")
+        return self.scales[scale]
+
+    def runs(self, scale: str, seeds: int | None = None) -> list[Run]:
+        """Every run of a scale: grid by grid and seed by seed, so that an interrupted study has whole comparisons."""
+        about = self.scale(scale)
+        grids = about["grid"] if isinstance(about["grid"], list) else [about["grid"]]
+        words_of: dict[tuple, tuple[str, ...]] = {}
+        made: dict[tuple, Run] = {}
+        for grid in grids:
+            grid = dict(grid)
+            base = [*_words(self.raw.get("base")), *_words(about.get("base")), *_words(grid.pop("base", None))]
+            own = grid.pop("seeds", None)
+            count = seeds or own or about["seeds"]
+            chosen = {f: self._chosen(f, grid[f]) for f in self.factors if f in grid}
+            for extra in grid.keys() - chosen.keys():
+                raise ValueError(f"{self.path}: {extra} is no factor; factors: {', '.join(self.factors)}")
+            cells = [dict(zip(chosen, levels, strict=True)) for levels in itertools.product(*chosen.values())]
+            for seed, cell in itertools.product(range(count), cells):
+                words = tuple(base + [w for f, level in cell.items() for w in _words(self._level(f, level))])
+                key = tuple(cell.items())
+                if words_of.setdefault(key, words) != words:
+                    raise ValueError(f"{self.path}: scale {scale}: two grids give {cell} different settings")
+                made.setdefault((key, seed), Run(self.name, scale, cell, seed, words))
+        return list(made.values())
+
+    def _chosen(self, factor: str, asked) -> list[str]:
+        if asked == "all":
+            return list(self.factors[factor])
+        return [_text(level) for level in (asked if isinstance(asked, list) else [asked])]
+
+    def cells(self, scale: str) -> list[dict]:
+        """The distinct cells of a scale, in the file's order."""
+        seen: dict[tuple, dict] = {}
+        for run in self.runs(scale, 1):
+            seen[tuple(run.cell.items())] = run.cell
+        return list(seen.values())
+
+    def tests_at(self, scale: str) -> list[dict]:
+        return [t for t in self.tests if scale in t["scales"]]
+
+    def header(self) -> str:
+        """The comment at the top of its file: claim, command, cost, expected number, floor."""
+        lines = itertools.takewhile(lambda line: line.startswith("#"), self.path.read_text().splitlines())
+        return "\n".join(line.removeprefix("#").strip() for line in lines)
+
+
+def _text(level) -> str:
+    if isinstance(level, bool):
+        return str(level).lower()
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def _strings(cell: dict) -> dict:
+    return {k: [_text(v) for v in value] if isinstance(value, list) else _text(value) for k, value in cell.items()}
+
+
+def _words(text) -> list[str]:
+    """Overrides as written in a study: one text, blanks between them, or a list of such."""
+    if text is None:
+        return []
+    return [w for part in (text if isinstance(text, list) else [text]) for w in shlex.split(part)]
+
+
+def _levels(name: str, levels):
+    """``{level: overrides}``, or for a bare key a function from the level to its override."""
+    if isinstance(levels, str):
+        return lambda level: f"{levels}={level}"
+    return {_text(level): words for level, words in levels.items()}
+
+
+def result_folder(root: Path, study: str, scale: str) -> Path:
+    return root / study / scale

@@ -1,0 +1,129 @@
+"""Every claim is one command: run a study's missing runs, then write its rows, curves, table, figure and verdicts.
+
+    python scripts/reproduce.py --list                          every study: claims, cost, present verdicts
+    python scripts/reproduce.py depth gain_init                 on 2 CPU cores (--scale small is the default)
+    python scripts/reproduce.py --scale smoke --jobs 2          all of them, in seconds each
+    python scripts/reproduce.py --scale paper --dry-run         the papers' own recipes: parameters, FLOPs, hours
+    python scripts/reproduce.py depth --data shakespeare=tinyshakespeare/ logger.mode=disabled
+
+A word with = is an override for every run; it may only be one that changes no number (data.workers, logger.mode,
+out_root, trainer.device ...). Exit codes as train.py's: 0, 1 (a run failed, bad input, or --check found something), 75.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="STUDY|KEY=VALUE", help="studies (none: all) and overrides")
+    parser.add_argument("--scale", default="small", help="smoke, small (default), gpu or paper")
+    parser.add_argument("--jobs", type=int, default=None, help="worker processes (default: CPU cores, or 1 on a GPU)")
+    parser.add_argument("--seeds", type=int, default=None, help="seeds a run (default: the study's own)")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where a data set's files are")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help=argparse.SUPPRESS)
+    parser.add_argument("--dry-run", action="store_true", help="print runs, parameters, FLOPs and hours; run nothing")
+    parser.add_argument("--list", action="store_true", help="every study with its claims, cost and present verdict")
+    parser.add_argument("--check", action="store_true", help="fail when README or a table is not what the rows say")
+    parser.add_argument("--readme", action="store_true", help="write the verdicts into README")
+    parser.add_argument("--rerun", action="store_true", help="run again what is finished; old runs are moved aside")
+    parser.add_argument("--merge", type=Path, metavar="FILE", help="add another machine's runs.csv to one study's rows")
+    return parser.parse_intermixed_args()
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return reproduce(arguments())
+    except (ValueError, OSError) as error:
+        if os.environ.get("DYT_TRACEBACK"):
+            raise
+        print(f"reproduce.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 75
+
+
+def reproduce(asked: argparse.Namespace) -> int:
+    from dyt.arguments import closest
+    from dyt.config import NOT_HASHED, options
+    from dyt.studies import overview, runner
+    from dyt.studies.study import SCALES, Study, names
+
+    if asked.scale not in SCALES:
+        raise ValueError(f"--scale {asked.scale}: {closest(asked.scale, SCALES)}choose from {', '.join(SCALES)}")
+    for name, value in (("--jobs", asked.jobs), ("--seeds", asked.seeds)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value}: must be at least 1")
+    extra = [w for w in asked.words if "=" in w]
+    for word in extra:
+        key = word.partition("=")[0]
+        if key in ("data.path", "experiment", "study", "resume", "init_from") or not any(
+            key == k or key.startswith(k + ".") for k in NOT_HASHED
+        ):
+            raise ValueError(
+                f"{word}: a study fixes what changes numbers; only keys such as logger.mode, out_root, trainer.device or "
+                "data.workers may be given here, and --data NAME=PATH for a data set's files"
+            )
+    paths = {}
+    for text in asked.data:
+        name, _, path = text.partition("=")
+        if not path or name not in options("data"):
+            raise ValueError(f"--data {text}: give NAME=PATH, NAME one of {', '.join(options('data'))}")
+        paths[name] = path
+    chosen = [w for w in asked.words if "=" not in w]
+    studies = [Study(name) for name in dict.fromkeys(chosen or names())]
+    overview.check_claims()
+    if asked.list:
+        print(overview.listing(studies, asked.results, everything=not chosen))
+        return 0
+    if not chosen:  # all that have this scale
+        studies = [s for s in studies if asked.scale in s.scales]
+    if asked.check:
+        wrong = runner.check([(s, scale) for s in studies for scale in s.scales], asked.results)
+        wrong += overview.readme_differs(asked.results) if not chosen else []
+        print("\n".join(wrong) if wrong else "README and tables are what the rows say")
+        return 1 if wrong else 0
+    if asked.dry_run:
+        from dyt.studies.cost import dry_run
+
+        print("\n\n".join(dry_run(s, asked.scale, asked.seeds, asked.results) for s in studies))
+        return 0
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _interrupt)
+    made = [
+        runner.StudyAt(s, asked.scale, seeds=asked.seeds, extra=extra, paths=paths, results=asked.results)
+        for s in studies
+    ]
+    if asked.merge:
+        if len(made) != 1 or not chosen:
+            raise ValueError("--merge FILE: name the one study that the rows are of")
+        added = made[0].merge(asked.merge)
+        print(f"{added} rows added")
+        return 0
+    code = runner.reproduce(made, asked.jobs or _jobs(), asked.rerun)
+    if asked.readme and code == 0:
+        overview.fill_readme(asked.results)
+    return code
+
+
+def _jobs() -> int:
+    import torch
+
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
