@@ -22,7 +22,7 @@ from dyt.config_check import check
 from dyt.hydra_errors import one_line, refuse_null_groups
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-SITES = ("attn", "mlp", "final", "embed", "qk", "stem", "down")
+SITES = ("attn", "mlp", "final", "embed", "qk", "stem", "down", "conv")
 DEFAULT_EXPERIMENT = "default"
 
 # Keys that change where or how fast a run goes, not its numbers: two runs that differ only here are one run.

@@ -8,6 +8,7 @@ DATA_RANGES = (
     ("batch_size", 1, None),
     ("eval_batch_size", 1, None),
     ("workers", 0, 256),
+    ("train_tokens", 2, None),
     ("img_size", 1, None),
     ("patch_size", 1, None),
     ("val_fraction", 0, 1),
@@ -46,8 +47,10 @@ def check(config: dict, schemas: dict[str, type]) -> None:
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
-    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size"):
+    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size", "train_tokens"):
         value = data.get(key, 1)
+        if key == "train_tokens" and value is None:
+            continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"data.{key}={value}: needs a whole number")
     for key in ("out_root", "model.name", "norm.name", "data.name"):

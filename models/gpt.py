@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dyt.data import Spec
+from dyt.methods import apply_method
 from dyt.norms import NormFactory
 
 
@@ -93,10 +94,11 @@ class Block(nn.Module):
         self.mlp_norm = norm(dim, "mlp")
         self.mlp = MLP(dim=dim, hidden=mlp_dim, kind=mlp, bias=bias)
         self.drop = nn.Dropout(dropout)
+        self.ls1, self.ls2 = nn.Identity(), nn.Identity()  # where dyt/methods.py scales the branches; timm's names
 
     def forward(self, x: Tensor, cache: list | None = None) -> Tensor:
-        x = x + self.drop(self.attn(self.attn_norm(x), cache))
-        return x + self.drop(self.mlp(self.mlp_norm(x)))
+        x = x + self.ls1(self.drop(self.attn(self.attn_norm(x), cache)))
+        return x + self.ls2(self.drop(self.mlp(self.mlp_norm(x))))
 
 
 class GPT(nn.Module):
@@ -194,6 +196,7 @@ def build(
     embed_scale: Literal["none", "learnable"] = "none",
     embed_std: float | Literal["rsqrt_dim"] = 0.02,
     qk_norm: bool = False,
+    method: Literal["fixup", "skipinit", "sigma_reparam"] | None = None,
     vocab_size: int | None = None,
 ) -> GPT:
     """A GPT for data of `spec`; ``configs/model/base/gpt.yaml`` says what each argument means.
@@ -217,7 +220,7 @@ def build(
         raise ValueError(f"model.heads={heads} is not a multiple of model.kv_heads={kv_heads}")
     if vocab_size is not None and vocab_size < spec.vocab_size:
         raise ValueError(f"model.vocab_size={vocab_size} is smaller than the data's {spec.vocab_size}; leave it null")
-    return GPT(
+    model = GPT(
         norm,
         vocab_size=vocab_size or spec.vocab_size,
         dim=dim,
@@ -235,3 +238,5 @@ def build(
         embed_std=embed_std,
         qk_norm=qk_norm,
     )
+    apply_method(model, method, norm.kind)
+    return model

@@ -5,11 +5,13 @@ timm's name and its LayerNorms are then replaced by module name: 25 in ViT-B, 41
 """
 
 import re
+from typing import Literal
 
 import timm
 from torch import nn
 
 from dyt.data import Spec
+from dyt.methods import apply_method
 from dyt.norms import NormFactory
 from dyt.surgery import replace_norms
 
@@ -50,6 +52,7 @@ def build(
     drop_path: float = 0.0,
     dropout: float = 0.0,
     qk_norm: bool = False,
+    method: Literal["fixup", "skipinit", "sigma_reparam"] | None = None,
 ) -> nn.Module:
     """timm's `timm_name` for ``(B, channels, img_size, img_size)`` images, with global average pooling as in the paper.
 
@@ -97,4 +100,7 @@ def build(
         **changed,
     )
     replace_norms(model, norm, site_of)
+    if method and convnext:
+        raise ValueError(f"model.method={method}: {timm_name} is no ViT; leave it null")
+    apply_method(model, method, norm.kind)
     return model

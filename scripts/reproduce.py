@@ -95,7 +95,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     if asked.dry_run:
         from dyt.studies.cost import dry_run
 
-        print("\n\n".join(dry_run(s, asked.scale, asked.seeds, asked.results) for s in studies))
+        print("\n\n".join(dry_run(s, asked.scale, asked.seeds, asked.results, paths) for s in studies))
         return 0
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)

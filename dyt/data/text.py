@@ -127,6 +127,8 @@ class TextData:
             for split, count in meta["tokens"].items()
             if count
         }
+        if data["train_tokens"]:
+            self.tokens["train"] = self.tokens["train"][: data["train_tokens"]]
         for split in ("train", "val"):
             have = len(self.tokens.get(split, ()))
             if have < 2 * context:

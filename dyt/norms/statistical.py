@@ -86,9 +86,11 @@ class _OverTokens(nn.Module):
 def batchnorm(
     dim: int, *, eps: float | None = None, momentum: float = 0.1, affine: bool = True, channels_last: bool = True
 ) -> nn.Module:
-    """torch's BatchNorm1d over batch and tokens. In a causal language model tokens see the future."""
+    """torch's BatchNorm over batch and tokens (or pixels). In a causal language model tokens see the future."""
+    if not channels_last:
+        return nn.BatchNorm2d(dim, eps=1e-5 if eps is None else eps, momentum=momentum, affine=affine)
     norm = nn.BatchNorm1d(dim, eps=1e-5 if eps is None else eps, momentum=momentum, affine=affine)
-    return _placed(_OverTokens(norm), channels_last)
+    return _OverTokens(norm)
 
 
 class _InstanceNorm1d(nn.InstanceNorm1d):

@@ -108,7 +108,8 @@ def _curves(axis, study, panel, about, curves):
         pad = 0.06 * (max(shown) - min(shown) or 1)
         axis.set_ylim(min(shown) - pad, max(shown) + pad)
     axis.set(xlabel="step", ylabel=metric + (" (nats)" if metric.endswith("loss") else ""))
-    axis.legend(fontsize=8, title=panel.get("hue"))
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, title=panel.get("hue"))
 
 
 def _lines(axis, study, panel, about, curves):
@@ -142,7 +143,8 @@ def _lines(axis, study, panel, about, curves):
     else:
         axis.set_xticks(range(len(levels)), levels, rotation=20)
     axis.set(xlabel=x + "   (x at the top: diverged runs)" * bool(panel.get("crosses", True)), ylabel=f"{study.metric if metric == 'final' else metric}, final")
-    axis.legend(fontsize=8, title=panel.get("hue"))
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, title=panel.get("hue"))
 
 
 def _heat(axis, study, panel, about, curves):
@@ -192,7 +194,8 @@ def _layers(axis, study, panel, about, curves):
     if panel.get("log"):
         axis.set_yscale("log")
     axis.set(xlabel="layer, from the input on", ylabel=panel["statistic"])
-    axis.legend(fontsize=8, title=panel.get("hue"))
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, title=panel.get("hue"))
 
 
 def _time_lines(axis, study, panel, about, curves):
@@ -221,7 +224,8 @@ def _scatter(axis, study, panel, about, curves):
         if len(both):
             axis.plot(1 / both["value_std"], both["value_alpha"], style["marker"], color=style["color"], label=label, ms=5)
     axis.set(xlabel="1 / std of the layer's input", ylabel="alpha, at the end")
-    axis.legend(fontsize=8, title=panel.get("hue"))
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, title=panel.get("hue"))
 
 
 def _number(text: str) -> float | None:

@@ -113,7 +113,7 @@ class StudyAt:
     def done(self, hash: str, outcome: dict) -> dict:
         """Takes a run that ended into the rows; returns its row."""
         run, plan, _ = self.planned[hash]
-        row = csv.row_of(run, self.study, hash, plan.dir)
+        row = csv.row_of(run, self.study, hash, self.place(hash))
         if row is None:  # refused before it began, or killed
             row = {**run.cell, "seed": run.seed, "config_hash": hash, "status": outcome["status"], "why": outcome["why"]}
             row |= {"overrides": " ".join(run.words + (f"seed={run.seed}",)), "data_sha256": plan.data_sha256}
@@ -122,6 +122,11 @@ class StudyAt:
         self.rows[hash] = row
         self.write_runs()
         return row
+
+    def place(self, hash: str) -> Path:
+        """A run's directory: another study may have made it under other words for the same settings."""
+        directory = self.planned[hash][1].dir
+        return directory if directory.is_dir() else next(directory.parent.glob(f"*-{hash}"), directory)
 
     def write_runs(self) -> None:
         ordered = [self.rows[h] for h in self.planned if h in self.rows]
@@ -138,7 +143,7 @@ class StudyAt:
             return []
         self.write_runs()
         ordered = [self.rows[h] for h in self.planned if h in self.rows]
-        folders = {h: (plan.dir, plan.config["norm"]["name"]) for h, (_, plan, _) in self.planned.items()}
+        folders = {h: (self.place(h), plan.config["norm"]["name"]) for h, (_, plan, _) in self.planned.items()}
         curves = csv.collect(self.folder / "curves.parquet", ordered, folders, self.results)
         csv.write_curves(self.folder / "curves.parquet", curves)
         found = verdicts(self.study, self.scale, ordered)

@@ -18,7 +18,7 @@ KEYS = {
     "title", "metric", "base", "factors", "baseline", "search", "floor", "collapse", "derived", "scales", "tests",
     "figures", "own",
 }  # fmt: skip
-SCALE_KEYS = {"base", "grid", "seeds", "minutes", "spec", "about"}
+SCALE_KEYS = {"base", "replace", "grid", "seeds", "spec", "about"}
 TEST_KEYS = {
     "says", "claims", "kind", "arm", "against", "margin", "better", "over", "metric", "sign", "level", "scales", "where",
 }  # fmt: skip
@@ -135,7 +135,8 @@ class Study:
         made: dict[tuple, Run] = {}
         for grid in grids:
             grid = dict(grid)
-            base = [*_words(self.raw.get("base")), *_words(about.get("base")), *_words(grid.pop("base", None))]
+            common = [] if about.get("replace") else _words(self.raw.get("base"))
+            last = [*_words(about.get("base")), *_words(grid.pop("base", None))]  # a scale wins over levels: it shrinks
             own = grid.pop("seeds", None)
             count = seeds or own or about["seeds"]
             chosen = {f: self._chosen(f, grid[f]) for f in self.factors if f in grid}
@@ -143,7 +144,7 @@ class Study:
                 raise ValueError(f"{self.path}: {extra} is no factor; factors: {', '.join(self.factors)}")
             cells = [dict(zip(chosen, levels, strict=True)) for levels in itertools.product(*chosen.values())]
             for seed, cell in itertools.product(range(count), cells):
-                words = tuple(base + [w for f, level in cell.items() for w in _words(self._level(f, level))])
+                words = _once([*common, *(w for f, v in cell.items() for w in _words(self._level(f, v))), *last])
                 key = tuple(cell.items())
                 if words_of.setdefault(key, words) != words:
                     raise ValueError(f"{self.path}: scale {scale}: two grids give {cell} different settings")
@@ -186,6 +187,11 @@ def _words(text) -> list[str]:
     if text is None:
         return []
     return [w for part in (text if isinstance(text, list) else [text]) for w in shlex.split(part)]
+
+
+def _once(words: list[str]) -> tuple[str, ...]:
+    """Each key once, its last value."""
+    return tuple({word.partition("=")[0]: word for word in words}.values())
 
 
 def _levels(name: str, levels):

@@ -1,0 +1,113 @@
+"""What a study costs, before anything runs: parameters and FLOPs on the meta device, hours from rates."""
+
+import functools
+import json
+from pathlib import Path
+
+from dyt.studies import rows as csv
+from dyt.studies.study import Study, result_folder
+
+# FLOPs a second that a run of ours reaches, an assumption except for `small`: measured here, gpt_nano on one of two
+# busy CPU threads. paper: one H100 at 40% of its dense bfloat16 peak; float32 recipes take longer.
+RATES = {"smoke": 2e10, "small": 2e10, "gpu": 1e14, "paper": 4e14}
+# Parameters as their authors or timm publish them, in millions.
+PUBLISHED = {
+    "vit_small": 22.05, "vit_base": 86.57, "vit_large": 304.33, "convnext_base": 88.59, "convnext_large": 197.77,
+    "resnet50": 25.56, "vgg19": 143.68, "gpt2_124m": 124.4, "llama_7b": 6738.0, "llama_13b": 13016.0,
+    "llama_34b": 33744.0, "llama_70b": 68977.0,
+}  # fmt: skip
+
+
+def spec_of(config: dict, about: dict, model: str):
+    """What the model must know of its data, from the study's ``spec`` where the data is not at hand."""
+    from dyt.data import Spec, open_data
+
+    given = about.get("spec")
+    if given is None:
+        return open_data(config["data"], config["model"].get("context")).spec
+    vocabulary = given.get("vocab_size", 0)
+    if isinstance(vocabulary, dict):
+        vocabulary = vocabulary[model]
+    image = config["model"]["task"] == "image"
+    return Spec(
+        config["model"]["task"],
+        "",
+        {},
+        classes=given.get("classes", 0) if image else 0,
+        channels=given.get("channels", 0) if image else 0,
+        vocab_size=0 if image else vocabulary,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _measured(key: str) -> tuple[int, float]:
+    """(parameters, forward FLOPs of one sample) of a model built on the meta device."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from dyt.data import Spec
+    from models import build_model
+
+    model, norm, spec, size = json.loads(key)
+    with torch.device("meta"):
+        built, _ = build_model(model, norm, Spec(**spec))
+        built.eval()
+        if model["task"] == "image":
+            sample = torch.empty(1, spec["channels"], size, size)
+        else:
+            sample = torch.empty(1, model["context"], dtype=torch.long)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            built(sample)
+    return sum(p.numel() for p in built.parameters()), float(counter.get_total_flops())
+
+
+def cost(config: dict, spec, train_size: int | None) -> dict:
+    """Parameters, training FLOPs (forward times 3) and samples of one run; FLOPs None where the set's size is unknown."""
+    about = {"task": spec.task, "sha256": "", "sizes": {}, "classes": spec.classes, "channels": spec.channels}
+    key = json.dumps(
+        [config["model"], config["norm"], about | {"vocab_size": spec.vocab_size}, config["data"].get("img_size")],
+        sort_keys=True,
+    )
+    parameters, forward = _measured(key)
+    trainer, batch = config["trainer"], config["data"]["batch_size"]
+    steps = trainer["max_steps"]
+    if steps is None and train_size:
+        steps = int(trainer["max_epochs"] * (train_size // batch))
+    samples = steps * batch if steps else None
+    return {"parameters": parameters, "flops": 3 * forward * samples if samples else None, "samples": samples}
+
+
+def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: dict[str, str] | None = None) -> str:
+    """What --dry-run prints for a study: every cell once, its seeds, parameters, FLOPs, hours and command."""
+    about = study.scale(scale)
+    runs = study.runs(scale, seeds)
+    done = {(r["overrides"]): r for r in csv.read_runs(result_folder(results, study.name, scale) / "runs.csv", study)}
+    by_cell: dict[tuple, list] = {}
+    for run in runs:
+        by_cell.setdefault(tuple(run.cell.items()), []).append(run)
+    lines = [f"{study.name} {scale}: {len(runs)} runs of {len(by_cell)} settings", "  seeds  parameters     FLOPs/run   hours/run  setting"]
+    total = 0.0
+    for cell, cell_runs in by_cell.items():
+        config = cell_runs[0].config()
+        if (path := (paths or {}).get(config["data"]["name"])) is not None:
+            config["data"]["path"] = path
+        name = config["model"]["name"]
+        spec = spec_of(config, about, name)
+        train = spec.sizes.get("train") or (1_281_167 if config["data"]["name"] == "imagenet1k" else None)
+        found = cost(config, spec, train)
+        rows = [done.get(" ".join([*r.words, f"seed={r.seed}"])) for r in cell_runs]
+        walls = [r["wall_s"] / 3600 for r in rows if r and r["wall_s"]]
+        hours = sum(walls) / len(walls) if walls else (found["flops"] or 0) / RATES[scale] / 3600
+        total += hours * len(cell_runs)
+        published = f" (published {PUBLISHED[name]:,.1f}M)" if scale == "paper" and name in PUBLISHED else ""
+        flops = f"{found['flops']:.2e}" if found["flops"] else "-"
+        state = f"; {sum(bool(r) for r in rows)} finished" if any(rows) else ""
+        lines.append(
+            f"  {len(cell_runs):>5}  {found['parameters'] / 1e6:>9,.2f}M  {flops:>12}  {hours:>10.3g}  "
+            f"{' '.join(v for _, v in cell)}{published}{state}"
+        )
+        if scale == "paper":
+            lines.append(f"         python train.py {' '.join(cell_runs[0].words)}")
+    rate = "" if total == 0 else f" at {RATES[scale]:.0e} FLOP/s, or as measured where runs are finished"
+    lines.append(f"  all: {total:,.3g} device hours{rate}")
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""Convolutional nets with BatchNorm (timm's ResNet, VGG ...), where every BatchNorm2d gives way to the config's norm.
+
+The paper replaces BatchNorm too, and fails: ResNet-50 76.2 -> 68.9 (arXiv 2503.10622, Table 16). norm=batchnorm is the
+net as it is.
+"""
+
+import re
+
+import timm
+from torch import nn
+
+from dyt.data import Spec
+from dyt.norms import NormFactory
+
+
+def site_of(name: str) -> str:
+    """``stem`` for the first norm of a ResNet, ``down`` on its shortcuts, ``conv`` everywhere else."""
+    if re.fullmatch(r"bn1|conv1\.\d+", name):
+        return "stem"
+    return "down" if ".downsample." in name else "conv"
+
+
+def build(norm: NormFactory, spec: Spec, *, timm_name: str, dropout: float = 0.0, stem: str = "imagenet") -> nn.Module:
+    """timm's `timm_name` for ``(B, channels, H, W)`` images; returns logits ``(B, classes)``.
+
+    `stem` ``small`` makes a ResNet's first convolution 3 x 3 without stride or pooling, as is usual for 28 and 32 pixels.
+
+    Raises:
+        ValueError: timm does not know it, or it has no BatchNorm2d.
+    """
+    if not timm.is_model(timm_name):
+        raise ValueError(f"model.timm_name={timm_name}: timm has no such model; see timm.list_models('resnet*')")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout={dropout}: must be at least 0 and below 1")
+    if stem not in ("imagenet", "small"):
+        raise ValueError(f"model.stem={stem}: choose from imagenet, small")
+    model = timm.create_model(
+        timm_name, pretrained=False, num_classes=spec.classes, in_chans=spec.channels, drop_rate=dropout
+    )
+    found = [(name, module) for name, module in model.named_modules() if type(module) is nn.BatchNorm2d]
+    if not found:
+        raise ValueError(f"model.timm_name={timm_name}: it has no BatchNorm2d to replace; ViTs and ConvNeXts have model=vit_*")
+    for name, old in found:
+        parent, _, child = name.rpartition(".")
+        new = norm(old.num_features, site_of(name), channels_last=False, eps=old.eps)
+        setattr(model.get_submodule(parent), child, new)
+    if stem == "small":
+        first = getattr(model, "conv1", None)
+        if not isinstance(first, nn.Conv2d) or not hasattr(model, "maxpool"):
+            raise ValueError(f"model.stem=small: {timm_name} has no plain ResNet stem; type model.stem=imagenet")
+        model.conv1 = nn.Conv2d(spec.channels, first.out_channels, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    return model
