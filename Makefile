@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-slow lint clean
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
@@ -16,6 +16,9 @@ demo: $(READY)    ## 2 families x 4 norms on embedded data, then results/demo/
 
 test: $(READY)    ## at most 10 minutes on 2 CPU cores
 	@$(PY) -m pytest
+
+test-slow: $(READY)    ## minutes each: every study at smoke scale, kills and resumes
+	@$(PY) -m pytest -m slow
 
 lint: $(READY)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

@@ -75,7 +75,9 @@ def _fixup(model: nn.Module) -> None:
             nn.init.zeros_(last.weight)
             setattr(block, next(n for n in names if hasattr(block, n)), Shift())
             last.register_forward_pre_hook(_Before(last))
-    if isinstance(model.head, nn.Linear) and model.head.weight is not getattr(getattr(model, "embed", None), "weight", 0):
+    if isinstance(model.head, nn.Linear) and model.head.weight is not getattr(
+        getattr(model, "embed", None), "weight", 0
+    ):
         nn.init.zeros_(model.head.weight)
 
 

@@ -23,7 +23,7 @@ def site_of(name: str) -> str:
 def build(norm: NormFactory, spec: Spec, *, timm_name: str, dropout: float = 0.0, stem: str = "imagenet") -> nn.Module:
     """timm's `timm_name` for ``(B, channels, H, W)`` images; returns logits ``(B, classes)``.
 
-    `stem` ``small`` makes a ResNet's first convolution 3 x 3 without stride or pooling, as is usual for 28 and 32 pixels.
+    `stem` ``small`` makes a ResNet's first convolution 3 x 3 without stride or pooling, as usual for small pictures.
 
     Raises:
         ValueError: timm does not know it, or it has no BatchNorm2d.
@@ -39,7 +39,7 @@ def build(norm: NormFactory, spec: Spec, *, timm_name: str, dropout: float = 0.0
     )
     found = [(name, module) for name, module in model.named_modules() if type(module) is nn.BatchNorm2d]
     if not found:
-        raise ValueError(f"model.timm_name={timm_name}: it has no BatchNorm2d to replace; ViTs and ConvNeXts have model=vit_*")
+        raise ValueError(f"model.timm_name={timm_name}: it has no BatchNorm2d to replace; for ViTs type model=vit_tiny")
     for name, old in found:
         parent, _, child = name.rpartition(".")
         new = norm(old.num_features, site_of(name), channels_last=False, eps=old.eps)

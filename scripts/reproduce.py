@@ -70,8 +70,8 @@ def reproduce(asked: argparse.Namespace) -> int:
             key == k or key.startswith(k + ".") for k in NOT_HASHED
         ):
             raise ValueError(
-                f"{word}: a study fixes what changes numbers; only keys such as logger.mode, out_root, trainer.device or "
-                "data.workers may be given here, and --data NAME=PATH for a data set's files"
+                f"{word}: a study fixes what changes numbers; only keys such as logger.mode, out_root, trainer.device "
+                "or data.workers may be given here, and --data NAME=PATH for a data set's files"
             )
     paths = {}
     for text in asked.data:

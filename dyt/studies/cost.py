@@ -62,7 +62,7 @@ def _measured(key: str) -> tuple[int, float]:
 
 
 def cost(config: dict, spec, train_size: int | None) -> dict:
-    """Parameters, training FLOPs (forward times 3) and samples of one run; FLOPs None where the set's size is unknown."""
+    """Parameters, training FLOPs (three forwards) and samples of one run; FLOPs None where the set is unknown."""
     about = {"task": spec.task, "sha256": "", "sizes": {}, "classes": spec.classes, "channels": spec.channels}
     key = json.dumps(
         [config["model"], config["norm"], about | {"vocab_size": spec.vocab_size}, config["data"].get("img_size")],
@@ -85,7 +85,10 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
     by_cell: dict[tuple, list] = {}
     for run in runs:
         by_cell.setdefault(tuple(run.cell.items()), []).append(run)
-    lines = [f"{study.name} {scale}: {len(runs)} runs of {len(by_cell)} settings", "  seeds  parameters     FLOPs/run   hours/run  setting"]
+    lines = [
+        f"{study.name} {scale}: {len(runs)} runs of {len(by_cell)} settings",
+        "  seeds  parameters     FLOPs/run   hours/run  setting",
+    ]
     total = 0.0
     for cell, cell_runs in by_cell.items():
         config = cell_runs[0].config()
@@ -95,7 +98,7 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
         spec = spec_of(config, about, name)
         train = spec.sizes.get("train") or (1_281_167 if config["data"]["name"] == "imagenet1k" else None)
         found = cost(config, spec, train)
-        rows = [done.get(" ".join([*r.words, f"seed={r.seed}"])) for r in cell_runs]
+        rows = [done.get(csv.overrides(r)) for r in cell_runs]
         walls = [r["wall_s"] / 3600 for r in rows if r and r["wall_s"]]
         hours = sum(walls) / len(walls) if walls else (found["flops"] or 0) / RATES[scale] / 3600
         total += hours * len(cell_runs)

@@ -1,12 +1,12 @@
 """figure.png of a study: panels named in its file, drawn from runs.csv and curves.parquet alone.
 
-    curves   a metric over steps, mean and range over seeds          {kind, metric, hue, where, log}
-    lines    final values over a factor's levels, mean and interval  {kind, x, hue, where, log_x}
-    heat     final values over two factors                           {kind, x, y, where}
-    layers   a probe's statistic by layer, at its last step          {kind, statistic, hue, where}
-    time     a probe's statistic over steps, a line per layer        {kind, statistic, where}
-    scatter  alpha against 1 / std of the input, a point per layer   {kind, hue, where}
-    scurve   what trained norms do to their inputs                   (dyt/studies/scurve.py)
+curves   a metric over steps, mean and range over seeds          {kind, metric, hue, where, log}
+lines    final values over a factor's levels, mean and interval  {kind, x, hue, where, log_x}
+heat     final values over two factors                           {kind, x, y, where}
+layers   a probe's statistic by layer, at its last step          {kind, statistic, hue, where}
+time     a probe's statistic over steps, a line per layer        {kind, statistic, where}
+scatter  alpha against 1 / std of the input, a point per layer   {kind, hue, where}
+scurve   what trained norms do to their inputs                   (dyt/studies/scurve.py)
 """
 
 import math
@@ -101,7 +101,9 @@ def _curves(axis, study, panel, about, curves):
         mean, low, high = mean[full], low[full], high[full]
         gone = sum(about.value(r) is None for r in rows)
         marker = style["marker"] if len(mean) < 25 else None
-        axis.plot(mean.index, mean, label=label + (f" ({gone} diverged)" if gone else ""), **{**style, "marker": marker})
+        axis.plot(
+            mean.index, mean, label=label + (f" ({gone} diverged)" if gone else ""), **{**style, "marker": marker}
+        )
         axis.fill_between(mean.index, low, high, color=style["color"], alpha=0.15, lw=0)
         shown += mean[mean.index >= 0.15 * mean.index.max()].tolist()
     if shown and not panel.get("free"):
@@ -142,7 +144,10 @@ def _lines(axis, study, panel, about, curves):
         axis.minorticks_off()
     else:
         axis.set_xticks(range(len(levels)), levels, rotation=20)
-    axis.set(xlabel=x + "   (x at the top: diverged runs)" * bool(panel.get("crosses", True)), ylabel=f"{study.metric if metric == 'final' else metric}, final")
+    axis.set(
+        xlabel=x + "   (x at the top: diverged runs)" * bool(panel.get("crosses", True)),
+        ylabel=f"{study.metric if metric == 'final' else metric}, final",
+    )
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, title=panel.get("hue"))
 
@@ -155,7 +160,9 @@ def _heat(axis, study, panel, about, curves):
     grid, texts = [[math.nan] * len(columns) for _ in lines], []
     for i, line in enumerate(lines):
         for j, column in enumerate(columns):
-            values = about.values({**_of({**panel, "hue": None}, about, ""), x: column, y: line}, panel.get("metric", "final"))
+            values = about.values(
+                {**_of({**panel, "hue": None}, about, ""), x: column, y: line}, panel.get("metric", "final")
+            )
             fine = [v for v in values.values() if v is not None]
             if fine:
                 grid[i][j] = sum(fine) / len(fine)
@@ -164,13 +171,17 @@ def _heat(axis, study, panel, about, curves):
             texts.append((j, i, text.strip()))
     axis.imshow(grid, cmap="viridis" if study.higher_is_better else "viridis_r", aspect="auto")
     for j, i, text in texts:
-        axis.text(j, i, text, ha="center", va="center", fontsize=8, bbox={"fc": "white", "alpha": 0.7, "lw": 0, "pad": 1})
+        axis.text(
+            j, i, text, ha="center", va="center", fontsize=8, bbox={"fc": "white", "alpha": 0.7, "lw": 0, "pad": 1}
+        )
     axis.set_xticks(range(len(columns)), columns)
     axis.set_yticks(range(len(lines)), lines)
     axis.set(xlabel=x, ylabel=y)
 
 
 def _probe(curves: pd.DataFrame, rows: list[dict], statistic: str) -> pd.DataFrame:
+    if curves.empty:
+        return curves.assign(layer=[], statistic=[])
     part = curves[curves["run"].isin([r["config_hash"] for r in rows]) & curves["metric"].str.startswith("probe/")]
     names = part["metric"].str.split("/", expand=True)
     if part.empty:
@@ -222,7 +233,9 @@ def _scatter(axis, study, panel, about, curves):
         both = alpha.merge(std, on=["run", "layer", "step"], suffixes=("_alpha", "_std"))
         both = both[both["step"] == both["step"].max()]
         if len(both):
-            axis.plot(1 / both["value_std"], both["value_alpha"], style["marker"], color=style["color"], label=label, ms=5)
+            axis.plot(
+                1 / both["value_std"], both["value_alpha"], style["marker"], color=style["color"], label=label, ms=5
+            )
     axis.set(xlabel="1 / std of the layer's input", ylabel="alpha, at the end")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, title=panel.get("hue"))

@@ -9,22 +9,25 @@ from dyt.studies.table import claims
 
 # Claims that no study tests, by the beginning of their id, and why. The first that fits counts.
 LEFT_OUT = (
-    (r"dyt-table2-|dyt-table9-mae|dyt-table1[23]-.*(mae|dino)", "self-supervised training (MAE, DINO) is not in this repository"),
-    (r".*-dit-", "diffusion transformers are not in this repository (models/ has ViT, ConvNeXt, GPT and convolutional nets)"),
+    (r"dyt-table2-|dyt-table9-mae|dyt-table1[23]-.*(mae|dino)", "MAE and DINO training are not in this repository"),
+    (r".*-dit-", "diffusion transformers are not in this repository"),
     (r".*wav2vec2", "speech models are not in this repository"),
     (r".*(hyenadna|caduceus)", "DNA models are not in this repository"),
-    (r"dyt-table4-.*zeroshot", "zero-shot accuracy needs an evaluation harness that this repository does not have"),
-    (r"dyt-table12-lr-no-gain", "a count over ten models, eight of which are not in this repository"),
-    (r"dyt-table1[45]-|derf-table27-|hatzky-", "a time, not a loss: python scripts/bench.py model (results/efficiency/)"),
-    (r"derf-table13-", "training loss in evaluation mode of models trained at full size: not logged here"),
-    (r"derf-table(1|2|3|4|5|6)-|derf-table7-", "functions of the Derf paper's search (shifts, clips, growth) that this repository does not have"),
-    (r"derf-table1[456]-", "the shift s in other functions, or per channel: dyt/norms has it in Derf alone, as a scalar"),
-    (r"regime-(llama|vit|owt|hardtanh|dropout|rmsnorm|10k)", "side experiments of arXiv 2604.23434; its main tables are in `regime`"),
-    (r"regime-scaling-(354m|1.3b|3.78b)", "sizes for which this repository has no recipe; 64M and 124M are in `regime`"),
-    (r"regime-traingap", "training loss at the end of memorisation; `regime` reports final and best instead"),
-    (r"bhyt-", "BHyT, Peri-LN and LNS are not in this repository, and C4 runs of 374M and 1B have no recipe here"),
-    (r"coupling-", "the optimizer Muon is not in this repository; numbers are from an abstract and a pull request"),
-)  # fmt: skip
+    (r"dyt-table4-.*zeroshot", "zero-shot accuracy needs an evaluation harness; none is here"),
+    (r"dyt-table12-lr-no-gain", "a count over ten models, most of which are not in this repository"),
+    (
+        r"dyt-table1[45]-|derf-table27-|hatzky-",
+        "a time, not a loss: python scripts/bench.py model (results/efficiency/)",
+    ),
+    (r"derf-table13-", "training loss in evaluation mode is not logged here"),
+    (r"derf-table[1-7]-", "shifts, clips and functions of the Derf paper's search, which are not in this repository"),
+    (r"derf-table1[456]-", "s in other functions or per channel: here Derf alone has it, a scalar"),
+    (r"regime-(llama|vit|owt|hardtanh|dropout|rmsnorm|10k)", "a side experiment of arXiv 2604.23434"),
+    (r"regime-scaling-(354m|1.3b|3.78b)", "a size with no recipe here; 64M and 124M are in `regime`"),
+    (r"regime-traingap", "training loss; `regime` reports final and best validation"),
+    (r"bhyt-", "BHyT, Peri-LN and LNS are not in this repository, nor is C4"),
+    (r"coupling-", "Muon is not in this repository; the numbers are second-hand"),
+)
 
 
 def tested() -> dict[str, list[str]]:
@@ -50,7 +53,9 @@ def check_claims() -> None:
     for id, studies in tested().items():
         if id not in claims():
             near = next((c for c in claims() if c.startswith(id[:14])), next(iter(claims())))
-            raise ValueError(f"study {studies[0]} tests the claim {id}, which results/paper/claims.yaml has not; e.g. {near}")
+            raise ValueError(
+                f"study {studies[0]} tests the claim {id}, which results/paper/claims.yaml has not; e.g. {near}"
+            )
 
 
 def _header(study: Study, key: str) -> str:
@@ -82,14 +87,20 @@ def listing(studies: list[Study], results: Path, everything: bool) -> str:
     """What --list prints."""
     lines = []
     for study in studies:
-        lines += [f"{study.name}: {study.title.strip()}", f"  scales   {', '.join(study.scales)}", f"  cost     {_header(study, 'Cost')}"]
+        lines += [
+            f"{study.name}: {study.title.strip()}",
+            f"  scales   {', '.join(study.scales)}",
+            f"  cost     {_header(study, 'Cost')}",
+        ]
         ids = list(dict.fromkeys(id for test in study.tests for id in test["claims"]))
         lines.append(f"  claims   {', '.join(ids) or 'none of the papers: a question of this repository'}")
         for test in study.tests:
             verdict = []
             for scale in SCALES[1:]:
                 if scale in test["scales"]:
-                    now = next((v["verdict"] for v in present(study, scale, results) if v["says"] == test["says"]), "not run")
+                    now = next(
+                        (v["verdict"] for v in present(study, scale, results) if v["says"] == test["says"]), "not run"
+                    )
                     verdict.append(f"{scale} {now}")
             lines.append(f"  verdict  {test['says']}: {'; '.join(verdict)}")
         lines.append("")
@@ -110,17 +121,26 @@ def readme_table(results: Path) -> str:
         for test in study.tests:
             row = None
             for scale in reversed(SCALES):
-                row = row or next((v for v in present(study, scale, results) if v["says"] == test["says"] and scale != "smoke"), None)
+                row = row or next(
+                    (v for v in present(study, scale, results) if v["says"] == test["says"] and scale != "smoke"), None
+                )
             if row is None:
                 where = next((s for s in ("small", "gpu", "paper") if s in test["scales"]), "small")
                 row = {"paper": None, "ours": "not run", "scale": where, "verdict": "not run"}
             paper = row["paper"] or ("this repository's own" if study.own or not test["claims"] else "-")
             link = f"[{name}](results/{name}/{row['scale']}/table.md)" if row["verdict"] != "not run" else name
-            lines.append(f"| {test['says']} | {paper} | {row['ours']} | {row['scale']} | **{row['verdict']}** | {link} |")
-    gpu = [n for n in names() if "gpu" in Study(n).scales and not (result_folder(results, n, "gpu") / "runs.csv").is_file()]
+            lines.append(
+                f"| {test['says']} | {paper} | {row['ours']} | {row['scale']} | **{row['verdict']}** | {link} |"
+            )
+    gpu = [
+        n for n in names() if "gpu" in Study(n).scales and not (result_folder(results, n, "gpu") / "runs.csv").is_file()
+    ]
     lines += ["", "Each row: `python scripts/reproduce.py <study> --scale <scale>`."]
     if gpu:
-        lines.append(f"Not run at `gpu` scale, for want of a GPU: {', '.join(gpu)}. The one command: `python scripts/reproduce.py {' '.join(gpu)} --scale gpu`.")  # fmt: skip
+        lines.append(
+            f"Not run at `gpu` scale, for want of a GPU: {', '.join(gpu)}. The one command: "
+            f"`python scripts/reproduce.py {' '.join(gpu)} --scale gpu`."
+        )
     return "\n".join(lines)
 
 
@@ -134,5 +154,3 @@ def readme_differs(results: Path) -> list[str]:
     if between("studies") == readme_table(results).rstrip() + "\n":
         return []
     return [f"{README.name}'s verdict table is not what results/ says; type python scripts/reproduce.py --readme"]
-
-

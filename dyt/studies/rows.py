@@ -6,7 +6,6 @@ committed row counts as the run itself wherever its config hash is asked for, in
 
 import csv
 import io
-import json
 import logging
 import math
 from pathlib import Path
@@ -16,21 +15,24 @@ import pandas as pd
 from dyt.manifest import read_json, replace_file, write_text
 from dyt.run import RESULTS
 from dyt.studies.derived import DERIVED
-from dyt.studies.study import Run, Study, result_folder
+from dyt.studies.study import Run, Study
 from dyt.tracking import read_metrics
 
 log = logging.getLogger(__name__)
 NUMBERS = "seed step max_steps best_step parameters samples threads".split()
 DECIMALS = "final best train_loss wall_s peak_memory_mib".split()
-WORDS = "status why config_hash data_sha256 run hardware torch git_commit git_dirty overrides".split()
-COLUMNS = [
-    "status", "seed", "step", "max_steps", "final", "best", "best_step", "train_loss", "parameters", "samples", "wall_s",
-    "peak_memory_mib", "why", "config_hash", "data_sha256", "run", "hardware", "threads", "torch", "git_commit",
-    "git_dirty", "overrides",
-]  # fmt: skip
+COLUMNS = (
+    "status seed step max_steps final best best_step train_loss parameters samples wall_s peak_memory_mib why "
+    "config_hash data_sha256 run hardware threads torch git_commit git_dirty overrides"
+).split()
 TIMING = ("wall_s", "peak_memory_mib")  # differ from machine to machine and day to day
 CURVES = ["run", "seed", "norm", "step", "metric", "value"]
 CURVE_BYTES = 1 << 20
+
+
+def overrides(run: Run) -> str:
+    """What to type after ``python train.py`` for this run."""
+    return " ".join([*run.words, f"seed={run.seed}"])
 
 
 def row_of(run: Run, study: Study, hash: str, folder: Path) -> dict | None:
@@ -63,7 +65,7 @@ def row_of(run: Run, study: Study, hash: str, folder: Path) -> dict | None:
         "torch": about["versions"]["torch"],
         "git_commit": about["git_commit"],
         "git_dirty": about["git_dirty"],
-        "overrides": " ".join([*run.words, f"seed={run.seed}"]),
+        "overrides": overrides(run),
     }
     if study.derived:
         metrics = read_metrics(folder / "metrics.jsonl")
@@ -99,10 +101,12 @@ def read_runs(path: Path, study: Study | None = None) -> list[dict]:
         if (gone := [c for c in columns if c not in want]) or [c for c in want if c not in columns]:
             missing = [c for c in want if c not in columns]
             raise ValueError(
-                f"{path} was written by another version of {study.name}: it has columns {gone or 'none'} that the study "
-                f"has not, and lacks {missing or 'none'}; move {path.parent} aside and run again"
+                f"{path} was written by another version of {study.name}: columns that the study has not: "
+                f"{', '.join(gone) or 'none'}; missing: {', '.join(missing) or 'none'}; move {path.parent} aside and "
+                "run again"
             )
     rows, broken = [], 0
+    derived = study.derived if study else []
     for raw in found:
         try:
             if None in raw or None in raw.values() or len(raw["config_hash"]) != 10:
@@ -110,7 +114,7 @@ def read_runs(path: Path, study: Study | None = None) -> list[dict]:
             row = {k: v for k, v in raw.items()}
             for key in NUMBERS:
                 row[key] = int(raw[key]) if raw[key] else None
-            for key in [*DECIMALS, *(study.derived if study else [])]:
+            for key in [*DECIMALS, *derived]:
                 row[key] = float(raw[key]) if raw[key] else None
             rows.append(row)
         except (ValueError, KeyError):
@@ -235,7 +239,7 @@ def collect(own: Path, rows: list[dict], folders: dict[str, tuple[Path, str]], r
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CURVES)
 
 
-def merge(path: Path, extra: Path, study: Study, hashes: dict[str, Run]) -> int:
+def merge(path: Path, extra: Path, study: Study, hashes: set[str]) -> int:
     """Adds another machine's rows that belong to this scale; returns how many. Rows already there stay.
 
     Raises:
@@ -249,9 +253,11 @@ def merge(path: Path, extra: Path, study: Study, hashes: dict[str, Run]) -> int:
     if foreign := [r for r in theirs if r["config_hash"] not in hashes]:
         raise ValueError(
             f"--merge {extra}: {len(foreign)} of {len(theirs)} rows are of another version of {study.name}, the first "
-            f"is {foreign[0]['overrides']} ({json.dumps(foreign[0]['config_hash'])})"
+            f"is {foreign[0]['overrides']}"
         )
     ours = {r["config_hash"]: r for r in read_runs(path, study)}
-    added = [r for r in theirs if r["status"] in RESULTS and ours.get(r["config_hash"], {}).get("status") not in RESULTS]
+    added = [
+        r for r in theirs if r["status"] in RESULTS and ours.get(r["config_hash"], {}).get("status") not in RESULTS
+    ]
     write_runs(path, [*(r for h, r in ours.items() if h not in {a["config_hash"] for a in added}), *added], study)
     return len(added)

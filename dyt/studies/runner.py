@@ -47,7 +47,9 @@ class StudyAt:
             words = [*run.words, *extra]
             config = _with_path(Run(run.study, run.scale, run.cell, run.seed, tuple(words)).config(), paths or {})
             if config["trainer"]["threads"] is None and scale in ("smoke", "small"):
-                raise ValueError(f"{study.path}: scale {scale} must fix trainer.threads, or --jobs would change numbers")
+                raise ValueError(
+                    f"{study.path}: scale {scale} must fix trainer.threads, or --jobs would change numbers"
+                )
             words = [*words, f"seed={run.seed}"]
             plan = configs.plan(config, words)
             self.planned[plan.hash] = (run, plan, words)
@@ -77,7 +79,7 @@ class StudyAt:
             if row is None:
                 missing.append(hash)
             else:
-                self.rows[hash] = {**row, **run.cell}
+                self.rows[hash] = {**row, **run.cell, "overrides": csv.overrides(run)}
         return self._tasks(missing)
 
     def _tasks(self, hashes) -> list[Task]:
@@ -93,9 +95,9 @@ class StudyAt:
             if row["config_hash"] in self.planned:
                 continue
             cell = {f: row[f] for f in self.study.factors if row.get(f)}
-            same = [w for r, _, w in self.planned.values() if r.cell == cell and r.seed == row["seed"]]
+            same = [r for r, _, _ in self.planned.values() if r.cell == cell and r.seed == row["seed"]]
             if same:
-                theirs, ours = set(row["overrides"].split()), set(same[0])
+                theirs, ours = set(row["overrides"].split()), set(csv.overrides(same[0]).split())
                 told = f"{' '.join(sorted(theirs - ours)) or '-'} there, {' '.join(sorted(ours - theirs)) or '-'} here"
                 if theirs - ours or ours - theirs:
                     what = told
@@ -115,13 +117,30 @@ class StudyAt:
         run, plan, _ = self.planned[hash]
         row = csv.row_of(run, self.study, hash, self.place(hash))
         if row is None:  # refused before it began, or killed
-            row = {**run.cell, "seed": run.seed, "config_hash": hash, "status": outcome["status"], "why": outcome["why"]}
-            row |= {"overrides": " ".join(run.words + (f"seed={run.seed}",)), "data_sha256": plan.data_sha256}
+            row = {
+                **run.cell,
+                "seed": run.seed,
+                "config_hash": hash,
+                "status": outcome["status"],
+                "why": outcome["why"],
+            }
+            row |= {"overrides": csv.overrides(run), "data_sha256": plan.data_sha256}
         elif outcome["status"] not in RESULTS:
             row |= {"status": outcome["status"], "why": outcome["why"]}
         self.rows[hash] = row
         self.write_runs()
         return row
+
+    def merge(self, extra: Path) -> int:
+        """Adds another machine's rows of this scale and reports; returns how many.
+
+        Raises:
+            ValueError: no such file, or rows of another version of the study.
+        """
+        added = csv.merge(self.folder / "runs.csv", extra, self.study, set(self.planned))
+        self.gather()
+        self.report()
+        return added
 
     def place(self, hash: str) -> Path:
         """A run's directory: another study may have made it under other words for the same settings."""
@@ -142,8 +161,11 @@ class StudyAt:
         if not self.rows:
             return []
         self.write_runs()
-        ordered = [self.rows[h] for h in self.planned if h in self.rows]
+        ordered = csv.read_runs(self.folder / "runs.csv", self.study)  # with those of more seeds than asked for now
         folders = {h: (self.place(h), plan.config["norm"]["name"]) for h, (_, plan, _) in self.planned.items()}
+        root = Path(next(iter(self.planned.values()))[1].config["out_root"])
+        for row in ordered:
+            folders.setdefault(row["config_hash"], (root / row["run"], row.get("norm", "")))
         curves = csv.collect(self.folder / "curves.parquet", ordered, folders, self.results)
         csv.write_curves(self.folder / "curves.parquet", curves)
         found = verdicts(self.study, self.scale, ordered)
@@ -226,7 +248,13 @@ def _close(at: StudyAt) -> None:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def check(studies: list[tuple[Study, str]], results: Path) -> list[str]:
@@ -238,15 +266,7 @@ def check(studies: list[tuple[Study, str]], results: Path) -> list[str]:
         folder = result_folder(results, study.name, scale)
         if not (folder / "runs.csv").is_file():
             continue
-        planned = [tuple(r.cell.items()) for r in study.runs(scale)]
         found = csv.read_runs(folder / "runs.csv", study)
-        order = {cell: i for i, cell in enumerate(dict.fromkeys(planned))}
-
-        def place(row, study=study, order=order):
-            cell = tuple((f, row[f]) for f in study.factors if row.get(f))
-            return row["seed"], order.get(cell, len(order))
-
-        found = sorted(found, key=place)
         answers = verdicts(study, scale, found)
         for name, want in (
             ("verdicts.json", json.dumps(answers, indent=2) + "\n"),

@@ -47,7 +47,8 @@ def samples(folder: Path) -> list[dict]:
             order = x[token].argsort()
             channels = order[torch.linspace(0, len(order) - 1, min(CHANNELS, len(order))).long()]
             points += [
-                {"layer": layer, "token": token, "x": x[token, c].item(), "y": y[token, c].item()} for c in channels.tolist()
+                {"layer": layer, "token": token, "x": x[token, c].item(), "y": y[token, c].item()}
+                for c in channels.tolist()
             ]
     return points
 
@@ -81,7 +82,11 @@ def draw(study: Study, about: Rows, folder: Path, folders: dict) -> None:
     points = collect(about, folder, folders)
     settings = list(dict.fromkeys(points["setting"]))
     figure, axes = plt.subplots(
-        max(1, len(settings)), LAYERS, figsize=(3.6 * LAYERS, 3.4 * max(1, len(settings))), layout="constrained", squeeze=False
+        max(1, len(settings)),
+        LAYERS,
+        figsize=(3.6 * LAYERS, 3.4 * max(1, len(settings))),
+        layout="constrained",
+        squeeze=False,
     )
     for line, setting in zip(axes, settings, strict=True):
         part = points[points["setting"] == setting]

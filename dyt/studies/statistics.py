@@ -45,7 +45,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """Arm minus baseline, seed by seed. Where one of a pair diverged that side lost; where both did the pair is void."""
+    """Arm minus baseline, seed by seed. One of a pair diverged: that side lost; both: the pair is void."""
 
     difference: Interval
     lost: int = 0  # pairs in which the arm alone diverged

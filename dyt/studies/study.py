@@ -14,14 +14,9 @@ from dyt.arguments import closest
 
 SCALES = ("smoke", "small", "gpu", "paper")
 FOLDER = configs.CONFIGS / "study"
-KEYS = {
-    "title", "metric", "base", "factors", "baseline", "search", "floor", "collapse", "derived", "scales", "tests",
-    "figures", "own",
-}  # fmt: skip
+KEYS = set("title metric base factors baseline search floor collapse derived scales tests figures own".split())
 SCALE_KEYS = {"base", "replace", "grid", "seeds", "spec", "about"}
-TEST_KEYS = {
-    "says", "claims", "kind", "arm", "against", "margin", "better", "over", "metric", "sign", "level", "scales", "where",
-}  # fmt: skip
+TEST_KEYS = set("says claims kind arm against margin better over metric sign level scales where".split())
 KINDS = ("difference", "parity", "trend", "best", "diverges")
 
 

@@ -25,7 +25,9 @@ def the_paper(ids: list[str]) -> str:
     parts = []
     for id in ids:
         claim = claims()[id]
-        values = ", ".join(f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in claim["values"].items())
+        values = ", ".join(
+            f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in claim["values"].items()
+        )
         parts.append(f"{claim['model']}: {values}")
     return "; ".join(parts)
 
@@ -97,11 +99,23 @@ def table(study: Study, scale: str, rows: list[dict], found: list[dict]) -> str:
     lines += [f"    python scripts/reproduce.py {study.name} --scale {scale}", ""]
     lines += ["| verdict | claim | the papers | ours | kind |", "| --- | --- | --- | --- | --- |"]
     for v in found:
-        lines.append(f"| **{v['verdict']}** | {v['says']} | {v['paper'] or 'not in the papers'} | {v['ours']} | {v['kind']} |")
+        lines.append(
+            f"| **{v['verdict']}** | {v['says']} | {v['paper'] or 'not in the papers'} | {v['ours']} | {v['kind']} |"
+        )
     factors = [f for f in study.factors if any(r.get(f) for r in rows)]
     derived = [d for d in study.derived if any(r.get(d) is not None for r in rows)]
-    heads = [*factors, "seeds", f"{study.metric}, final", "best", "difference, paired", *derived, "diverged", "minutes a run"]
-    lines += ["", "| " + " | ".join(heads) + " |", "| " + " | ".join(["---"] * len(factors) + ["---:"] * (len(heads) - len(factors))) + " |"]  # fmt: skip
+    heads = [
+        *factors,
+        "seeds",
+        f"{study.metric}, final",
+        "best",
+        "difference, paired",
+        *derived,
+        "diverged",
+        "minutes a run",
+    ]
+    rule = ["---"] * len(factors) + ["---:"] * (len(heads) - len(factors))
+    lines += ["", "| " + " | ".join(heads) + " |", "| " + " | ".join(rule) + " |"]
     for cell in _cells(rows, factors):
         own = about.of(cell)
         finals = {r["seed"]: about.value(r) for r in own}
@@ -115,7 +129,10 @@ def table(study: Study, scale: str, rows: list[dict], found: list[dict]) -> str:
         for name in derived:
             cells.append(spread(interval([r[name] for r in own if r.get(name) is not None]), 3))
         minutes = [r["wall_s"] / 60 for r in own if r.get("wall_s")]
-        cells += [f"{gone} of {len(own)}" if gone else "0", f"{sorted(minutes)[len(minutes) // 2]:.1f}" if minutes else "-"]
+        cells += [
+            f"{gone} of {len(own)}" if gone else "0",
+            f"{sorted(minutes)[len(minutes) // 2]:.1f}" if minutes else "-",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *_notes(study, scale, rows, about)]
     return "\n".join(lines) + "\n"
@@ -145,14 +162,19 @@ def _notes(study: Study, scale: str, rows: list[dict], about: Rows) -> list[str]
     left = len(rows) - len(done)
     hardware = sorted({f"{r['hardware']}, {r['threads']} thread(s) a run, torch {r['torch']}" for r in done})
     notes = [
-        f"{len(done)} runs{f', {left} failed or cut off' if left else ''}; mean ± half the 95% interval (Student's t) over "
-        "seeds; differences paired by seed against "
+        f"{len(done)} runs{f', {left} failed or cut off' if left else ''}; mean ± half the 95% interval (Student's t) "
+        "over seeds; differences paired by seed against "
         + (" ".join(study.baseline.values()) or "nothing")
         + ", other factors equal."
     ]
     if study.search:
-        chosen = [f"{' '.join(c.values())}: {about.chosen(c)}" for c in _cells(rows, [f for f in study.factors if f != study.search])]
-        notes.append(f"Verdicts take, for every row alike, the best {study.search} by mean final value ({'; '.join(chosen)}).")
+        chosen = [
+            f"{' '.join(c.values())}: {about.chosen(c)}"
+            for c in _cells(rows, [f for f in study.factors if f != study.search])
+        ]
+        notes.append(
+            f"Verdicts take, for every row alike, the best {study.search} by mean final value ({'; '.join(chosen)})."
+        )
     about_scale = study.scales[scale].get("about")
     notes += [about_scale] if about_scale else []
     return [*notes, f"Hardware: {'; '.join(hardware)}."]

@@ -57,7 +57,9 @@ class Rows:
         """Rows whose factors agree with `cell`; a list of levels takes any; a factor no row has is passed over."""
         known = {f: v for f, v in cell.items() if any(r.get(f) not in (None, "") for r in self.rows)}
         return [
-            r for r in self.rows if all(r.get(f) in v if isinstance(v, list) else r.get(f) == v for f, v in known.items())
+            r
+            for r in self.rows
+            if all(r.get(f) in v if isinstance(v, list) else r.get(f) == v for f, v in known.items())
         ]
 
     def values(self, cell: dict, metric: str = "final") -> dict[int, float | None]:
@@ -152,7 +154,9 @@ def _difference(found: Paired, higher: bool, arm_better: bool) -> Finding:
             return Finding("yes" if arm_lost != arm_better else "no", _decided(found), d, found.n)
         agrees = d.low is not None and (d.high < 0 if higher == arm_lost else d.low > 0)
         if agrees:  # the rest of the pairs says the same
-            return Finding("yes" if arm_lost != arm_better else "no", _decided(found) + ", the others agree", d, found.n)
+            return Finding(
+                "yes" if arm_lost != arm_better else "no", _decided(found) + ", the others agree", d, found.n
+            )
         return Finding("inconclusive", _decided(found), d, found.n)
     if d.low is None:
         return Finding("inconclusive", _decided(found) or "one pair", d, found.n)
