@@ -20,7 +20,9 @@ def shrunk(model: str) -> list[str]:
         return [f"model={model}", "model.timm_name=test_convnext", "data.img_size=32"]
     if model.startswith("vit"):
         return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2"]
-    mlp = ["model.mlp_dim=24"] if model.startswith("llama") else []
+    if model.startswith(("resnet", "vgg")):
+        return [f"model={model}", "model.timm_name=test_resnet"]
+    mlp = ["model.mlp_dim=24", "model.kv_heads=null"] if model.startswith("llama") else []
     return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
 
 

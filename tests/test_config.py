@@ -160,7 +160,10 @@ def test_a_directory_is_found_by_its_hash_however_typed(tmp_path):
         (["seed=-1"], "seed=-1: must be at least 0"),
         (["seed=1,2"], "seed=1,2: several values are a sweep; add -m"),
         (["seed"], "seed: missing EQUAL"),
-        (["model=gpt_nano", "data=cifar10"], "choose data from hf_text, openwebtext, shakespeare, stdlib, wikitext2"),
+        (
+            ["model=gpt_nano", "data=cifar10"],
+            "choose data from hf_text, openwebtext, pile, shakespeare, stdlib, wikitext2",
+        ),
         (["data=shakespeare"], "choose data from cifar10, hf_image"),
         (["model=base/gpt"], "model"),
         (["norm=DYT"], "norm=DYT: unknown; did you mean 'dyt'?"),

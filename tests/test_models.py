@@ -61,10 +61,17 @@ def test_every_family_has_a_model():
         ("convnext_large", 197.8, {"stem": 1, "mlp": 36, "down": 3, "final": 1}),
         ("gpt2_124m", 124.4, {"attn": 12, "mlp": 12, "final": 1}),
         ("llama_130m", 134.1, {"attn": 12, "mlp": 12, "final": 1}),
+        ("llama_7b", 6738.4, {"attn": 32, "mlp": 32, "final": 1}),
+        ("llama_13b", 13015.9, {"attn": 40, "mlp": 40, "final": 1}),
+        ("llama_34b", 33744.0, {"attn": 48, "mlp": 48, "final": 1}),
+        ("llama_70b", 68976.6, {"attn": 80, "mlp": 80, "final": 1}),
+        ("resnet50", 25.6, {"stem": 1, "conv": 48, "down": 4}),
+        ("vgg19", 143.7, {"conv": 16}),
     ],
 )
 def test_published_sizes_and_norm_counts(model, millions, sites):
-    vocabulary = {"gpt2_124m": ["model.vocab_size=50304"], "llama_130m": ["model.vocab_size=32000"]}.get(model, [])
+    vocabulary = ["model.vocab_size=50304"] if model == "gpt2_124m" else []
+    vocabulary = ["model.vocab_size=32000"] if model.startswith("llama") else vocabulary
     data = [] if vocabulary else ["data=imagenet1k"]
     with torch.device("meta"):
         network, factory = made(

@@ -22,7 +22,7 @@ GPU = "vit_norms gpt_norms alpha_init depth stability embed_scale gain_init regi
 PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm".split()
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- files ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", names())
@@ -97,7 +97,7 @@ def test_gain_init_and_squash_share_their_vit_runs():
     assert hashes("saturation") <= hashes("alpha_init") | hashes("squash")
 
 
-# -- statistics --------------------------------------------------------------------------------------------------------
+# -- statistics ------------------------------------------------------------------------------------------
 
 
 def test_interval_is_students_t():
@@ -126,7 +126,7 @@ def test_rank_correlation():
     assert rank_correlation(range(8), range(8)).low > 0.9
 
 
-# -- verdicts with known answers -----------------------------------------------------------------------------------------
+# -- verdicts with known answers ----------------------------------------------------------------------------------------
 
 
 def made(values: dict, factor: str = "norm", **more) -> list[dict]:
@@ -261,7 +261,7 @@ def test_the_learning_rate_is_searched_for_each_alike():
         judge(test, about)
 
 
-# -- numbers of one run --------------------------------------------------------------------------------------------------
+# -- numbers of one run ------------------------------------------------------------------------------------------
 
 
 def test_derived_numbers():
@@ -281,7 +281,7 @@ def test_derived_numbers():
     assert all(f([]) is None for f in DERIVED.values())
 
 
-# -- rows and curves -----------------------------------------------------------------------------------------------------
+# -- rows and curves ------------------------------------------------------------------------------------------
 
 
 def smoke(tmp_path, study="embed_scale", **about):
@@ -394,6 +394,22 @@ def test_check_finds_one_changed_digit(gradient_depth, tmp_path):
         file.write_text(text)
 
 
+def test_check_finds_one_changed_digit_in_readme(monkeypatch, tmp_path):
+    from dyt import readme
+
+    file = tmp_path / "README.md"
+    monkeypatch.setattr(readme, "README", file)
+    file.write_text("a\n<!-- studies: by a program -->\n<!-- /studies -->\nb\n")
+    assert len(overview.readme_differs(ROOT / "results")) == 1
+    overview.fill_readme(ROOT / "results")
+    assert overview.readme_differs(ROOT / "results") == []
+    text = file.read_text()
+    digit = re.search(r"\d", text[text.index("| --- |") :])
+    at = text.index("| --- |") + digit.start()
+    file.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    assert len(overview.readme_differs(ROOT / "results")) == 1
+
+
 def test_a_failed_run_is_shown_and_run_again(tmp_path, capsys):
     at = smoke(tmp_path, "gradient_depth")
     missing = at.gather()
@@ -435,7 +451,7 @@ def test_curves_stay_below_a_megabyte(tmp_path):
     assert kept["value"].max() == pytest.approx(frame["value"].max()) and kept["run"].nunique() == 300
 
 
-# -- what is committed ---------------------------------------------------------------------------------------------------
+# -- what is committed ------------------------------------------------------------------------------------------
 
 COMMITTED = sorted((ROOT / "results").glob("*/*/runs.csv"))
 
@@ -464,7 +480,7 @@ def test_no_file_of_results_names_a_path_of_a_machine():
                 assert not row["run"].startswith("/") and "data.path" not in row["overrides"]
 
 
-# -- the command line ------------------------------------------------------------------------------------------------------
+# -- the command line ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""The probe: what it measures is what is there, and training does not notice it."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from dyt.probe import best_line, best_tanh, plain
+
+from .helpers import TINY_GPT, TINY_VIT, rows_of, train
+
+
+def test_best_tanh_finds_a_tanh_and_a_line():
+    x = torch.randn(5000, generator=torch.Generator().manual_seed(0)) * 3
+    r2, a, b = best_tanh(x, 2.5 * torch.tanh(0.8 * x))
+    assert r2 > 0.99999 and a == pytest.approx(2.5, rel=0.01) and b == pytest.approx(0.8, rel=0.01)
+    assert best_line(x, 2.5 * torch.tanh(0.8 * x)) < 0.9
+    assert best_line(x, -3 * x) == pytest.approx(1.0)
+    assert best_tanh(x, 3 * x)[0] > 0.9999  # a line is a tanh of small slope
+
+
+def test_plain_is_the_norm_without_its_scale_and_shift():
+    x = torch.randn(4, 7, 16)
+    for norm in (nn.LayerNorm(16), nn.RMSNorm(16, eps=1e-5)):
+        nn.init.constant_(norm.weight, 3.0)
+        torch.testing.assert_close(3 * plain(norm, x), norm(x))
+    assert plain(nn.Identity(), x) is None
+
+
+@pytest.mark.parametrize("tiny", [TINY_GPT, TINY_VIT], ids=["gpt", "vit"])
+@pytest.mark.parametrize("norm", ["layernorm", "dyt", "derf", "none"])
+def test_training_does_not_notice_the_probe(tiny, norm):
+    words = [*tiny, f"norm={norm}", "trainer.max_steps=5", "trainer.log_every=1", "trainer.eval_batches=1"]
+    _, without = train(*words, out="without")
+    _, with_it = train(*words, "trainer.probe_every=2", out="with")
+    rows = rows_of(with_it)
+    probed = [row["step"] for row in rows if any(k.startswith("probe/") for k in row)]
+    assert probed == [1, 2, 4, 5]
+    assert [{k: v for k, v in row.items() if not k.startswith("probe/")} for row in rows] == rows_of(without)
+    last = {k: v for k, v in rows[-1].items() if k.startswith("probe/")}
+    block = "probe/blocks.1." + ("attn_norm" if tiny is TINY_GPT else "norm1")
+    assert last[f"{block}/in_std"] > 0 and last["probe/blocks.1/grad_norm"] > 0
+    assert (f"{block}/alpha" in last) == (f"{block}/saturated" in last) == (norm in ("dyt", "derf"))
+    assert (f"{block}/tanh_r2" in last) == (norm == "layernorm")
+    summary = json.loads((with_it / "summary.json").read_text())
+    assert not any(k.startswith("probe/") for k in summary["final"])
+
+
+def test_saturation_and_alpha_are_the_layers_own():
+    """By hand: the share of a known input with abs(alpha x) > 2."""
+    from dyt import DynamicTanh
+    from dyt.probe import _statistics
+
+    layer = DynamicTanh(4, alpha_init=0.5)
+    x = torch.tensor([[-10.0, -1.0, 1.0, 5.0]])
+    found = _statistics("a", layer, x)
+    assert found["probe/a/saturated"] == 0.5 and found["probe/a/alpha"] == 0.5
+    assert found["probe/a/in_mean"] == pytest.approx(-1.25)
+
+
+def test_resuming_keeps_each_probe_once():
+    words = [*TINY_GPT, "norm=dyt", "trainer.log_every=1", "trainer.eval_batches=1", "trainer.probe_every=3"]
+    _, whole = train(*words, "trainer.max_steps=6", out="whole")
+    _, first = train(*words, "trainer.max_steps=6", "trainer.save_every=3", out="again")
+    assert rows_of(first) == rows_of(whole)
