@@ -354,3 +354,27 @@ def test_a_corrupt_image_names_its_row(tmp_path):
         for _ in source.eval_batches("val"):
             pass
         batches_of(source, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["data.crop_padding=0"], ["data.hflip=0.5"], ["data.hflip=1", "data.mean=[0.5]"]]
+)
+def test_the_short_way_for_small_pictures_gives_the_same_bits(words):
+    from dyt.data.images import ImageData, Pictures
+
+    owner = ImageData(load(["model=vit_nano", *words])["data"])
+    for split, seed in (("train", 3), ("val", None)):
+        short, whole = Pictures(owner, split, seed), Pictures(owner, split, seed)
+        assert short.short
+        whole.short = False
+        for epoch in range(2):
+            keys = [(epoch, index) for index in range(5, 69)]
+            for ours, theirs in zip(short.__getitems__(keys), whole.__getitems__(keys), strict=True):
+                assert torch.equal(ours, theirs) and ours.dtype == theirs.dtype and ours.stride() == theirs.stride()
+
+
+def test_augmented_pictures_take_the_long_way():
+    from dyt.data.images import ImageData, Pictures
+
+    for word in ("data.auto_augment=rand-m9-mstd0.5-inc1", "data.scale=[0.5,1.0]", "data.random_erase=0.5"):
+        assert not Pictures(ImageData(load(["model=vit_nano", word])["data"]), "train", 0).short

@@ -126,7 +126,7 @@ def test_rank_correlation():
     assert rank_correlation(range(8), range(8)).low > 0.9
 
 
-# -- verdicts with known answers ----------------------------------------------------------------------------------------
+# -- verdicts with known answers ---------------------------------------------------------------------------------------
 
 
 def made(values: dict, factor: str = "norm", **more) -> list[dict]:
