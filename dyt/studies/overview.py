@@ -1,11 +1,16 @@
 """Every claim in a study or with the reason why not; the list of studies; README's verdict table."""
 
+import json
 import re
 from pathlib import Path
 
 from dyt.readme import README, between, fill
-from dyt.studies.study import SCALES, Study, names, result_folder
-from dyt.studies.table import claims
+from dyt.studies.rows import read_runs
+from dyt.studies.statistics import interval
+from dyt.studies.study import FOLDER, SCALES, Study, names, result_folder
+from dyt.studies.table import asked, claims, spread
+
+FINDINGS = FOLDER / "findings.md"
 
 # Claims that no study tests, by the beginning of their id, and why. The first that fits counts.
 LEFT_OUT = (
@@ -74,11 +79,8 @@ def _header(study: Study, key: str) -> str:
 
 def present(study: Study, scale: str, results: Path) -> list[dict]:
     """The verdicts on disk of a scale."""
-    folder = result_folder(results, study.name, scale)
-    import json
-
     try:
-        return json.loads((folder / "verdicts.json").read_text())
+        return json.loads((result_folder(results, study.name, scale) / "verdicts.json").read_text())
     except (OSError, ValueError):
         return []
 
@@ -144,13 +146,44 @@ def readme_table(results: Path) -> str:
     return "\n".join(lines)
 
 
+def findings(results: Path) -> str:
+    """``configs/study/findings.md`` with every ``{study|level;level}`` replaced by that cell's mean and interval.
+
+    Raises:
+        ValueError: a study or cell that does not exist; missing rows show as "not run".
+    """
+
+    def value(found: re.Match) -> str:
+        study = Study(found[1])
+        levels = found[2].split(";")
+        cell = next((c for c in study.cells("small") if list(c.values()) == levels), None)
+        if cell is None:
+            raise ValueError(f"{FINDINGS}: {found[0]}: {study.name} has no such cell")
+        about = asked(study, "small", read_runs(result_folder(results, study.name, "small") / "runs.csv", study))
+        values = [
+            v for r in about.rows if all(r.get(f) == cell.get(f, "") for f in study.factors) for v in [about.value(r)]
+        ]
+        if not values:
+            return "not run"
+        if None in values:
+            return f"diverged in {values.count(None)} of {len(values)} runs"
+        return spread(interval(values), 3 if study.higher_is_better else 2)
+
+    return re.sub(r"\{(\w+)\|([^}]*)\}", value, FINDINGS.read_text())
+
+
+def readme_part(results: Path) -> str:
+    """What README's studies part holds: findings, then the verdict table."""
+    return f"{findings(results)}\n### Verdicts\n\n{readme_table(results)}"
+
+
 def fill_readme(results: Path) -> None:
-    """Writes the verdict table between README's markers."""
-    fill("studies", readme_table(results))
+    """Writes findings and verdicts between README's markers."""
+    fill("studies", readme_part(results))
 
 
 def readme_differs(results: Path) -> list[str]:
     """One line where README's verdict table is not what the verdicts on disk say."""
-    if between("studies") == readme_table(results).rstrip() + "\n":
+    if between("studies") == readme_part(results).rstrip() + "\n":
         return []
-    return [f"{README.name}'s verdict table is not what results/ says; type python scripts/reproduce.py --readme"]
+    return [f"{README.name}'s studies part is not what results/ says; type python scripts/reproduce.py --readme"]
