@@ -60,7 +60,9 @@ def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folde
     for axis, panel in zip(axes.flat, panels, strict=False):
         PANELS[panel["kind"]](axis, study, panel, about, curves)
         axis.set_title(panel.get("title", ""), fontsize=10)
-        axis.grid(alpha=0.25)
+        axis.grid(alpha=0.25, visible=panel["kind"] != "heat")
+        if not axis.has_data():
+            axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     seeds = len({r["seed"] for r in rows})
@@ -121,6 +123,7 @@ def _lines(axis, study, panel, about, curves):
     numeric = all(_number(v) is not None for v in levels)
     if numeric:
         levels.sort(key=float)
+    crosses = False
     for label, style in styles(_hues(panel, rows)).items():
         at, means, errors, gone = [], [], [], []
         for i, level in enumerate(levels):
@@ -135,6 +138,7 @@ def _lines(axis, study, panel, about, curves):
                 errors.append((found.high - found.low) / 2 if found.low is not None else 0)
         if at:
             axis.errorbar(at, means, errors, capsize=2, label=label, **style)
+        crosses |= bool(gone)
         for place in gone:
             axis.plot(place, 0.97, "x", color=style["color"], ms=9, mew=2, transform=axis.get_xaxis_transform())
     if numeric and panel.get("log_x"):
@@ -145,7 +149,7 @@ def _lines(axis, study, panel, about, curves):
     else:
         axis.set_xticks(range(len(levels)), levels, rotation=20)
     axis.set(
-        xlabel=x + "   (x at the top: diverged runs)" * bool(panel.get("crosses", True)),
+        xlabel=x + "   (x at the top: diverged runs)" * crosses,
         ylabel=f"{study.metric if metric == 'final' else metric}, final",
     )
     if axis.get_legend_handles_labels()[0]:
