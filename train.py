@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -115,6 +116,19 @@ def table(outcomes: list[dict]) -> str:
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]) for r in rows)
 
 
+def requeue() -> None:
+    """Under SLURM an interrupted job goes back into the queue; its next start is the same command, which goes on."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id is None or os.environ.get("SLURM_PROCID", "0") != "0" or os.environ.get("RANK", "0") != "0":
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True, timeout=60)
+        said = "requeued" if done.returncode == 0 else f"not requeued ({done.stderr.strip()})"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = f"not requeued ({error})"
+    print(f"SLURM job {job_id} {said}", file=sys.stderr)
+
+
 def _interrupt(number, frame):
     raise KeyboardInterrupt
 
@@ -171,6 +185,7 @@ def main() -> int:
     elif outcomes and outcomes[0]["run"] and statuses[0] != "failed":
         print(outcomes[0]["run"])
     if interrupted or "interrupted" in statuses:
+        requeue()
         return 75
     return max((CODES.get(s, 1) for s in statuses), default=1)
 

@@ -28,10 +28,11 @@ DEFAULT_EXPERIMENT = "default"
 # Keys that change where or how fast a run goes, not its numbers: two runs that differ only here are one run.
 NOT_HASHED = (
     "experiment study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
-    "data.hub_config data.revision data.cache_dir data.workers trainer.device trainer.save_every trainer.keep"
+    "data.hub_config data.revision data.cache_dir data.workers data.timeout trainer.device trainer.save_every "
+    "trainer.keep trainer.save_patience"
 ).split()
 # A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
-NEUTRAL: dict[str, Any] = {"trainer.kernel": "auto"}
+NEUTRAL: dict[str, Any] = {"trainer.kernel": "auto", "data.on_error": "raise"}
 
 
 @dataclass
@@ -57,6 +58,7 @@ class TrainerConfig:
     log_every: int = 10
     save_every: int | None = None  # steps; null: at each evaluation
     probe_every: int | None = None  # steps; measures each norm's input, alpha and gradients (dyt/probe.py); null: never
+    save_patience: float = 600.0  # seconds that training goes on while nothing can be written
     keep: int = 2  # newest checkpoints kept, beside the best
     accumulate: int = 1  # pieces a batch is computed in: less memory, the same curve
     precision: str = "fp32"  # fp32 | bf16 (autocast)

@@ -8,6 +8,7 @@ DATA_RANGES = (
     ("batch_size", 1, None),
     ("eval_batch_size", 1, None),
     ("workers", 0, 256),
+    ("timeout", 0, None),
     ("train_tokens", 2, None),
     ("img_size", 1, None),
     ("patch_size", 1, None),
@@ -45,6 +46,10 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         value = lookup(config, key)
         if value not in choices:
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
+    if data.get("on_error", "raise") not in ("raise", "skip"):
+        raise ValueError(f"data.on_error={data['on_error']}: choose from raise, skip")
+    if data.get("on_error") == "skip" and (data["mixup"] or data["cutmix"]):
+        raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
     for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size", "train_tokens"):
@@ -74,6 +79,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         *((f"trainer.{k}", trainer[k], 1, 1024 if k == "threads" else None) for k in at_least_one),
         *((f"data.{k}", data.get(k), low, high) for k, low, high in DATA_RANGES),
         ("trainer.max_epochs", trainer["max_epochs"], 1e-9, None),
+        ("trainer.save_patience", trainer["save_patience"], 0, None),
         ("trainer.ema_decay", trainer["ema_decay"], 0, 1),
         ("trainer.label_smoothing", trainer["label_smoothing"], 0, 1),
         ("optim.lr", optim["lr"], 0, None),

@@ -31,14 +31,9 @@ class Probe:
 
     def row(self, autocast) -> dict[str, float]:
         """One row. Gradients of the model are used up: call it between optimizer steps, when they are None."""
-        row: dict[str, float] = {}
         training = self.model.training
-        self.model.eval()
-        with self.watched(lambda name, norm, x: row.update(_statistics(name, norm, x))):
-            with autocast:
-                logits = self.model(self.inputs).float()
-            flat = logits.flatten(0, -2), self.targets.flatten()
-            F.cross_entropy(*flat).backward()
+        row, loss = self.layers(autocast)
+        loss.backward()
         blocks: dict[str, list[Tensor]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None:
@@ -51,6 +46,14 @@ class Probe:
         self.model.zero_grad(set_to_none=True)
         self.model.train(training)
         return row
+
+    def layers(self, autocast) -> tuple[dict[str, float], Tensor]:
+        """The norms' part of a row, and the loss; the model is left in evaluation mode."""
+        row: dict[str, float] = {}
+        self.model.eval()
+        with self.watched(lambda name, norm, x: row.update(_statistics(name, norm, x))), autocast:
+            logits = self.model(self.inputs).float()
+        return row, F.cross_entropy(logits.flatten(0, -2), self.targets.flatten())
 
     def watched(self, see):
         """A context in which ``see(name, norm, input)`` is called for each norm that runs."""

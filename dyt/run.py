@@ -1,8 +1,12 @@
 """One run, from its plan to its summary. Read top to bottom once."""
 
+import contextlib
+import json
 import logging
+import math
 import os
 import shutil
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -73,13 +77,20 @@ def execute(plan: Plan) -> dict:
     if (done := finished(plan)) is not None:
         print(f"already {done['status']}: {plan.dir}")
         return done
+    with contextlib.ExitStack() as held:
+        return _execute(plan, held)
 
+
+def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     # ---------------------------------------------------------------------------------------------- device, parts
     import torch
 
     from dyt import checkpoint, kernels
     from dyt.data.order import Order
     from dyt.distributed import join, leave
+    from dyt.faults import explain
+    from dyt.lock import Lock
+    from dyt.patience import Unwritable
     from dyt.probe import Probe
     from dyt.provenance import peak_memory_mib, provenance
     from dyt.tracking import Metrics, Wandb, wandb_mode
@@ -104,6 +115,14 @@ def execute(plan: Plan) -> dict:
     # ------------------------------------------------------------- where to start: this directory, init_from, scratch
     folder = plan.dir / "checkpoints"
     start = "from scratch"
+    if world.leads:
+        try:
+            held.enter_context(Lock(plan.dir))
+        except OSError as error:
+            raise _unwritable(config["out_root"], error) from error
+        if (done := finished(plan)) is not None:  # by the process that held the lock until now
+            leave()
+            return done
     if config["resume"] == "fresh":
         if world.leads:
             _move_aside(plan.dir)
@@ -126,9 +145,7 @@ def execute(plan: Plan) -> dict:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(
-                f"out_root={config['out_root']}: cannot write there ({error.strerror}); set another folder"
-            ) from error
+            raise _unwritable(config["out_root"], error) from error
         about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
         about.setdefault("wandb_id", f"{plan.hash}-{time.time_ns():x}"[:32])
         write_json(plan.dir / "run.json", about)
@@ -162,12 +179,20 @@ def execute(plan: Plan) -> dict:
     except Diverged as error:
         status, why = "diverged", str(error)
         if world.leads:
-            print(f"diverged: {why}. That is a result; the curve and the last checkpoint are kept.")
+            seen = Probe(model, factory.made, task, data, world)
+            write_failure(plan.dir / "failure.json", loop, seen, why)
+            print(f"diverged: {why}. That is a result; the curve, the last checkpoint and failure.json are kept.")
+    except Unwritable as error:
+        why = str(error)
+        print(f"failed: {why}", file=sys.stderr)
     except KeyboardInterrupt:
         status, why = "interrupted", "stopped at once by a second signal"
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
+        why = explain(error, config)
+        if why is None or os.environ.get("DYT_TRACEBACK"):
+            traceback.print_exc()
+        why = why or f"{type(error).__name__}: {error}"
+        print(f"failed in step {loop.step + 1}: {why}", file=sys.stderr)
     finally:
         summary = {
             "status": status,
@@ -187,6 +212,7 @@ def execute(plan: Plan) -> dict:
             "wall_s": round(loop.elapsed, 2),
             "peak_memory_mib": round(peak_memory_mib(), 1),
             "data_sha256": plan.data_sha256,
+            "skipped": loop.skipped,
             "processes": world.size,
             "provenance": provenance(world.device, torch.get_num_threads()),
             "wandb_url": None,
@@ -194,10 +220,16 @@ def execute(plan: Plan) -> dict:
         if world.leads:
             summary["wandb_url"] = wandb.url
             metrics.close()
+            if metrics.unwritten:
+                print(f"{len(metrics.unwritten)} rows that metrics.jsonl could not take:", file=sys.stderr)
+                print("".join(metrics.unwritten), end="", file=sys.stderr)
             short = {f"final/{k}": v for k, v in loop.final.items()}
             short |= {f"best/{k}": v for k, (v, _) in loop.best.items()}
             wandb.finish(short | {"status": status}, failed=status == "failed")
-            write_json(plan.dir / "summary.json", summary)
+            try:
+                write_json(plan.dir / "summary.json", summary)
+            except OSError as error:
+                print(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
         leave()
     if status == "interrupted" and world.leads:
         print(f"interrupted at step {loop.step} of {schedule.total}; the same command goes on from the last checkpoint")
@@ -234,6 +266,36 @@ def _init(loop, config: dict, plan: Plan, schedule) -> str:
     if loop.ema:
         loop.ema.set(loop.model)
     return f"weights of {source}"
+
+
+def write_failure(path: Path, loop, probe, why: str) -> None:
+    """What is known of a divergence: the last steps, and each norm's input, alpha and saturation just before it.
+
+    The weights are those before the step that would have spoilt them. Numbers that are not finite are null.
+    """
+    import torch
+
+    with torch.no_grad():
+        row, _ = probe.layers(loop.autocast)
+    layers: dict[str, dict] = {}
+    for key, value in row.items():
+        _, layer, name = key.split("/")
+        layers.setdefault(layer, {})[name] = value
+    failure = {"why": why, "step": loop.step + 1, "steps": list(loop.recent), "layers": layers}
+    write_json(path, finite(failure))
+
+
+def finite(value):
+    """`value` with null for every number that JSON has not."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unwritable(out_root: str, error: OSError) -> ValueError:
+    return ValueError(f"out_root={out_root}: cannot write there ({error.strerror}); set another folder")
 
 
 def _move_aside(folder: Path) -> None:

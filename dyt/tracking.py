@@ -1,5 +1,7 @@
 """Where numbers go: metrics.jsonl, which is the truth, and W&B, which is a view of it."""
 
+import contextlib
+import errno
 import json
 import logging
 import math
@@ -35,23 +37,44 @@ class Metrics:
     def __init__(self, path: Path, start: int):
         self.rows = [row for row in read_metrics(path) if row["step"] <= start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
-        self._stream = open(path, "a")
+        self.path = path
+        self.unwritten: list[str] = []  # lines that a full disk did not take yet
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def log(self, row: dict) -> None:
-        """`row` has ``step``; a value that is not finite is written as null, since JSON has no NaN."""
+        """`row` has ``step``; a value that is not finite is written as null, since JSON has no NaN.
+
+        Raises:
+            OSError: it could not be written; it is kept and comes with the next row.
+        """
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         self.rows.append(row)
-        self._stream.write(json.dumps(row) + "\n")
-        self._stream.flush()
+        self.unwritten.append(json.dumps(row) + "\n")
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what is kept, line by line, whole lines or none of them."""
+        if os.fstat(self._file).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the file was removed")
+        while self.unwritten:
+            line, size = self.unwritten[0].encode(), os.fstat(self._file).st_size
+            if os.write(self._file, line) < len(line):
+                os.ftruncate(self._file, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.unwritten.pop(0)
 
     def sync(self) -> None:
         """To the disk itself, not only out of this process."""
-        os.fsync(self._stream.fileno())
+        self.flush()
+        os.fsync(self._file)
 
     def close(self) -> None:
-        if not self._stream.closed:
-            self.sync()
-            self._stream.close()
+        """Writes what it can; `unwritten` is what it could not."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self.sync()
+            os.close(self._file)
+            self._file = None
 
 
 def has_key() -> bool:

@@ -10,7 +10,9 @@ import math
 import signal
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -21,6 +23,7 @@ from dyt import checkpoint
 from dyt.data.order import Order, seed_all
 from dyt.distributed import World
 from dyt.optim import adamw, learning_rate
+from dyt.patience import Patience
 from dyt.tasks import sums_over
 
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
@@ -115,6 +118,8 @@ class Trainer:
 
             self.ema = ModelEmaV3(model, decay=self.trainer["ema_decay"])
         self.step, self.elapsed = 0, 0.0
+        self.skipped = 0  # samples that could not be read, with data.on_error=skip
+        self.recent: deque[dict] = deque(maxlen=20)  # steps, for failure.json
         self.loss_sum, self.loss_count = 0.0, 0
         self.best: dict[str, list] = {}  # metric -> [value, step]
         self.final: dict[str, float] = {}
@@ -138,6 +143,7 @@ class Trainer:
             "ema": self.ema.module.state_dict() if self.ema else None,
             "step": self.step,
             "elapsed": self.elapsed,
+            "skipped": self.skipped,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "best": self.best,
@@ -150,6 +156,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema and state["ema"]:
             self.ema.module.load_state_dict(state["ema"])
+        self.skipped = state.get("skipped", 0)
         for name in ("step", "elapsed", "loss_sum", "loss_count", "best", "final"):
             setattr(self, name, state[name])
 
@@ -160,6 +167,7 @@ class Trainer:
 
         Raises:
             Diverged: before the optimizer step that would have spoilt the weights.
+            Unwritable: the disk took nothing for ``trainer.save_patience`` seconds, or not the last checkpoint.
         """
         every, world = self.schedule, self.world
         batches = iter(self.data.train_batches(self.order, self.step, every.total))
@@ -172,6 +180,7 @@ class Trainer:
             disable=not (world.leads and sys.stderr.isatty()),
         )
         last = (time.perf_counter(), self.step)
+        disk = Patience(self.trainer["save_patience"], str(folder.parent))
         with Stop() as stop, bar:
             while self.step < every.total:
                 # ------------------------------------------------------------------------------ one training step
@@ -217,22 +226,26 @@ class Trainer:
                     improved = self.note(row)
                     row = {"step": self.step, **row, "time_s": time.perf_counter() - began}
                     if metrics:
-                        metrics.log(row)
+                        disk.attempt("metrics.jsonl", partial(metrics.log, row))
                         wandb.log(row)
                 self.elapsed = time.perf_counter() - began
                 if not math.isfinite(row.get("val/loss", 0.0)):
                     raise Diverged(self.step, validation_loss=row["val/loss"])
                 if world.leads and improved:
                     weights = (self.ema.module if self.ema else self.model).state_dict()
-                    checkpoint.save(folder, "best", self.step, {"model": weights}, keep=1)
+                    best = partial(checkpoint.save, folder, "best", self.step, {"model": weights}, keep=1)
+                    disk.attempt("the best checkpoint", best)
                 if self.step % every.save_every == 0 or at_end or stopping:
-                    if world.leads:
-                        metrics.sync()
-                        checkpoint.save(folder, "step", self.step, self.state(), keep=self.trainer["keep"])
+                    if world.leads and disk.attempt("metrics.jsonl", metrics.sync):
+                        keep = self.trainer["keep"]
+                        save = partial(checkpoint.save, folder, "step", self.step, self.state(), keep=keep)
+                        disk.attempt("a checkpoint", save)
                     world.wait()
                 paused += time.perf_counter() - pause
                 if stopping and not at_end:
+                    disk.end()
                     return "interrupted"
+        disk.end()
         return "finished"
 
     def train_step(self, batches, lr: float, stop: Stop) -> tuple[float, float, bool]:
@@ -243,6 +256,7 @@ class Trainer:
         pieces = self.order.pieces
         for piece in range(pieces):
             inputs, targets = next(batches)
+            self.skipped += self.order.share - len(targets)
             # Dropout, drop path and mixup draw from here: a function of the step, so a resumed run draws the same.
             seed_all(self.seed, "step", self.step, piece, self.world.rank)
             inputs = inputs.to(self.world.device, non_blocking=True)
@@ -260,6 +274,7 @@ class Trainer:
         # The step's one read of the device; a NaN of any process makes the sums NaN in all.
         seen = torch.stack((total, grad_norm.to(total), total.new_tensor(float(stop.asked))))
         loss, norm, asked = (self.world.add(seen) / self.world.size).tolist()
+        self.recent.append({"step": self.step + 1, "loss": loss, "grad_norm": norm, "lr": lr})
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(self.step + 1, loss=loss, gradient_norm=norm)
         for group in self.optimizer.param_groups:

@@ -76,6 +76,7 @@ class ImageData:
             batch_sampler=batches,
             collate_fn=_as_it_is,
             num_workers=self.data["workers"],
+            timeout=self.data["timeout"] if self.data["workers"] else 0,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -98,10 +99,13 @@ class Pictures(Dataset):
         self.transform = build_transform(owner.data, train=seed is not None)
         self.decoded: dict[int, np.ndarray] = owner.__dict__.setdefault("decoded", {}).setdefault(split, {})
         self.keep = KEEP_DECODED
+        self.broken: set[int] = owner.__dict__.setdefault("broken", {}).setdefault(split, set())
+        self.source = f"data.path={owner.data['path'] or owner.data['hub'] or owner.data['name']}"
         data = owner.data
         augments = data["scale"] or data["color_jitter"] or data["auto_augment"] or data["random_erase"]
         self.short = not augments if seed is not None else data["crop_pct"] == 1.0
         self.size, self.pad, self.hflip = data["img_size"], data["crop_padding"], data["hflip"]
+        self.skip = data["on_error"] == "skip"
         self.generator = torch.Generator()
         self.mean, self.std = (
             torch.as_tensor(data[key], dtype=torch.float32)[:, None, None] for key in ("mean", "std")
@@ -109,6 +113,10 @@ class Pictures(Dataset):
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """A batch: images (B, C, H, W) float32, labels (B,) int64."""
+        if self.skip:
+            keys = [key for key in keys if self._readable(key[1])]
+            if not keys:
+                raise ValueError(f"a whole batch of the {self.split} images is unreadable: nothing to go on with")
         if not self.short:
             return default_collate([self[key] for key in keys])
         found = []
@@ -145,6 +153,28 @@ class Pictures(Dataset):
             seed_all(self.seed, "sample", epoch, index)
         return self.transform(image), int(self.labels[index])
 
+    def _readable(self, index: int) -> bool:
+        if index in self.decoded:
+            return True
+        if index not in self.broken:
+            try:
+                self._decode(index)
+                return True
+            except ValueError as error:
+                log.warning("data.on_error=skip: %s", error)
+                self.broken.add(index)
+        return False
+
+    def _file(self, index: int) -> str:
+        """Where row `index` came from, as far as is known."""
+        import datasets
+
+        if isinstance(self.rows.features[self.image_key], datasets.Image):
+            cell = self.rows.cast_column(self.image_key, datasets.Image(decode=False))[index][self.image_key]
+            if isinstance(cell, dict) and cell.get("path"):
+                return f" ({cell['path']})"
+        return ""
+
     def _decode(self, index: int) -> Image.Image:
         try:
             cell = self.rows[index][self.image_key]
@@ -156,7 +186,10 @@ class Pictures(Dataset):
                 cell = Image.fromarray(np.asarray(cell, dtype=np.uint8))
             image = cell.convert(self.mode)
         except Exception as error:
-            raise ValueError(f"{self.split} image in row {index} cannot be decoded: {error}") from error
+            raise ValueError(
+                f"{self.source}: {self.split} image in row {index}{self._file(index)} cannot be decoded: {error}; "
+                "data.on_error=skip leaves such rows out and counts them"
+            ) from error
         pixels = np.asarray(image)
         if (len(self.decoded) + 1) * pixels.nbytes <= self.keep:
             self.decoded[index] = pixels

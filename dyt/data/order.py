@@ -45,6 +45,7 @@ class Order:
             )
         self.size, self.batch, self.seed, self.pieces, self.rank, self.world = size, batch, seed, pieces, rank, world
         self.steps_per_epoch = size // batch
+        self.share = batch // (pieces * world)  # samples of one piece of this rank
         self._epoch, self._permutation = -1, None
 
     def of_step(self, step: int) -> list[list[tuple[int, int]]]:

@@ -179,7 +179,7 @@ def load_table(data: dict, source: Source) -> dict:
     """
     import datasets
 
-    datasets.utils.logging.set_verbosity_error()
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)  # what it says is in the error we raise
     datasets.disable_progress_bars()
     options: dict = {}
     if source.builder == "text":

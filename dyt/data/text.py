@@ -149,6 +149,7 @@ class TextData:
             batch_sampler=Steps(order, start, stop),
             collate_fn=_as_it_is,
             num_workers=self.data["workers"],
+            timeout=self.data["timeout"] if self.data["workers"] else 0,
             pin_memory=torch.cuda.is_available(),
         )
 

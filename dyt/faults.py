@@ -1,0 +1,36 @@
+"""What ended a run, in one line that says what to do; None for an error that only a traceback explains."""
+
+import multiprocessing
+
+import torch
+
+
+def explain(error: BaseException, config: dict) -> str | None:
+    """The line for running out of memory, a lost or hanging data loader process, and data that cannot be read."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        trainer, size = config["trainer"], config["data"]["batch_size"]
+        pieces = trainer["accumulate"]
+        while size % (pieces := pieces + 1):
+            if pieces >= size:
+                break
+        half = "" if trainer["precision"] == "bf16" else ", or trainer.precision=bf16"
+        return (
+            f"out of memory ({' '.join(text.split())[:120]}); trainer.accumulate={pieces} needs less and gives the "
+            f"same curve{half}; a smaller model or data.batch_size (now {size}) changes the numbers"
+        )
+    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+        return (
+            f"a data loader process ended ({' '.join(text.split())[:160]}), often because memory ran out; the same "
+            f"command goes on, with data.workers={max(0, config['data']['workers'] // 2)} it needs less"
+        )
+    if "DataLoader timed out" in text:
+        for child in multiprocessing.active_children():
+            child.kill()  # a hanging one does not hear a polite request, and Python would wait for it at its end
+        return (
+            f"no data for {config['data']['timeout']:g} s (data.timeout): a loader process hangs, or the disk does; "
+            "the same command goes on"
+        )
+    if isinstance(error, ValueError):  # of a loader process: its own traceback ends with the line
+        return text.strip().splitlines()[-1].removeprefix("ValueError: ")
+    return None

@@ -1,0 +1,67 @@
+"""One run directory, one writer: a POSIX lock, which dies with its process, so that a stale one is simply free.
+
+The lock file stands beside the run directories (``<parent>/.locks/<name>``), since ``resume=fresh`` renames those. It
+says in plain words who holds it. POSIX locks are not inherited by loader workers and go between machines where the file
+system carries them (NFSv4, Lustre, GPFS).
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+
+class Lock:
+    """A context in which this process alone writes the run's `directory`.
+
+    Raises:
+        ValueError: another process does; the line says which. OSError: the lock cannot be written.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.path = directory.parent / ".locks" / directory.name
+
+    def __enter__(self) -> "Lock":
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # the last holder tidied up just now
+                continue
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(file, 4096).decode(errors="replace")
+                os.close(file)
+                raise ValueError(f"{self.directory}: {_who(holder)}; wait for it, or set another out_root") from None
+            try:  # its holder may have removed the file between our open and our lock
+                current = os.stat(self.path).st_ino == os.fstat(file).st_ino
+            except FileNotFoundError:
+                current = False
+            if current:
+                break
+            os.close(file)
+        text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")})
+        os.ftruncate(file, 0)
+        os.pwrite(file, text.encode(), 0)
+        self._file = file
+        return self
+
+    def __exit__(self, *_) -> None:
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            self.path.parent.rmdir()  # where no other run is locked
+            self.path.parent.parent.rmdir()  # where nothing was written
+        os.close(self._file)
+
+
+def _who(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']} writes there since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process writes there"

@@ -1,0 +1,384 @@
+"""What goes wrong in a night of runs, caused for real: a second writer, a full disk, a folder that goes away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dyt.lock import Lock
+
+from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
+
+SLOW_RUN = [*TINY_GPT, "norm=dyt", "trainer.max_steps=100000", "trainer.eval_batches=1", "logger.mode=disabled"]
+
+
+def start(*words: str, out: str = "runs") -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train.py"), *words, f"out_root={out}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(condition, process: subprocess.Popen) -> None:
+    """Waits for a condition as long as the process lives."""
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+# -- one directory, one writer ---------------------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_refused_with_who_holds_it_and_a_dead_one_frees_it(tmp_path):
+    first = start(*SLOW_RUN)
+    until(lambda: list(tmp_path.glob("runs/default/*/metrics.jsonl")), first)
+    line = one_line(python("train.py", *SLOW_RUN))
+    assert f"process {first.pid} on " in line and "writes there since" in line
+    locks = list(tmp_path.glob("runs/default/.locks/*"))
+    assert len(locks) == 1
+    first.kill()
+    first.wait()
+    assert locks[0].exists()  # stale
+    again = start(*SLOW_RUN)
+    until(lambda: f'"pid": {again.pid}' in locks[0].read_text(), again)
+    again.send_signal(signal.SIGTERM)
+    assert again.wait() == 75
+    assert not locks[0].exists()
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    with Lock(tmp_path / "runs" / "a"):
+        with Lock(tmp_path / "runs" / "b"):
+            assert {p.name for p in (tmp_path / "runs" / ".locks").iterdir()} == {"a", "b"}
+        assert [p.name for p in (tmp_path / "runs" / ".locks").iterdir()] == ["a"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_refused_runs_write_nothing(tmp_path):
+    line = one_line(python("train.py", *TINY_GPT, "init_from=nowhere", "trainer.max_steps=1"))
+    assert "init_from=nowhere" in line and not (tmp_path / "runs").exists()
+
+
+# -- a disk that is full, read-only, or goes away ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 3 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(path) -> None:
+    """Writes until the disk is full, to the last byte."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OSError, match="No space left"):
+        while True:
+            os.write(file, b"0" * 4096)
+    os.close(file)
+
+
+FULL = [*TINY_GPT, "norm=dyt", "trainer.eval_batches=1", "trainer.log_every=1", "trainer.save_every=5"]
+
+
+def test_a_full_disk_costs_no_row_and_no_good_checkpoint(small_disk, capsys, caplog):
+    """The disk fills after the first checkpoint and is cleared later: the run ends as if nothing had been."""
+    from dyt.trainer import Trainer
+
+    _, undisturbed = train(*FULL, "trainer.max_steps=30", out="undisturbed")
+    filler, real, seen = small_disk / "filler", Trainer.train_step, []
+
+    def step(self, batches, lr, stop):
+        if self.step == 7:
+            fill(filler)
+        if self.step == 17:
+            folder = next(small_disk.glob("runs/default/g*/checkpoints"))
+            seen.extend(p.name for p in folder.iterdir())
+            filler.unlink()
+        return real(self, batches, lr, stop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        summary, folder = train(*FULL, "trainer.max_steps=30", out=str(small_disk / "runs"))
+    assert summary["status"] == "finished"
+    assert "step-000000005.pt" in seen and not any(name.endswith(".part") for name in seen)
+    assert "No space left on device" in caplog.text and "can be written again; nothing was lost" in caplog.text
+    assert rows_of(folder) == rows_of(undisturbed)
+
+
+def test_a_disk_that_stays_full_ends_the_run_and_prints_its_rows(small_disk, capsys):
+    from dyt import checkpoint
+    from dyt.trainer import Trainer
+
+    real = Trainer.train_step
+
+    def step(self, batches, lr, stop):
+        if self.step == 7:
+            fill(small_disk / "filler")
+        return real(self, batches, lr, stop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        summary, folder = train(*FULL, "trainer.max_steps=30", "trainer.save_patience=0", out=str(small_disk / "runs"))
+    assert summary["status"] == "failed" and "No space left on device" in summary["why"]
+    printed = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith('{"step"')]
+    steps = [row["step"] for row in rows_of(folder)] + [row["step"] for row in printed]
+    assert steps == list(range(1, summary["step"] + 1))
+    assert checkpoint.newest(folder / "checkpoints")[0]["step"] == 5
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_directory_that_vanishes_is_noticed(tmp_path, capsys):
+    import shutil
+
+    from dyt.trainer import Trainer
+
+    real = Trainer.train_step
+
+    def step(self, batches, lr, stop):
+        if self.step == 7:
+            shutil.rmtree(next(tmp_path.glob("runs/default/g*")))
+        return real(self, batches, lr, stop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        summary, _ = train(*FULL, "trainer.max_steps=12", "trainer.save_patience=0")
+    assert summary["status"] == "failed" and "the file was removed" in summary["why"]
+    err = capsys.readouterr().err
+    assert '{"step": 8' in err and "summary.json could not be written" in err
+
+
+def test_a_read_only_file_system_is_refused_at_the_start(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    line = one_line(python("train.py", *FULL, "trainer.max_steps=3", f"out_root={small_disk}/runs"))
+    assert "cannot write there (Read-only file system); set another folder" in line
+
+
+# -- divergence ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["dyt", "layernorm"])
+def test_a_diverged_run_says_what_it_saw(norm):
+    words = [*TINY_GPT, f"norm={norm}", "optim.lr=1e6", "optim.warmup_steps=0", "optim.clip_grad=null"]
+    summary, folder = train(*words, "trainer.max_steps=200", "trainer.eval_batches=1", "trainer.log_every=1")
+    assert summary["status"] == "diverged"
+    failure = json.loads((folder / "failure.json").read_text(), parse_constant=pytest.fail)
+    assert failure["why"] == summary["why"] and failure["step"] == summary["step"] + 1
+    assert [s["step"] for s in failure["steps"]][-1] == failure["step"]
+    last = failure["steps"][-1]
+    assert last["loss"] is None or last["grad_norm"] is None  # what was not finite
+    layer = failure["layers"]["blocks.0.attn_norm"]
+    assert layer["in_std"] > 0 and ("alpha" in layer) == ("saturated" in layer) == (norm == "dyt")
+
+
+# -- memory, and data that cannot be read ------------------------------------------------------------------------------
+
+
+def test_out_of_memory_says_what_would_help(capsys):
+    """A real refusal by the system: the address space may not grow any more."""
+    import resource
+
+    from dyt.trainer import Trainer
+
+    real, limits = Trainer.train_step, resource.getrlimit(resource.RLIMIT_AS)
+
+    def step(self, batches, lr, stop):
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), limits[1]))
+        return real(self, batches, lr, stop)
+
+    words = [*TINY_GPT, "norm=dyt", "model.context=256", "data.batch_size=512", "trainer.max_steps=3"]
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "train_step", step)
+            summary, _ = train(*words, "trainer.eval_batches=1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert summary["status"] == "failed"
+    assert "out of memory" in summary["why"] and "trainer.accumulate=2 " in summary["why"]
+    assert "data.batch_size (now 512)" in summary["why"] and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 40 pictures of two classes; number 7 of each is no picture."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        folder = tmp_path / "pictures" / "train" / label
+        folder.mkdir(parents=True)
+        (tmp_path / "pictures" / "val" / label).mkdir(parents=True)
+        for i in range(20):
+            pixels = generator.integers(0, 255, (28, 28, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i:02}.png")
+            Image.fromarray(pixels).save(tmp_path / "pictures" / "val" / label / f"{i:02}.png")
+        (folder / "07.png").write_bytes(b"no picture at all")
+    return tmp_path / "pictures"
+
+
+PICTURES = ["model=vit_nano", "model.dim=16", "model.depth=1", "model.heads=2", "norm=dyt", "data=imagefolder"]
+PICTURES += ["data.img_size=28", "data.patch_size=7", "data.batch_size=10", "trainer.max_steps=8", "trainer.threads=1"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_picture_is_named_by_file_and_row(pictures, workers, capsys):
+    words = [*PICTURES, f"data.path={pictures}", f"data.workers={workers}"]
+    summary, _ = train(*words)
+    assert summary["status"] == "failed"
+    assert "07.png) cannot be decoded" in summary["why"] and "train image in row " in summary["why"]
+    assert "\n" not in summary["why"] and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_or_left_out_and_counted(pictures, workers, caplog):
+    words = [*PICTURES, f"data.path={pictures}", f"data.workers={workers}", "data.on_error=skip"]
+    summary, _ = train(*words)
+    assert summary["status"] == "finished"
+    assert summary["skipped"] == 4  # two epochs of four steps, two pictures each
+    if workers == 0:
+        assert caplog.text.count("cannot be decoded") == 2
+
+
+def test_skipping_and_mixup_are_refused_together(pictures):
+    line = one_line(python("train.py", *PICTURES, f"data.path={pictures}", "data.on_error=skip", "data.mixup=0.8"))
+    assert "mixup and cutmix need whole batches" in line
+
+
+def loader_of(pid: int) -> int | None:
+    """A child process of `pid` that loads data."""
+    children = open(f"/proc/{pid}/task/{pid}/children").read().split()
+    for child in children:
+        if b"train.py" in open(f"/proc/{child}/cmdline", "rb").read():  # forked, so it has its parent's command line
+            return int(child)
+    return None
+
+
+@pytest.mark.parametrize(
+    "number, says", [(signal.SIGKILL, "a data loader process ended"), (signal.SIGSTOP, "no data for 3 s")]
+)
+def test_a_loader_that_dies_or_hangs_ends_the_run_with_one_line(number, says, tmp_path):
+    words = [
+        *TINY_VIT,
+        "norm=dyt",
+        "trainer.max_steps=100000",
+        "data.workers=1",
+        "data.timeout=3",
+        "logger.mode=disabled",
+    ]
+    process = start(*words)
+    until(lambda: list(tmp_path.glob("runs/default/*/metrics.jsonl")) and loader_of(process.pid), process)
+    child = loader_of(process.pid)
+    os.kill(child, number)
+    _, err = process.communicate(timeout=120)
+    if number == signal.SIGSTOP:
+        os.kill(child, signal.SIGKILL)
+    assert process.returncode == 1 and says in err and "Traceback" not in err
+    summary = json.loads(next(tmp_path.glob("runs/default/*/summary.json")).read_text())
+    assert summary["status"] == "failed" and says in summary["why"]
+
+
+def test_a_truncated_token_cache_is_made_anew_and_a_truncated_table_refused(tmp_path):
+    import datasets
+
+    words = [*TINY_GPT, "norm=dyt", "trainer.max_steps=3", "trainer.eval_batches=1", f"data.cache_dir={tmp_path / 'c'}"]
+    _, first = train(*words)
+    for file in (tmp_path / "c" / "tokens").glob("*/train.bin"):
+        file.write_bytes(file.read_bytes()[:1000])
+    _, second = train(*words, out="again")
+    assert rows_of(first) == rows_of(second)
+    table = tmp_path / "t.parquet"
+    datasets.Dataset.from_dict({"text": ["some words here"] * 1000}).to_parquet(table)
+    table.write_bytes(table.read_bytes()[:-200])
+    line = one_line(python("train.py", *TINY_GPT, "data=hf_text", f"data.path={table}", "trainer.max_steps=1"))
+    assert f"data.path={table}: unreadable as parquet" in line
+
+
+# -- signals, kills, and going on --------------------------------------------------------------------------------------
+
+
+def test_under_slurm_an_interrupted_job_is_requeued(tmp_path):
+    tool = tmp_path / "bin" / "scontrol"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
+    tool.chmod(0o755)
+    more = {"SLURM_JOB_ID": "4711", "PATH": f"{tool.parent}:{os.environ['PATH']}"}
+    command = [sys.executable, str(ROOT / "train.py"), *SLOW_RUN]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **more})
+    until(lambda: list(tmp_path.glob("runs/default/*/metrics.jsonl")), process)
+    process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate()
+    assert process.returncode == 75 and "SLURM job 4711 requeued" in err
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+
+
+HARD = {
+    "gpt": [*TINY_GPT, "model.dropout=0.1", "data.workers=1", "trainer.accumulate=2"],
+    "vit": [*TINY_VIT, "model.drop_path=0.1", "data.mixup=0.8", "data.auto_augment=rand-m9-mstd0.5-inc1"],
+}
+HARD["vit"] += ["data.workers=1", "trainer.ema_decay=0.9", "trainer.accumulate=2", "data.batch_size=16"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", HARD)
+def test_killed_anywhere_it_goes_on_to_the_bit(family, tmp_path):
+    """SIGKILL in training, in evaluation and in saving, as told by what the run has just written or is writing."""
+    words = [*HARD[family], "norm=dyt", "trainer.max_steps=60", "trainer.eval_every=10", "trainer.save_every=5"]
+    words += ["trainer.log_every=1", "trainer.eval_batches=2", "logger.mode=disabled"]
+    whole = start(*words, out="whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    (undisturbed,) = tmp_path.glob("whole/default/*/metrics.jsonl")
+
+    def rows() -> int:
+        return sum(text.count("\n") for text in (f.read_text() for f in tmp_path.glob("runs/default/*/metrics.jsonl")))
+
+    def saving() -> bool:
+        return bool(list(tmp_path.glob("runs/default/*/checkpoints/.*.part")))
+
+    moments = [
+        lambda: rows() >= 3,
+        lambda: rows() >= 9,
+        saving,
+        lambda: rows() >= 17,
+        saving,
+        lambda: rows() >= 33,
+        saving,
+    ]
+    for moment in moments:
+        process = start(*words)
+        while process.poll() is None and not moment():
+            pass  # as near to the moment as can be
+        process.kill()
+        process.wait()
+    last = start(*words)
+    assert last.wait() == 0, last.stderr.read()
+    (folder,) = [p for p in tmp_path.glob("runs/default/*") if p.name != ".locks"]
+    assert rows_of(folder) == rows_of(undisturbed.parent)
+    ours, theirs = (json.loads((f / "summary.json").read_text()) for f in (folder, undisturbed.parent))
+    assert ours["best"] == theirs["best"] and ours["final"] == theirs["final"]
+
+
+def test_weights_are_exported_with_a_card_and_come_back(tmp_path):
+    words = [*TINY_GPT, "norm=dyt", "trainer.max_steps=4", "trainer.eval_batches=1"]
+    summary, folder = train(*words)
+    done = python(str(ROOT / "scripts/export.py"), f"run={folder}", "ckpt=last", "out=exported")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert f"{summary['final']['val/loss']:.4f}" in card and summary["config_hash"] in card
+    more = [*TINY_GPT, "norm=dyt", "init_from=exported/model.safetensors", "optim.lr=0", "optim.min_lr=0"]
+    again, _ = train(*more, "trainer.max_steps=1", "trainer.eval_batches=1", out="again")
+    assert again["final"]["val/loss"] == pytest.approx(summary["final"]["val/loss"], abs=1e-6)
+    for bad, says in (
+        (["run=nowhere"], "no run directory"),
+        (["ckpt=best"], "run=<run directory> is missing"),
+        ([f"run={folder}", "ckpt=x"], "choose from best, last"),
+    ):
+        assert says in one_line(python(str(ROOT / "scripts/export.py"), *bad))
