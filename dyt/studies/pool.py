@@ -68,7 +68,10 @@ def _work(pipe: Connection, logs: Path) -> None:
         except Exception as error:
             traceback.print_exc()
             answer = {"status": "failed", "why": f"{type(error).__name__}: {error}"}
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:  # the parent is leaving
+            return
 
 
 class Pool:
@@ -89,10 +92,9 @@ class Pool:
 
     def __exit__(self, *_) -> None:
         for worker in self.workers:
-            if worker.task is None:
-                worker.pipe.close()
-            else:
+            if worker.task is not None:
                 worker.process.terminate()  # finishes its step and saves
+            worker.pipe.close()  # no more tasks
         for worker in self.workers:
             worker.process.join(60)
             if worker.process.is_alive():
