@@ -27,7 +27,7 @@ DEFAULT_EXPERIMENT = "default"
 
 # Keys that change where or how fast a run goes, not its numbers: two runs that differ only here are one run.
 NOT_HASHED = (
-    "experiment study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
+    "experiment tag study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
     "data.hub_config data.revision data.cache_dir data.workers data.timeout trainer.device trainer.save_every "
     "trainer.keep trainer.save_patience"
 ).split()
@@ -94,7 +94,7 @@ class Config:
     deterministic: bool = False
     init_from: str | None = None  # a run directory or a safetensors file
     resume: str = "auto"  # auto | fresh
-    study: str | None = None  # a tag
+    tag: str | None = None  # groups runs in W&B; a study's runs have its name
 
 
 def norm_arguments(name: str) -> dict:

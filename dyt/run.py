@@ -165,9 +165,9 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
             project=config["logger"]["project"],
             entity=config["logger"]["entity"],
             name=plan.dir.name,
-            group=config["study"] or config["experiment"],
+            group=config["tag"] or config["experiment"],
             job_type="train",
-            tags=[*names, *([config["study"]] if config["study"] else [])],
+            tags=[*names, *([config["tag"]] if config["tag"] else [])],
         )
 
         (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way

@@ -66,7 +66,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     extra = [w for w in asked.words if "=" in w]
     for word in extra:
         key = word.partition("=")[0]
-        if key in ("data.path", "experiment", "study", "resume", "init_from") or not any(
+        if key in ("data.path", "experiment", "tag", "resume", "init_from") or not any(
             key == k or key.startswith(k + ".") for k in NOT_HASHED
         ):
             raise ValueError(

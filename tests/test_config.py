@@ -75,7 +75,7 @@ def test_site_arguments_need_no_plus():
 @pytest.mark.parametrize(
     "override",
     "out_root=elsewhere data.path=somewhere logger.mode=disabled trainer.device=cpu data.workers=3 "
-    "trainer.save_every=5 trainer.keep=9 data.cache_dir=x study=s resume=fresh".split(),
+    "trainer.save_every=5 trainer.keep=9 data.cache_dir=x tag=s resume=fresh".split(),
 )
 def test_what_changes_no_number_changes_no_hash(override):
     assert config_hash(load([override]), SHA) == config_hash(load([]), SHA)

@@ -41,7 +41,7 @@ class Run:
             ValueError: the words do not compose.
         """
         made = copy.deepcopy(_compose(self.words))
-        made["seed"], made["study"] = self.seed, self.study
+        made["seed"], made["tag"] = self.seed, self.study
         return made
 
 
