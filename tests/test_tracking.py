@@ -52,7 +52,7 @@ def test_mode(mode, environment, netrc, want, monkeypatch, tmp_path):
 
 def test_offline_files_hold_our_rows_and_config():
     """Read back with W&B's own reader."""
-    summary, folder = train(*TINY_GPT, *SHORT, "logger.mode=offline", "study=a_study")
+    summary, folder = train(*TINY_GPT, *SHORT, "logger.mode=offline", "tag=a_study")
     (offline,) = (folder / "wandb").glob("offline-run-*")
     done = python("-m", "wandb", "leet", "inspect", "--json", str(offline))
     assert done.returncode == 0, done.stderr
