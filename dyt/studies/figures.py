@@ -197,6 +197,8 @@ def _probe(curves: pd.DataFrame, rows: list[dict], statistic: str) -> pd.DataFra
 def _layers(axis, study, panel, about, curves):
     for label, style in styles(_hues(panel, about.of(_of({**panel, "hue": None}, about, "")))).items():
         part = _probe(curves, _chosen(about, _of(panel, about, label)), panel["statistic"])
+        if part.empty:
+            continue
         if panel.get("layers") == "blocks":
             part = part[part["layer"].str.fullmatch(r".*\.\d+")]
         elif panel.get("layers"):
