@@ -60,7 +60,8 @@ def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folde
     for axis, panel in zip(axes.flat, panels, strict=False):
         PANELS[panel["kind"]](axis, study, panel, about, curves)
         axis.set_title(panel.get("title", ""), fontsize=10)
-        axis.grid(alpha=0.25, visible=panel["kind"] != "heat")
+        if panel["kind"] != "heat":
+            axis.grid(alpha=0.25)
         if not axis.has_data():
             axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
     for axis in list(axes.flat)[len(panels) :]:
