@@ -279,8 +279,6 @@ def test_a_loader_that_dies_or_hangs_ends_the_run_with_one_line(number, says, tm
     child = loader_of(process.pid)
     os.kill(child, number)
     _, err = process.communicate(timeout=120)
-    if number == signal.SIGSTOP:
-        os.kill(child, signal.SIGKILL)
     assert process.returncode == 1 and says in err and "Traceback" not in err
     summary = json.loads(next(tmp_path.glob("runs/default/*/summary.json")).read_text())
     assert summary["status"] == "failed" and says in summary["why"]
