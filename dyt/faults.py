@@ -1,12 +1,15 @@
-"""What ended a run, in one line that says what to do; None for an error that only a traceback explains."""
+"""What ended a run: one line that says what to do, and for a divergence a file with what was seen just before."""
 
 import multiprocessing
+from pathlib import Path
 
 import torch
 
+from dyt.manifest import finite, write_json
+
 
 def explain(error: BaseException, config: dict) -> str | None:
-    """The line for running out of memory, a lost or hanging data loader process, and data that cannot be read."""
+    """One line for running out of memory, a lost or hanging loader, and data that cannot be read; else None."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         trainer, size = config["trainer"], config["data"]["batch_size"]
@@ -34,3 +37,18 @@ def explain(error: BaseException, config: dict) -> str | None:
     if isinstance(error, ValueError):  # of a loader process: its own traceback ends with the line
         return text.strip().splitlines()[-1].removeprefix("ValueError: ")
     return None
+
+
+def write_failure(path: Path, loop, probe, why: str) -> None:
+    """What is known of a divergence: the last steps, and each norm's input, alpha and saturation just before it.
+
+    The weights are those before the step that would have spoilt them. Numbers that are not finite are null.
+    """
+    with torch.no_grad():
+        row, _ = probe.layers(loop.autocast)
+    layers: dict[str, dict] = {}
+    for key, value in row.items():
+        _, layer, name = key.split("/")
+        layers.setdefault(layer, {})[name] = value
+    failure = {"why": why, "step": loop.step + 1, "steps": list(loop.recent), "layers": layers}
+    write_json(path, finite(failure))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value) -> None:
     """Atomically, indented."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def finite(value):
+    """`value` with null for every number that JSON has not."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> dict | None:

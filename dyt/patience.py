@@ -12,12 +12,14 @@ class Unwritable(Exception):
 
 
 class Patience:
-    """Tries to write; the first failure is one warning, and after `seconds` of failures `Unwritable` is raised."""
+    """Tries to write. A thing's first failure is one warning; after `seconds` of failures `Unwritable` is raised.
+
+    Rows and checkpoints are told apart: a row may still fit where a checkpoint does not.
+    """
 
     def __init__(self, seconds: float, place: str):
         self.seconds, self.place = seconds, place
-        self.since: float | None = None
-        self.why = ""
+        self.failing: dict[str, tuple[float, str]] = {}  # what -> (since when, why)
 
     def attempt(self, what: str, action: Callable[[], None]) -> bool:
         """Whether `action` succeeded. torch.save raises RuntimeError where the disk is full.
@@ -29,24 +31,24 @@ class Patience:
             action()
         except (OSError, RuntimeError) as error:
             now = time.monotonic()
-            self.why = f"{what} could not be written to {self.place} ({_words(error)})"
-            if self.since is None:
-                self.since = now
-                log.warning("%s; training goes on, and ends in %g s unless that is mended", self.why, self.seconds)
-            if now - self.since >= self.seconds:
-                raise Unwritable(f"{self.why} for {self.seconds:g} s (trainer.save_patience)") from error
+            since, _ = self.failing.get(what, (now, ""))
+            why = f"{what} could not be written to {self.place} ({_words(error)})"
+            if what not in self.failing:
+                log.warning("%s; training goes on, and ends in %g s unless that is mended", why, self.seconds)
+            self.failing[what] = since, why
+            if now - since >= self.seconds:
+                raise Unwritable(f"{why} for {self.seconds:g} s (trainer.save_patience)") from error
             return False
-        if self.since is not None:
-            log.warning("%s can be written again; nothing was lost", self.place)
-            self.since = None
+        if self.failing.pop(what, None):
+            log.warning("%s can be written again; nothing was lost", what)
         return True
 
     def end(self) -> None:
         """Raises:
-        Unwritable: the last attempt failed.
+        Unwritable: something still could not be written at its last attempt.
         """
-        if self.since is not None:
-            raise Unwritable(f"{self.why}, still so at the end")
+        for _, why in self.failing.values():
+            raise Unwritable(f"{why}, still so at the end")
 
 
 def _words(error: Exception) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import os
 import shutil
 import sys
@@ -88,7 +87,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     from dyt import checkpoint, kernels
     from dyt.data.order import Order
     from dyt.distributed import join, leave
-    from dyt.faults import explain
+    from dyt.faults import explain, write_failure
     from dyt.lock import Lock
     from dyt.patience import Unwritable
     from dyt.probe import Probe
@@ -179,7 +178,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     except Diverged as error:
         status, why = "diverged", str(error)
         if world.leads:
-            seen = Probe(model, factory.made, task, data, world)
+            seen = probe or Probe(model, factory.made, task, data, world)
             write_failure(plan.dir / "failure.json", loop, seen, why)
             print(f"diverged: {why}. That is a result; the curve, the last checkpoint and failure.json are kept.")
     except Unwritable as error:
@@ -266,32 +265,6 @@ def _init(loop, config: dict, plan: Plan, schedule) -> str:
     if loop.ema:
         loop.ema.set(loop.model)
     return f"weights of {source}"
-
-
-def write_failure(path: Path, loop, probe, why: str) -> None:
-    """What is known of a divergence: the last steps, and each norm's input, alpha and saturation just before it.
-
-    The weights are those before the step that would have spoilt them. Numbers that are not finite are null.
-    """
-    import torch
-
-    with torch.no_grad():
-        row, _ = probe.layers(loop.autocast)
-    layers: dict[str, dict] = {}
-    for key, value in row.items():
-        _, layer, name = key.split("/")
-        layers.setdefault(layer, {})[name] = value
-    failure = {"why": why, "step": loop.step + 1, "steps": list(loop.recent), "layers": layers}
-    write_json(path, finite(failure))
-
-
-def finite(value):
-    """`value` with null for every number that JSON has not."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _unwritable(out_root: str, error: OSError) -> ValueError:

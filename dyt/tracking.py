@@ -4,12 +4,11 @@ import contextlib
 import errno
 import json
 import logging
-import math
 import netrc
 import os
 from pathlib import Path
 
-from dyt.manifest import write_text
+from dyt.manifest import finite, write_text
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ class Metrics:
     def __init__(self, path: Path, start: int):
         self.rows = [row for row in read_metrics(path) if row["step"] <= start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
-        self.path = path
         self.unwritten: list[str] = []  # lines that a full disk did not take yet
         self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND)
 
@@ -47,7 +45,7 @@ class Metrics:
         Raises:
             OSError: it could not be written; it is kept and comes with the next row.
         """
-        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        row = finite(row)
         self.rows.append(row)
         self.unwritten.append(json.dumps(row) + "\n")
         self.flush()

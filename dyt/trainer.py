@@ -234,7 +234,7 @@ class Trainer:
                 if world.leads and improved:
                     weights = (self.ema.module if self.ema else self.model).state_dict()
                     best = partial(checkpoint.save, folder, "best", self.step, {"model": weights}, keep=1)
-                    disk.attempt("the best checkpoint", best)
+                    disk.attempt("a checkpoint", best)
                 if self.step % every.save_every == 0 or at_end or stopping:
                     if world.leads and disk.attempt("metrics.jsonl", metrics.sync):
                         keep = self.trainer["keep"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dyt.data import Spec
-from dyt.data.order import Order, Steps, derive, seed_all
+from dyt.data.order import Order, Steps, derive, loader, seed_all
 from dyt.data.sources import load_table, locate
 
 log = logging.getLogger(__name__)
@@ -71,18 +71,7 @@ class ImageData:
         yield from self._loader(Pictures(self, split, None), batches[:limit][rank::world])
 
     def _loader(self, dataset: Dataset, batches) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=_as_it_is,
-            num_workers=self.data["workers"],
-            timeout=self.data["timeout"] if self.data["workers"] else 0,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-
-def _as_it_is(batch):
-    return batch
+        return loader(dataset, batches, self.data)
 
 
 class Pictures(Dataset):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 
 def derive(*parts) -> int:
@@ -71,3 +72,19 @@ class Steps:
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.order.pieces
+
+
+def loader(dataset: Dataset, batches, data: dict) -> DataLoader:
+    """Batches of `dataset` (its ``__getitems__``), by as many processes as a config's data part asks for."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=_as_it_is,
+        num_workers=data["workers"],
+        timeout=data["timeout"] if data["workers"] else 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch):
+    return batch

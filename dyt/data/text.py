@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dyt.data import Spec
-from dyt.data.order import Order, Steps, derive
+from dyt.data.order import Order, Steps, derive, loader
 from dyt.data.sources import cache_dir, load_table, locate
 
 
@@ -105,10 +105,6 @@ def cut(tokens: np.ndarray, starts: np.ndarray, length: int) -> tuple[Tensor, Te
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
-def _as_it_is(batch):
-    return batch
-
-
 class TextData:
     """A text set as token windows.
 
@@ -144,14 +140,8 @@ class TextData:
 
     def train_batches(self, order: Order, start: int, stop: int) -> DataLoader:
         """(inputs, targets), each (B, T) int64, for the steps from `start` to `stop`."""
-        return DataLoader(
-            Windows(self.tokens["train"], self.context, order.seed),
-            batch_sampler=Steps(order, start, stop),
-            collate_fn=_as_it_is,
-            num_workers=self.data["workers"],
-            timeout=self.data["timeout"] if self.data["workers"] else 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        windows = Windows(self.tokens["train"], self.context, order.seed)
+        return loader(windows, Steps(order, start, stop), self.data)
 
     def eval_batches(
         self, split: str, rank: int = 0, world: int = 1, limit: int | None = None

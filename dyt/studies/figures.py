@@ -82,19 +82,12 @@ def _of(panel: dict, about: Rows, label: str) -> dict:
     return {**where, **({panel["hue"]: label} if panel.get("hue") else {})}
 
 
-def _chosen(about: Rows, cell: dict) -> list[dict]:
-    rows = about.of(cell)
-    if about.search and about.search not in cell:
-        rows = [r for r in rows if r.get(about.search) == about.chosen(cell)]
-    return rows
-
-
 def _curves(axis, study, panel, about, curves):
     metric = panel.get("metric", study.metric)
     labels = _hues(panel, about.of(_of({**panel, "hue": None}, about, "")))
     shown = []
     for label, style in styles(labels).items():
-        rows = _chosen(about, _of(panel, about, label))
+        rows = about.at_best(_of(panel, about, label))
         part = curves[curves["run"].isin([r["config_hash"] for r in rows]) & (curves["metric"] == metric)]
         if part.empty:
             continue
@@ -197,7 +190,7 @@ def _probe(curves: pd.DataFrame, rows: list[dict], statistic: str) -> pd.DataFra
 
 def _layers(axis, study, panel, about, curves):
     for label, style in styles(_hues(panel, about.of(_of({**panel, "hue": None}, about, "")))).items():
-        part = _probe(curves, _chosen(about, _of(panel, about, label)), panel["statistic"])
+        part = _probe(curves, about.at_best(_of(panel, about, label)), panel["statistic"])
         if part.empty:
             continue
         if panel.get("layers") == "blocks":
@@ -219,7 +212,7 @@ def _layers(axis, study, panel, about, curves):
 def _time_lines(axis, study, panel, about, curves):
     import matplotlib
 
-    part = _probe(curves, _chosen(about, _of({**panel, "hue": None}, about, "")), panel["statistic"])
+    part = _probe(curves, about.at_best(_of({**panel, "hue": None}, about, "")), panel["statistic"])
     layers = list(dict.fromkeys(part["layer"]))
     colours = matplotlib.colormaps["viridis"]
     for i, layer in enumerate(layers):
@@ -235,7 +228,7 @@ def _time_lines(axis, study, panel, about, curves):
 
 def _scatter(axis, study, panel, about, curves):
     for label, style in styles(_hues(panel, about.of(_of({**panel, "hue": None}, about, "")))).items():
-        rows = _chosen(about, _of(panel, about, label))
+        rows = about.at_best(_of(panel, about, label))
         alpha, std = _probe(curves, rows, "alpha"), _probe(curves, rows, "in_std")
         both = alpha.merge(std, on=["run", "layer", "step"], suffixes=("_alpha", "_std"))
         both = both[both["step"] == both["step"].max()]

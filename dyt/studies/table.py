@@ -1,7 +1,6 @@
 """table.md and verdicts.json of a study, from its rows alone."""
 
 import math
-import re
 from functools import cache
 from pathlib import Path
 
@@ -178,8 +177,3 @@ def _notes(study: Study, scale: str, rows: list[dict], about: Rows) -> list[str]
     about_scale = study.scales[scale].get("about")
     notes += [about_scale] if about_scale else []
     return [*notes, f"Hardware: {'; '.join(hardware)}."]
-
-
-def short(text: str, most: int = 160) -> str:
-    text = re.sub(r"\s+", " ", text)
-    return text if len(text) <= most else text[: most - 1] + "…"

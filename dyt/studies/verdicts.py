@@ -64,10 +64,15 @@ class Rows:
 
     def values(self, cell: dict, metric: str = "final") -> dict[int, float | None]:
         """Values by seed of the cell, at the best level of the searched factor where the cell leaves it open."""
+        return {r["seed"]: self.value(r, metric) for r in self.at_best(cell)}
+
+    def at_best(self, cell: dict) -> list[dict]:
+        """Rows of the cell, at the searched factor's best level where the cell leaves it open."""
         rows = self.of(cell)
         if self.search and self.search not in cell:
-            rows = [r for r in rows if r.get(self.search) == self.chosen(cell)]
-        return {r["seed"]: self.value(r, metric) for r in rows}
+            level = self.chosen(cell)
+            rows = [r for r in rows if r.get(self.search) == level]
+        return rows
 
     def chosen(self, cell: dict) -> str | None:
         """The searched factor's level with the best mean final value; fewest divergences come first."""
@@ -87,9 +92,7 @@ class Rows:
 
     def mixed(self, cell: dict) -> str | None:
         """The factor that a cell should have fixed: it has several rows for a seed."""
-        rows = self.of(cell)
-        if self.search and self.search not in cell:
-            rows = [r for r in rows if r.get(self.search) == self.chosen(cell)]
+        rows = self.at_best(cell)
         if len({r["seed"] for r in rows}) == len(rows):
             return None
         return next((f for f in self.factors if len({r.get(f) for r in rows}) > 1), "seed")
