@@ -92,7 +92,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     from dyt.patience import Unwritable
     from dyt.probe import Probe
     from dyt.provenance import peak_memory_mib, provenance
-    from dyt.tracking import Metrics, Wandb, wandb_mode
+    from dyt.tracking import Metrics, Wandb, about_run, short_summary, wandb_mode
     from dyt.trainer import Diverged, Schedule, Trainer
 
     config, trainer = plan.config, plan.config["trainer"]
@@ -155,18 +155,13 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
             if (read_json(manifest) or {}).get("step", 0) > loop.step:
                 checkpoint.remove(manifest)
         metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
-        names = [config[k]["name"] for k in ("model", "norm", "data")]
         wandb = Wandb(
             config["logger"]["mode"],
             plan.dir,
             about["wandb_id"],
             flatten(config) | {"config_hash": plan.hash},
-            project=config["logger"]["project"],
-            entity=config["logger"]["entity"],
-            name=plan.dir.name,
-            group=config["tag"] or config["experiment"],
-            job_type="train",
-            tags=[*names, *([config["tag"]] if config["tag"] else [])],
+            metrics.rows,
+            **about_run(config, plan.dir),
         )
 
         (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
@@ -222,9 +217,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
             if metrics.unwritten:
                 print(f"{len(metrics.unwritten)} rows that metrics.jsonl could not take:", file=sys.stderr)
                 print("".join(metrics.unwritten), end="", file=sys.stderr)
-            short = {f"final/{k}": v for k, v in loop.final.items()}
-            short |= {f"best/{k}": v for k, (v, _) in loop.best.items()}
-            wandb.finish(short | {"status": status}, failed=status == "failed")
+            wandb.finish(short_summary(summary), failed=status == "failed")
             try:
                 write_json(plan.dir / "summary.json", summary)
             except OSError as error:

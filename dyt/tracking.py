@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import netrc
 import os
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from dyt.manifest import finite, write_text
 
 log = logging.getLogger(__name__)
+CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # W&B's own server, by its old and its new name
+PATIENCE = 8  # seconds that W&B may take to begin and to end a run; its service takes up to 12 more to go
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -83,8 +86,10 @@ def has_key() -> bool:
         hosts = netrc.netrc().hosts
     except (OSError, netrc.NetrcParseError):
         return False
-    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    return server in hosts
+    servers = CLOUD
+    if own := os.environ.get("WANDB_BASE_URL"):
+        servers = (own.split("//")[-1].split("/")[0],)
+    return any(server in hosts for server in servers)
 
 
 def wandb_mode(mode: str) -> str:
@@ -97,43 +102,81 @@ def wandb_mode(mode: str) -> str:
     return "online" if has_key() else "offline"
 
 
+def about_run(config: dict, folder: Path) -> dict:
+    """What W&B shows a run under: its study (or experiment) and norm as the group, so that seeds average there."""
+    names = [config[part]["name"] for part in ("model", "norm", "data")]
+    study = config["tag"] or config["experiment"]
+    return {
+        "project": config["logger"]["project"],
+        "entity": config["logger"]["entity"],
+        "name": folder.name,
+        "group": f"{study}-{config['norm']['name']}",
+        "job_type": "train",
+        "tags": [*names, study],
+    }
+
+
+def short_summary(summary: dict) -> dict:
+    """A run's ``summary.json`` as the few keys that W&B's run table shows."""
+    short = {f"final/{k}": v for k, v in summary["final"].items()}
+    short |= {f"best/{k}": v["value"] for k, v in summary["best"].items()}
+    return short | {"status": summary["status"]}
+
+
+def start_wandb(mode: str, folder: Path, run_id: str, config: dict, rows: list[dict], **about):
+    """A W&B run, new or gone on with, that asks nothing and waits for no server longer than a few seconds.
+
+    Args:
+        mode: online or offline.
+        folder: where W&B's own files go.
+        rows: of this run until now; what the server has not got of them is sent.
+    """
+    import wandb
+
+    run = wandb.init(
+        mode=mode,
+        dir=str(folder.resolve()),  # its service process may stand elsewhere
+        id=run_id,
+        resume="allow",
+        config=config,
+        reinit="finish_previous",
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=PATIENCE,
+            finish_timeout=PATIENCE,
+            finish_timeout_raises=True,
+        ),
+        **about,
+    )
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step")
+    for row in rows:
+        if row["step"] >= run.starting_step:
+            send(run, row)
+    return run
+
+
+def send(run, row: dict) -> None:
+    """One row, under our own step: a step that W&B has already it drops, so that nothing is there twice."""
+    run.log({k: math.nan if v is None else v for k, v in row.items()}, step=row["step"])
+
+
 class Wandb:
     """A W&B run that cannot hurt ours: the first failure is one warning, and from then on it is silent."""
 
-    def __init__(self, mode: str, folder: Path, run_id: str, config: dict, **about):
+    def __init__(self, mode: str, folder: Path, run_id: str, config: dict, rows: list[dict], **about):
         self.run, self.url = None, None
+        self.again = f"send it later with: python scripts/wandb_sync.py {folder}"
         mode = wandb_mode(mode)
         if mode == "disabled":
             return
-        for attempt in (mode, "offline"):
-            try:
-                self.run = self._start(attempt, folder, run_id, config, **about)
-                self.url = self.run.url if attempt == "online" else None
-                return
-            except Exception as error:  # wandb raises its own, requests' and OS errors alike
-                text = " ".join(str(error).split())[:160]
-                again = "; going on offline" if attempt == "online" else "; going on without it"
-                log.warning("W&B could not start %s (%s: %s)%s", attempt, type(error).__name__, text, again)
-                if attempt == "offline":
-                    return
-
-    def _start(self, mode: str, folder: Path, run_id: str, config: dict, **about):
-        import wandb
-
-        run = wandb.init(
-            mode=mode,
-            dir=str(folder.resolve()),  # its service process may stand elsewhere
-            id=run_id,
-            resume="allow",
-            config=config,
-            reinit="finish_previous",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=20),
-            **about,
-        )
-        # Our own step is the x-axis: wandb's counter starts at 0 again when an offline run is resumed.
-        run.define_metric("step")
-        run.define_metric("*", step_metric="step")
-        return run
+        try:
+            missing = rows if mode == "online" else []  # offline it cannot know what is there; wandb_sync.py can
+            self.run = start_wandb(mode, folder, run_id, config, missing, **about)
+            self.url = self.run.url if mode == "online" else None
+        except Exception as error:  # wandb raises its own, requests' and OS errors alike
+            self._warn(f"could not start {mode}", error)
 
     def _try(self, action) -> None:
         if self.run is None:
@@ -141,11 +184,15 @@ class Wandb:
         try:
             action()
         except Exception as error:
-            log.warning("W&B stopped working (%s: %s); metrics.jsonl goes on", type(error).__name__, error)
+            self._warn("stopped working", error)
             self.run = None
 
+    def _warn(self, what: str, error: Exception) -> None:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        log.warning("W&B %s (%s); training goes on and metrics.jsonl has all, %s", what, text, self.again)
+
     def log(self, row: dict) -> None:
-        self._try(lambda: self.run.log(row))
+        self._try(lambda: send(self.run, row))
 
     def finish(self, summary: dict, failed: bool) -> None:
         self._try(lambda: self.run.summary.update(summary))

@@ -49,7 +49,7 @@ def python(*words: str, timeout: float = 240, cwd=None, **environment) -> subpro
         text=True,
         timeout=timeout,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"} | environment,  # not this process's
     )
 
 

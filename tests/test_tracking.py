@@ -2,13 +2,17 @@
 
 import json
 import sys
+import time
 
 import pytest
+import torch
 
+from dyt import checkpoint
 from dyt.manifest import read_json
 from dyt.tracking import Metrics, read_metrics, wandb_mode
 
-from .helpers import TINY_GPT, python, rows_of, train
+from .helpers import ROOT, TINY_GPT, one_line, python, rows_of, train
+from .wandb_server import Server
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.eval_batches=1", "trainer.log_every=2"]
 
@@ -33,6 +37,7 @@ def test_metrics_rows(tmp_path):
         ("auto", {}, "", "offline"),
         ("auto", {"WANDB_API_KEY": "k"}, "", "online"),
         ("auto", {}, "machine api.wandb.ai login user password k", "online"),
+        ("auto", {}, "machine api.forge.coreweave.com login user password k", "online"),
         ("auto", {"WANDB_BASE_URL": "https://w.example:8080"}, "machine api.wandb.ai login user password k", "offline"),
         ("auto", {"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "", "disabled"),
         ("offline", {"WANDB_API_KEY": "k", "WANDB_MODE": "online"}, "", "offline"),
@@ -95,10 +100,10 @@ def test_wandb_failing_in_the_middle_is_one_warning(monkeypatch, caplog):
         run = init(*args, **more)
         log = run.log
 
-        def fails(row):
-            if row["step"] > 2:
+        def fails(row, step):
+            if step > 2:
                 raise OSError("no space left on device")
-            log(row)
+            log(row, step=step)
 
         run.log = fails
         return run
@@ -110,11 +115,104 @@ def test_wandb_failing_in_the_middle_is_one_warning(monkeypatch, caplog):
 
 
 def test_an_unreachable_server_never_stops_a_run(monkeypatch, caplog):
-    """A key, and a server that refuses: on with the run, offline, after one warning."""
+    """A key, and nobody there: on with the run, after one warning."""
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # the discard port: nothing listens
     monkeypatch.delenv("WANDB_MODE")
     summary, folder = train(*TINY_GPT, *SHORT)
     assert summary["status"] == "finished" and len(rows_of(folder)) == 4
     assert sum("W&B could not start online" in r.message for r in caplog.records) == 1
-    assert list((folder / "wandb").glob("offline-run-*"))
+
+
+# -- a server, on loopback ---------------------------------------------------------------------------------------------
+
+SYNC = str(ROOT / "scripts/wandb_sync.py")
+
+
+def online(server: Server) -> dict:
+    return {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": server.url, "WANDB_MODE": "online"}
+
+
+def held(server: Server, folder) -> list[dict]:
+    """The rows that the server has of a run, in order, without what W&B adds."""
+    kept = server.history.get(read_json(folder / "run.json")["wandb_id"], {})
+    assert sorted(kept) == list(range(len(kept)))
+    return [{k: v for k, v in kept[i].items() if not k.startswith("_")} for i in sorted(kept)]
+
+
+def test_a_server_gets_the_rows_the_summary_and_a_readable_name(tmp_path):
+    with Server() as server:
+        done = python("train.py", *TINY_GPT, *SHORT, "norm=dyt", "tag=a_study", **online(server))
+        assert done.returncode == 0, done.stderr
+        (folder,) = tmp_path.glob("runs/default/gpt*")
+        assert held(server, folder) == rows_of(folder, timing=True)
+        run = server.runs[read_json(folder / "run.json")["wandb_id"]]
+        assert run["displayName"] == folder.name and run["groupName"] == "a_study-dyt" and run["exitcode"] == 0
+        best = read_json(folder / "summary.json")["best"]["val/loss"]["value"]
+        assert run["summary"]["best/val/loss"] == best
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault, says", [({"hang": "all"}, "could not start online"), ({"hang": "rows"}, "W&B stopped working")]
+)
+def test_a_hanging_server_costs_at_most_30_seconds_and_no_row(fault, says, tmp_path):
+    words = ["train.py", *TINY_GPT, *SHORT, "norm=dyt"]
+    began = time.monotonic()
+    assert python(*words, "out_root=offline", "logger.mode=offline").returncode == 0
+    usual = time.monotonic() - began
+    with Server(**fault) as server:
+        began = time.monotonic()
+        done = python(*words, **online(server))
+        assert time.monotonic() - began - usual < 30
+    assert done.returncode == 0 and says in done.stderr and "Traceback" not in done.stderr
+    (folder,) = tmp_path.glob("runs/default/gpt*")
+    (undisturbed,) = tmp_path.glob("offline/default/gpt*")
+    assert rows_of(folder) == rows_of(undisturbed)
+    assert f"python scripts/wandb_sync.py {folder.relative_to(tmp_path)}" in done.stderr
+
+
+def test_a_wrong_key_is_one_warning_and_the_rows_can_be_sent_later_once(tmp_path):
+    with Server(refuse=401) as server:
+        done = python("train.py", *TINY_GPT, *SHORT, "norm=dyt", **online(server))
+    assert done.returncode == 0 and done.stderr.count("could not start online") == 1
+    (folder,) = tmp_path.glob("runs/default/gpt*")
+    with Server(refuse=401) as server:
+        done = python(SYNC, str(folder), **online(server))
+        assert done.returncode == 1 and f"{folder}: not sent" in done.stderr and "Traceback" not in done.stderr
+    with Server() as server:
+        for _ in range(2):  # twice is one run
+            done = python(SYNC, **online(server))
+            assert done.returncode == 0 and "sent, 4 rows" in done.stdout, done.stderr
+            assert "WARNING" not in done.stderr and held(server, folder) == rows_of(folder, timing=True)
+        assert len(server.runs) == 1
+
+
+def test_a_run_cut_off_leaves_no_gap_and_nothing_twice(tmp_path):
+    """The server had rows 1 and 2 when the run was cut off in step 5, and it goes on from its checkpoint of step 3."""
+    words = ["train.py", *TINY_GPT, "norm=dyt", "trainer.max_steps=6", "trainer.log_every=1", "trainer.eval_batches=1"]
+    words += ["trainer.save_every=3", "trainer.keep=1"]
+    with Server() as server:
+        assert python(*words, **online(server)).returncode == 0
+        (folder,) = tmp_path.glob("runs/default/gpt*")
+        (folder / "summary.json").unlink()
+        kept = server.history[read_json(folder / "run.json")["wandb_id"]]
+        for line in (2, 3, 4, 5):
+            del kept[line]
+        state = torch.load(folder / "checkpoints" / "step-000000006.pt")
+        assert state["step"] == 6
+        checkpoint.save(folder / "checkpoints", "step", 3, state | {"step": 3}, keep=2)
+        checkpoint.remove(folder / "checkpoints" / "step-000000006.json")
+        done = python(*words, **online(server))
+        assert done.returncode == 0 and "resumed at step 3" in done.stdout
+        assert [row["step"] for row in held(server, folder)] == [1, 2, 3, 4, 5, 6]
+        assert held(server, folder) == rows_of(folder, timing=True)
+
+
+def test_sending_refuses_what_cannot_be_sent(tmp_path):
+    _, folder = train(*TINY_GPT, *SHORT)
+    assert "no run there" in one_line(python(SYNC, "nowhere"))
+    assert "W&B has no key" in one_line(python(SYNC, str(folder), WANDB_MODE="", HOME=str(tmp_path)))
+    (folder / "metrics.jsonl").write_text("")
+    done = python(SYNC, str(folder), WANDB_MODE="offline")
+    assert done.returncode == 1 and "not sent (metrics.jsonl has no rows)" in done.stderr
