@@ -1,5 +1,6 @@
 """What ended a run: one line that says what to do, and for a divergence a file with what was seen just before."""
 
+import contextlib
 import multiprocessing
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def explain(error: BaseException, config: dict) -> str | None:
     if isinstance(error, ValueError):  # of a loader process: its own traceback ends with the line
         return text.strip().splitlines()[-1].removeprefix("ValueError: ")
     return None
+
+
+def say(text: str, file=None) -> None:
+    """Prints a line; a terminal that went away, or a full disk behind a redirected output, never ends a run."""
+    with contextlib.suppress(OSError):
+        print(text, file=file, flush=True)
 
 
 def write_failure(path: Path, loop, probe, why: str) -> None:

@@ -87,7 +87,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     from dyt import checkpoint, kernels
     from dyt.data.order import Order
     from dyt.distributed import join, leave
-    from dyt.faults import explain, write_failure
+    from dyt.faults import explain, say, write_failure
     from dyt.lock import Lock
     from dyt.patience import Unwritable
     from dyt.probe import Probe
@@ -136,7 +136,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
 
     parameters = sum(p.numel() for p in model.parameters())
     if world.leads:
-        print(_block(plan, data, factory, parameters, schedule, world, start, wandb_mode(config["logger"]["mode"])))
+        say(_block(plan, data, factory, parameters, schedule, world, start, wandb_mode(config["logger"]["mode"])))
     # ------------------------------------------------------------------------------------- the directory and its files
     metrics = wandb = None
     about = read_json(plan.dir / "run.json") or {}
@@ -175,10 +175,10 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         if world.leads:
             seen = probe or Probe(model, factory.made, task, data, world)
             write_failure(plan.dir / "failure.json", loop, seen, why)
-            print(f"diverged: {why}. That is a result; the curve, the last checkpoint and failure.json are kept.")
+            say(f"diverged: {why}. That is a result; the curve, the last checkpoint and failure.json are kept.")
     except Unwritable as error:
         why = str(error)
-        print(f"failed: {why}", file=sys.stderr)
+        say(f"failed: {why}", file=sys.stderr)
     except KeyboardInterrupt:
         status, why = "interrupted", "stopped at once by a second signal"
     except Exception as error:
@@ -186,7 +186,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         if why is None or os.environ.get("DYT_TRACEBACK"):
             traceback.print_exc()
         why = why or f"{type(error).__name__}: {error}"
-        print(f"failed in step {loop.step + 1}: {why}", file=sys.stderr)
+        say(f"failed in step {loop.step + 1}: {why}", file=sys.stderr)
     finally:
         summary = {
             "status": status,
@@ -215,16 +215,16 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
             summary["wandb_url"] = wandb.url
             metrics.close()
             if metrics.unwritten:
-                print(f"{len(metrics.unwritten)} rows that metrics.jsonl could not take:", file=sys.stderr)
-                print("".join(metrics.unwritten), end="", file=sys.stderr)
+                say(f"{len(metrics.unwritten)} rows that metrics.jsonl could not take:", file=sys.stderr)
+                say("".join(metrics.unwritten).rstrip("\n"), file=sys.stderr)
             wandb.finish(short_summary(summary), failed=status == "failed")
             try:
                 write_json(plan.dir / "summary.json", summary)
             except OSError as error:
-                print(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
+                say(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
         leave()
     if status == "interrupted" and world.leads:
-        print(f"interrupted at step {loop.step} of {schedule.total}; the same command goes on from the last checkpoint")
+        say(f"interrupted at step {loop.step} of {schedule.total}; the same command goes on from the last checkpoint")
     return summary
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dyt import checkpoint
 from dyt.data.order import Order, seed_all
 from dyt.distributed import World
+from dyt.faults import say
 from dyt.optim import adamw, learning_rate
 from dyt.patience import Patience
 from dyt.tasks import sums_over
@@ -317,7 +318,7 @@ class Trainer:
         if bar.disable:
             rate = row[f"{unit}_per_s"] / (self.order.batch * self.data.unit_per_sample)
             left = (total - self.step) / max(rate, 1e-9)
-            print(f"step {self.step}/{total}: {seen}, {left:.0f} s left", flush=True)
+            say(f"step {self.step}/{total}: {seen}, {left:.0f} s left")
         else:
             bar.set_postfix_str(seen, refresh=False)
 

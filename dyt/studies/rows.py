@@ -15,7 +15,7 @@ import pandas as pd
 from dyt.manifest import read_json, replace_file, write_text
 from dyt.run import RESULTS
 from dyt.studies.derived import DERIVED
-from dyt.studies.study import Run, Study
+from dyt.studies.study import Run, Study, names
 from dyt.tracking import read_metrics
 
 log = logging.getLogger(__name__)
@@ -136,23 +136,11 @@ def committed(results: Path) -> dict[str, tuple[dict, Path]]:
 
 def adopt(row: dict, run: Run, study: Study, folder: Path) -> dict | None:
     """A row another study wrote, as a row of this one; None where it lacks what this study reads."""
-    same = read_runs_cached(folder, study)
-    own = same.get(row["config_hash"])
-    if own is not None:
-        return {**own, **run.cell}
-    if study.derived or folder.parent.name == study.name:
-        return None
-    other = Study(folder.parent.name)
-    if other.metric != study.metric:
+    if folder.parent.name == study.name:
+        return {**row, **{d: float(row[d]) if row[d] else None for d in study.derived}, **run.cell}
+    if study.derived or folder.parent.name not in names() or Study(folder.parent.name).metric != study.metric:
         return None
     return {**{k: v for k, v in row.items() if k in COLUMNS}, **run.cell}
-
-
-def read_runs_cached(folder: Path, study: Study) -> dict[str, dict]:
-    """The folder's rows by hash where it is this study's own."""
-    if folder.parent.name != study.name:
-        return {}
-    return {r["config_hash"]: r for r in read_runs(folder / "runs.csv", study)}
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------

@@ -58,14 +58,19 @@ def names() -> list[str]:
 class Study:
     """A study's file, checked.
 
+    Args:
+        name: of ``configs/study/``, or the path of another file that ends with .yaml.
+
     Raises:
         ValueError: no such study, or its file has a key, level or claim that does not exist.
     """
 
     def __init__(self, name: str):
-        if name not in names():
-            raise ValueError(f"study {name}: {closest(name, names())}choose from {', '.join(names())}")
-        self.name, self.path = name, FOLDER / f"{name}.yaml"
+        self.name, self.path = Path(name).stem, Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+        if not self.path.is_file():
+            raise ValueError(
+                f"study {name}: {closest(name, names())}choose from {', '.join(names())}, or give a .yaml file"
+            )
         self.raw = yaml.safe_load(self.path.read_text())
         self._check(self.raw, KEYS, "")
         self.title, self.metric = self.raw["title"], self.raw["metric"]
