@@ -1,0 +1,67 @@
+"""The curves of 100 steps, for each family and norm, as they were on the machine that wrote tests/golden.json.
+
+A change that moves them beyond rounding shows here. Tolerance across machines and torch versions: 2e-3 of the loss
+(sums in another order grow over 100 steps; a wrong gradient is far outside). Where a change is meant to move them:
+
+    DYT_WRITE_GOLDEN=1 python -m pytest tests/test_golden.py
+"""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from dyt.manifest import write_text
+
+from .helpers import TINY_GPT, TINY_VIT, rows_of, shrunk, train
+
+FILE = Path(__file__).parent / "golden.json"
+RELATIVE = 2e-3
+COMMON = ["trainer.max_steps=100", "trainer.log_every=10", "trainer.eval_batches=1", "optim.lr=2e-3", "seed=7"]
+COMMON += ["trainer.threads=1", "optim.warmup_steps=10"]
+FAMILIES = {
+    "gpt": [*TINY_GPT, "data.batch_size=8"],
+    "llama": [*shrunk("llama_nano"), "data.batch_size=8"],
+    "vit": [*TINY_VIT, "data.batch_size=16"],
+    "convnext": [*shrunk("convnext_base"), "data=mnist5k", "data.img_size=32", "data.batch_size=8"],
+    "resnet": [*shrunk("resnet_nano"), "data=mnist5k", "data.batch_size=8"],
+}
+NORMS = ["layernorm", "rmsnorm", "dyt", "derf", "dyt_unit_gain", "none"]
+CASES = [(f, n) for f in ("gpt", "llama", "vit") for n in NORMS]
+CASES += [("convnext", n) for n in ("layernorm", "dyt")] + [("resnet", n) for n in ("batchnorm", "dyt")]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> list[str]:
+    """A text that is the same everywhere: words of a small language, by Python's own generator."""
+    import datasets
+
+    dice = random.Random(0)
+    words = ["".join(dice.choice("abcdefgh") for _ in range(dice.randint(2, 6))) for _ in range(60)]
+    path = tmp_path_factory.mktemp("text") / "text.parquet"
+    lines = [" ".join(dice.choice(words) for _ in range(12)) for _ in range(800)]
+    datasets.Dataset.from_dict({"text": lines}).to_parquet(path)
+    return ["data=hf_text", f"data.path={path}"]
+
+
+@pytest.mark.parametrize("family, norm", CASES)
+def test_the_curve_is_the_golden_one(family, norm, text):
+    data = text if family in ("gpt", "llama") else []
+    summary, folder = train(*FAMILIES[family], f"norm={norm}", *data, *COMMON)
+    assert summary["status"] == "finished"
+    losses = [row["train/loss"] for row in rows_of(folder) if "train/loss" in row]
+    curve = [float(f"{value:.6g}") for value in [*losses, summary["final"]["val/loss"]]]
+    golden = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    if os.environ.get("DYT_WRITE_GOLDEN"):
+        golden[f"{family} {norm}"] = curve
+        write_text(FILE, json.dumps(golden, indent=1, sort_keys=True).replace("\n  ", " ").replace("\n ]", " ]") + "\n")
+    assert len(curve) == 11 and curve[0] > curve[-2]  # it learns something
+    assert golden[f"{family} {norm}"] == pytest.approx(curve, rel=RELATIVE)
+
+
+def test_every_golden_curve_has_its_case_and_norms_differ():
+    golden = json.loads(FILE.read_text())
+    assert set(golden) == {f"{family} {norm}" for family, norm in CASES}
+    assert len({tuple(curve) for curve in golden.values()}) == len(golden)
