@@ -70,6 +70,7 @@ def read_config(run: Path) -> dict:
         config["model"]["task"], config["data"]["task"], config["norm"]["kind"], config["trainer"]["precision"]
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
         raise ValueError(f"run={run}: its config.yaml is damaged ({type(error).__name__}: {error})") from error
+    config["data"]["cache_dir"] = None  # a stranger's config does not choose where this process writes
     return config
 
 

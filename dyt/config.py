@@ -158,8 +158,8 @@ def plain(cfg, choices) -> dict:
         OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True, throw_on_missing=True
     )
     config["experiment"] = choices.get("experiment") or DEFAULT_EXPERIMENT
-    for group in ("model", "norm", "data"):
-        if choices.get(group) not in options(group):
+    for group in ("model", "norm", "data", "experiment"):
+        if choices.get(group) not in options(group) and not (group == "experiment" and choices.get(group) is None):
             raise ValueError(f"{group}={choices.get(group)}: choose from {', '.join(options(group))}")
     check(config, {"": Config, "trainer": TrainerConfig, "optim": OptimConfig, "logger": LoggerConfig})
     return config
@@ -233,7 +233,7 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
         )
         if not skip and not key.startswith("hydra"):
             words.append(f"{key}-{value}")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:110].rstrip("-._")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:110].strip("-._")
     parent = Path(config["out_root"]) / config["experiment"]
     existing = sorted(parent.glob(f"*-{digest}")) if parent.is_dir() else []
     directory = existing[0] if existing else parent / f"{name}-s{config['seed']}-{digest}"

@@ -6,6 +6,8 @@ Writes model.safetensors, config.yaml (of the run) and README.md, the card. Load
 init_from=<folder>/model.safetensors.
 """
 
+import html
+import json
 import sys
 from pathlib import Path
 
@@ -18,8 +20,9 @@ sys.path.insert(0, str(ROOT))
 def card(config: dict, summary: dict, step: int) -> str:
     """The model card: what it is, how it did, where it came from; a missing number shows as missing."""
     about = summary.get("provenance") or {}
-    lines = ["---", "library_name: dyt", "license: mit", f"tags: [{config['norm']['name']}, {config['model']['name']}]"]
-    lines += ["---", "", f"# {config['model']['name']} with {config['norm']['name']} on {config['data']['name']}", ""]
+    names = [config[part]["name"] for part in ("model", "norm", "data")]
+    lines = ["---", "library_name: dyt", "license: mit", f"tags: {json.dumps(names[:2])}"]
+    lines += ["---", "", f"# {html.escape('{} with {} on {}'.format(*names))}", ""]
     lines += [
         f"{summary.get('parameters', 0):,} parameters, weights of step {step:,}; status {summary.get('status')}.",
         "",
@@ -28,7 +31,7 @@ def card(config: dict, summary: dict, step: int) -> str:
     for name, value in (summary.get("final") or {}).items():
         best = (summary.get("best") or {}).get(name) or {}
         cells = [f"{v:.4f}" if isinstance(v, float) else "-" for v in (value, best.get("value"))]
-        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {best.get('step', '-')} |")
+        lines.append(f"| {html.escape(name)} | {cells[0]} | {cells[1]} | {best.get('step', '-')} |")
     lines += [
         "",
         f"Seed {summary.get('seed')}, data sha256 {summary.get('data_sha256')}, config {summary.get('config_hash')}.",

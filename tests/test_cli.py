@@ -13,7 +13,7 @@ import yaml
 
 from dyt.config import options
 
-from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of
+from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.eval_batches=1", "trainer.log_every=2"]
 
@@ -134,6 +134,30 @@ def test_eval_executes_nothing_of_a_strangers_run(gpt_run, tmp_path):
     (run / "config.yaml").write_text("a: !!python/object/apply:os.system ['touch sprung']")
     assert "config.yaml is damaged" in one_line(python("eval.py", f"run={run}"))
     assert not (tmp_path / "sprung").exists() and not os.path.exists("sprung")
+
+
+def test_eval_writes_nothing_where_a_strangers_config_says(tmp_path):
+    _, folder = train(*TINY_GPT, *SHORT, "logger.mode=disabled")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("cache_dir: null", f"cache_dir: {tmp_path}/elsewhere"))
+    assert python("eval.py", f"run={folder}").returncode == 0
+    assert (folder / "eval.json").exists() and not (tmp_path / "elsewhere").exists()
+
+
+def test_no_name_in_a_config_leads_out_of_the_run_directory(tmp_path):
+    names = [
+        "model.name=../../up",
+        "norm.name=/abs/olute",
+        "data.name=..",
+        "tag='../../<b>up</b>'",
+        "logger.project=../p",
+    ]
+    summary, folder = train(*TINY_GPT, *SHORT, *names, "logger.mode=offline", out="deep/runs")
+    assert summary["status"] == "finished"
+    assert folder.resolve().parent == (tmp_path / "deep/runs/default").resolve()
+    assert [p.name for p in tmp_path.iterdir()] == ["deep"] and not (tmp_path.parent / "up").exists()
+    with pytest.raises(ValueError, match="choose from"):
+        train("experiment=../experiment/demo_gpt")
 
 
 @pytest.mark.parametrize(
