@@ -37,6 +37,7 @@ factors: {norm: {layernorm: norm=layernorm, dyt: norm=dyt, none: norm=none}}
 scales: {smoke: {grid: {norm: all}, seeds: 2}}
 tests: []
 """
+OUT = ROOT / "results/reliability/soak.json"
 TABLE = "results/soak/smoke/runs.csv"
 KINDS = ("SIGKILL", "SIGTERM", "flipped bit", "full disk", "second writer")
 
@@ -194,6 +195,22 @@ def round_of(place: Path, left: Counter, dice: random.Random) -> dict:
     return {"caused": caused, "starts": soak.starts, "passed_over": noticed}
 
 
+def line(report: dict) -> str:
+    """README's sentence about a soak."""
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in report["faults"].items())
+    end = (
+        "nothing was lost: every row of `runs.csv` and of every `metrics.jsonl` equal to those of an undisturbed study"
+    )
+    if not report["nothing_lost"]:
+        end = f"{len(report['differing'])} differences from an undisturbed study, listed in `results/reliability/soak.json`"
+    return (
+        f"{report['total']} faults ({kinds}) in {report['rounds']} rounds of a study of 6 runs, started "
+        f"{report['starts']} times, {report['checkpoints_passed_over']} damaged checkpoints passed over; {end} "
+        f"({report['runs_compared']} runs, {report['rows_compared']:,} rows; {report['minutes']:g} minutes, "
+        f"{report['provenance']['hardware']})."
+    )
+
+
 def left_over(place: Path) -> list[str]:
     """Files that no run directory should have at the end."""
     found = [*place.rglob("*.part"), *place.glob("runs/default/.locks/*")]
@@ -204,12 +221,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=100, help="how many in all, as many of each kind (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="which faults when")
-    parser.add_argument("--out", type=Path, default=ROOT / "results/reliability/soak.json")
+    parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     if asked.faults < len(KINDS):
         parser.error(f"--faults {asked.faults}: at least {len(KINDS)}, one of each kind")
     from dyt.manifest import write_json
     from dyt.provenance import provenance
+    from dyt.readme import fill
 
     dice, left = random.Random(asked.seed), Counter()
     for i in range(asked.faults):
@@ -263,6 +281,8 @@ def main() -> int:
     }
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(asked.out, report)
+    if asked.out == OUT:
+        fill("soak", line(report))
     print(json.dumps({k: v for k, v in report.items() if k != "provenance"}, indent=2))
     return 1 if differing else 0
 

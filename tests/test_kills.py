@@ -160,3 +160,13 @@ def test_a_full_disk_behind_the_output_ends_no_run(tmp_path):
         subprocess.run([sys.executable, str(ROOT / "train.py"), *words], stdout=full, stderr=subprocess.PIPE)
     (file,) = tmp_path.glob("runs/default/*/summary.json")
     assert json.loads(file.read_text())["status"] == "finished"
+
+
+def test_readme_says_of_the_soak_what_its_file_says():
+    from dyt.readme import between
+    from scripts.soak import KINDS, OUT, line
+
+    report = json.loads(OUT.read_text())
+    assert between("soak").strip() == line(report)
+    assert report["nothing_lost"] and report["total"] >= 100
+    assert all(report["faults"][kind] >= 10 for kind in KINDS)
