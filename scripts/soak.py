@@ -202,7 +202,7 @@ def line(report: dict) -> str:
         "nothing was lost: every row of `runs.csv` and of every `metrics.jsonl` equal to those of an undisturbed study"
     )
     if not report["nothing_lost"]:
-        end = f"{len(report['differing'])} differences from an undisturbed study, listed in `results/reliability/soak.json`"
+        end = f"{len(report['differing'])} differences from an undisturbed study, in `results/reliability/soak.json`"
     return (
         f"{report['total']} faults ({kinds}) in {report['rounds']} rounds of a study of 6 runs, started "
         f"{report['starts']} times, {report['checkpoints_passed_over']} damaged checkpoints passed over; {end} "
