@@ -1,0 +1,250 @@
+"""What the page shows, gathered from results/ and from run directories, as plain data.
+
+A run is known by its config hash: one that a study committed and whose directory is still here appears once, with the
+curves of the directory. Curves are thinned so that all together stay below a budget; spikes survive (dyt/studies/rows).
+"""
+
+import json
+import math
+import os
+import socket
+from pathlib import Path
+
+import yaml
+
+from dyt.config import flatten
+from dyt.manifest import read_json
+from dyt.studies.figures import COLOURS
+from dyt.studies.overview import present
+from dyt.studies.rows import read_curves, read_runs, thin
+from dyt.studies.study import SCALES, Study, names, result_folder
+from dyt.tracking import read_metrics
+
+POINTS = 700_000  # in all curves together: about 10 MB
+SHOWN = ("grad_norm", "lr")  # beside every metric with a slash
+
+
+def short(value: float) -> float:
+    """Six digits: what a picture and a download need."""
+    return float(f"{value:.6g}")
+
+
+def run_directories(place: Path) -> list[Path]:
+    """Run directories: `place` itself, or those below it; none that was moved aside."""
+    if (place / "run.json").is_file():
+        return [place]
+    found = sorted(p.parent for p in place.glob("*/*/run.json")) or sorted(p.parent for p in place.glob("*/run.json"))
+    return [p for p in found if ".replaced-" not in p.name]
+
+
+def under_way(folder: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    holder = read_json(folder.parent / ".locks" / folder.name)
+    if not holder:
+        return False
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return holder.get("host") != socket.gethostname()
+    except (KeyError, TypeError, OverflowError, PermissionError):
+        pass
+    return True
+
+
+def of_directory(folder: Path) -> tuple[dict, dict] | None:
+    """(run, {metric: [(step, value)]}) of a run directory; None where there is nothing to show."""
+    about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json") or {}
+    rows = read_metrics(folder / "metrics.jsonl")
+    try:
+        text = (folder / "metrics.jsonl").read_text(errors="replace")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        parts = {part: str(config[part]["name"]) for part in ("model", "norm", "data")}
+        seed = int(config["seed"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, UnicodeDecodeError):
+        return None
+    if not rows:
+        return None
+    series: dict[str, list] = {}
+    for row in rows:
+        for key, value in row.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if number and ("/" in key or key in (*SHOWN, "time_s")):
+                series.setdefault(key, []).append((row["step"], float(value)))
+    last, flat = rows[-1], flatten(config)
+    unit = next((u for u in ("tokens", "images") if u in last), None)
+    per_step = next((r[unit] / r["step"] for r in reversed(rows) if unit in r and r["step"]), None) if unit else None
+    status = summary.get("status") or ("running" if under_way(folder) else "cut off")
+    name = folder.name.rsplit(f"-s{seed}-", 1)[0]
+    run = {
+        "id": str(about.get("config_hash") or folder.name),
+        "name": folder.name,
+        "group": name,
+        **parts,
+        "seed": seed,
+        "status": str(status),
+        "why": summary.get("why"),
+        "step": last["step"],
+        "max_steps": summary.get("max_steps") or flat.get("trainer.max_steps"),
+        "final": {k: points[-1][1] for k, points in series.items() if k.startswith(("val/", "train/"))},
+        "best": {k: v.get("value") for k, v in (summary.get("best") or {}).items()},
+        "unit": unit,
+        "per_step": per_step,
+        "wall_s": summary.get("wall_s") or (series.get("time_s") or [(0, None)])[-1][1],
+        "parameters": summary.get("parameters"),
+        "dir": str(folder),
+        "url": summary.get("wandb_url"),
+        "config": {k: v for k, v in flat.items() if v is not None and not k.startswith(("logger.", "out_root"))},
+        "broken": sum(bool(line.strip()) for line in text.splitlines()) - len(rows),
+        "studies": [],
+    }
+    return run, series
+
+
+def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[str, dict]]:
+    """Runs and curves of a study's committed rows."""
+    folder = result_folder(results, study.name, scale)
+    runs = []
+    for row in read_runs(folder / "runs.csv", study):
+        words = dict(word.partition("=")[::2] for word in (row["overrides"] or "").split())
+        metrics = {study.metric: row["final"], "train/loss": row["train_loss"]}
+        steps = row["step"] or 0
+        unit = "tokens" if words.get("model", "").startswith(("gpt", "llama")) else "images"
+        runs.append(
+            {
+                "id": row["config_hash"],
+                "name": (row["run"] or "").rsplit("/", 1)[-1] or f"{study.name} {row['config_hash']}",
+                "group": " ".join(row[f] for f in study.factors if row.get(f)),
+                "model": words.get("model", ""),
+                "norm": words.get("norm", "layernorm"),
+                "data": words.get("data", "mnist5k" if unit == "images" else "stdlib"),
+                "seed": row["seed"],
+                "status": row["status"],
+                "why": row["why"] or None,
+                "step": steps,
+                "max_steps": row["max_steps"],
+                "final": {k: v for k, v in metrics.items() if v is not None},
+                "best": {study.metric: row["best"]} if row["best"] is not None else {},
+                "unit": unit,
+                "per_step": row["samples"] / steps if row["samples"] and steps else None,
+                "wall_s": row["wall_s"],
+                "parameters": row["parameters"],
+                "dir": None,
+                "url": None,
+                "config": {**words, "seed": row["seed"]},
+                "broken": 0,
+                "studies": [f"{study.name}/{scale}"],
+            }
+        )
+    curves: dict[str, dict] = {}
+    found = read_curves(folder / "curves.parquet")
+    for (run, metric), part in found.groupby(["run", "metric"], sort=False):
+        points = sorted(zip(part["step"].tolist(), part["value"].tolist(), strict=True))
+        curves.setdefault(run, {})[metric] = points
+    return runs, curves
+
+
+def about_study(study: Study, scale: str, results: Path) -> dict:
+    """A study at a scale in words: its claims with the papers' numbers, ours, and the verdicts."""
+    keys = ("says", "paper", "ours", "mean", "low", "high", "seeds", "verdict", "why")
+    cost = [line for line in study.header().splitlines() if line.startswith("Cost:")]
+    picture = result_folder(results, study.name, scale) / "figure.png"
+    return {
+        "name": study.name,
+        "scale": scale,
+        "title": " ".join(study.title.split()),
+        "metric": study.metric,
+        "own": study.own,
+        "cost": cost[0].removeprefix("Cost:").strip() if cost else "",
+        "command": f"python scripts/reproduce.py {study.name} --scale {scale}",
+        "tests": [{k: v.get(k) for k in keys} for v in present(study, scale, results)],
+        "figure": f"figures/{study.name}-{scale}.png" if picture.is_file() else None,
+    }
+
+
+def scurves(results: Path) -> list[dict]:
+    """Points of trained LayerNorms with the tanh that fits them best, by setting and layer."""
+    import pandas as pd
+    import torch
+
+    from dyt.probe import best_tanh
+
+    found = []
+    for file in sorted(results.glob("ln_scurve/*/samples.parquet")):
+        for (setting, layer), part in pd.read_parquet(file).groupby(["setting", "layer"], sort=False):
+            x, y = (torch.from_numpy(part[c].to_numpy().copy()) for c in ("x", "y"))
+            r2, a, b = best_tanh(x, y)
+            points = [[short(px), short(py)] for px, py in zip(x.tolist(), y.tolist(), strict=True)]
+            fit = {"r2": short(r2), "a": short(a), "b": short(b)}
+            found.append({"setting": setting, "layer": layer, "points": points, **fit})
+    return found
+
+
+def colours(norms: list[str]) -> dict[str, str]:
+    """The figures' colours: a norm's own everywhere; one that has none gets grey."""
+    known = sorted(COLOURS, key=len, reverse=True)
+    return {n: COLOURS[next((k for k in known if n.startswith(k)), "none")] for n in norms}
+
+
+def collect(results: Path, places: list[Path], studies: list[str] | None = None) -> dict:
+    """Everything the page shows.
+
+    Args:
+        results: the folder of results, for studies.
+        places: run directories, or folders of them.
+        studies: their names; None: all of ``configs/study/``.
+    """
+    runs: dict[str, dict] = {}
+    series: dict[str, dict] = {}
+    told = []
+    for name in names() if studies is None else studies:
+        study = Study(name)
+        for scale in SCALES[1:]:
+            if (result_folder(results, study.name, scale) / "runs.csv").is_file():
+                told.append(about_study(study, scale, results))
+                found, curves = of_study(study, scale, results)
+                for run in found:
+                    first = runs.setdefault(run["id"], run)
+                    if first is not run:
+                        first["studies"] += run["studies"]
+                for id, metrics in curves.items():
+                    series[id] = series.get(id, {}) | metrics
+            elif scale in study.scales:
+                told.append(about_study(study, scale, results))
+    for folder in (f for place in places for f in run_directories(place)):
+        if (found := of_directory(folder)) is None:
+            continue
+        run, metrics = found
+        before = runs.get(run["id"])
+        if before:  # the study's words for it stay
+            run |= {k: before[k] for k in ("group", "studies")}
+        runs[run["id"]] = run
+        series[run["id"]] = metrics
+    return pack(told, list(runs.values()), series)
+
+
+def pack(studies: list[dict], runs: list[dict], series: dict[str, dict]) -> dict:
+    """Thins all curves to the budget and writes numbers short."""
+    known = {run["id"] for run in runs}
+    total = sum(len(points) for id in known for points in series.get(id, {}).values())
+    most = 2000
+    while total > POINTS and most > 40:
+        most = int(most * 0.8)
+        total = sum(min(len(points), most) for id in known for points in series.get(id, {}).values())
+    curves: dict[str, dict] = {}
+    for id in known:
+        for metric, points in series.get(id, {}).items():
+            points = thin(points, 24 if metric == "time_s" else most)
+            curves.setdefault(id, {})[metric] = [[s for s, _ in points], [short(v) for _, v in points]]
+    for run in runs:
+        for key in ("final", "best"):
+            run[key] = {k: short(v) for k, v in run[key].items() if isinstance(v, int | float) and math.isfinite(v)}
+    norms = sorted({run["norm"] for run in runs})
+    return {"studies": studies, "runs": runs, "curves": curves, "colours": colours(norms), "thinned_to": most}
+
+
+def as_script(data: dict) -> str:
+    """The data as a script: a page opened from disk may read no other file. No text in it can end the script."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return (
+        "window.DYT = " + text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029") + ";\n"
+    )

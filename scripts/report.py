@@ -1,0 +1,138 @@
+"""One page to look and know: verdicts, curves, layers and runs. It works from disk, with no network and no account.
+
+    python scripts/report.py                       every study of results/ and every run under runs/
+    python scripts/report.py depth gain_init       these studies
+    python scripts/report.py runs/default/gpt*     these runs (run directories, or folders of them)
+    python scripts/report.py --watch               serves it on this machine and refreshes while runs go on
+
+Writes results/report/index.html and prints its path; --open opens it in a browser.
+"""
+
+import argparse
+import functools
+import http.server
+import shutil
+import sys
+import threading
+import time
+import webbrowser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+PAGE = ROOT / "dyt/report/page"
+
+
+def build(out: Path, results: Path, places: list[Path], studies: list[str] | None, watch: bool = False) -> dict:
+    """Writes the page; returns the data it shows.
+
+    Raises:
+        ValueError: there is nothing to show.
+    """
+    from dyt.manifest import write_text
+    from dyt.report.collect import as_script, collect, scurves
+
+    data = collect(results, places, studies)
+    if not data["runs"]:
+        raise ValueError("no runs to show; train one first, for instance: python train.py norm=dyt")
+    data |= {"scurves": scurves(results) if studies is None or "ln_scurve" in studies else []}
+    data |= {"made": time.strftime("%F %T"), "version": time.time_ns() if watch else 0}
+    out.mkdir(parents=True, exist_ok=True)
+    for file in PAGE.iterdir():
+        shutil.copy(file, out / file.name)
+    for study in data["studies"]:
+        if study["figure"]:
+            (out / "figures").mkdir(exist_ok=True)
+            shutil.copy(results / study["name"] / study["scale"] / "figure.png", out / study["figure"])
+    write_text(out / "data.js", as_script(data))
+    write_text(out / "version.txt", str(data["version"]))
+    return data
+
+
+def changed(results: Path, places: list[Path]) -> float:
+    """When anything that the page shows was last written."""
+    files = [*results.glob("*/*/runs.csv"), *results.glob("*/*/verdicts.json")]
+    files += [f for place in places for f in place.glob("**/metrics.jsonl")]
+    files += [f for place in places for f in place.glob("**/summary.json")]
+    return max((f.stat().st_mtime for f in files if f.exists()), default=0.0)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+
+def serve(out: Path, port: int, again, stamp) -> None:
+    """Serves `out` on loopback and calls `again` when `stamp()` changes, until Ctrl-C.
+
+    Raises:
+        ValueError: the port is taken.
+    """
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Handler, directory=str(out)))
+    except OSError as error:
+        raise ValueError(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from error
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", flush=True)
+    seen = stamp()
+    try:
+        while True:
+            time.sleep(2)
+            if (now := stamp()) != seen:
+                seen = now
+                again()
+    except KeyboardInterrupt:
+        server.shutdown()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="RUN|STUDY", help="run directories, folders of them, or studies")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/report", help="where the page goes")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help=argparse.SUPPRESS)
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    parser.add_argument("--watch", action="store_true", help="serve it on loopback and refresh while runs go on")
+    parser.add_argument("--port", type=int, default=8765, help="for --watch (0: any free one)")
+    asked = parser.parse_args()
+    from dyt.arguments import closest
+    from dyt.report.collect import run_directories
+    from dyt.studies.study import names
+
+    places, studies = [], []
+    for word in asked.words:
+        if word in names():
+            studies.append(word)
+        elif not Path(word).exists():
+            known = ", ".join(names())
+            raise ValueError(f"{word}: {closest(word, names())}neither a run directory nor a study; studies: {known}")
+        elif not run_directories(Path(word)):
+            raise ValueError(f"{word}: no run directory there (no run.json)")
+        else:
+            places.append(Path(word))
+            if (Path(word) / "run.json").is_file() and not (Path(word) / "metrics.jsonl").is_file():
+                raise ValueError(f"{word}: a run without metrics.jsonl; it has nothing to show yet")
+    if not asked.words:
+        places = [Path("runs")]
+    chosen = studies if asked.words else None
+    again = functools.partial(build, asked.out, asked.results, places, chosen, asked.watch)
+    data = again()
+    print(f"{len(data['runs'])} runs, {len(data['studies'])} studies", file=sys.stderr)
+    page = asked.out / "index.html"
+    print(page)
+    if asked.open:
+        webbrowser.open(page.resolve().as_uri())
+    if asked.watch:
+        serve(asked.out, asked.port, again, functools.partial(changed, asked.results, places))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as problem:
+        print(f"report.py: {' '.join(str(problem).split())}", file=sys.stderr)
+        sys.exit(1)

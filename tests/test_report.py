@@ -1,0 +1,365 @@
+"""The page, in a real browser: it shows what is on disk, every control does what it says, and nothing leaves."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dyt.report.collect import as_script, collect, pack
+
+from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
+
+REPORT = str(ROOT / "scripts/report.py")
+EVIL = "<img src=x onerror=\"document.title='sprung'\">&\"'"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of two norms of a GPT, a ViT, a diverged run; one has a broken line and a name full of HTML."""
+    place = tmp_path_factory.mktemp("report")
+    short = ["trainer.max_steps=30", "trainer.log_every=1", "trainer.eval_every=10", "trainer.eval_batches=1"]
+    short += ["logger.mode=disabled", f"out_root={place / 'runs'}"]
+    from dyt import config
+    from dyt.run import execute
+
+    for words in (
+        *([*TINY_GPT, f"norm={norm}", f"seed={seed}"] for norm in ("dyt", "layernorm") for seed in (0, 1)),
+        [*TINY_VIT, "norm=dyt", "trainer.probe_every=10"],
+        [*TINY_GPT, "norm=none", "optim.lr=1e6", "optim.clip_grad=null", "optim.warmup_steps=0"],
+    ):
+        execute(config.plan(config.load([*words, *short]), [*words, *short]))
+    odd = next(place.glob("runs/default/gpt*-dyt-*-s1-*"))
+    (odd / "metrics.jsonl").open("a").write('{"step": 31, "train')
+    text = (odd / "config.yaml").read_text()
+    (odd / "config.yaml").write_text(text.replace("tag: null", "tag: " + json.dumps(EVIL)))
+    odd.rename(odd.with_name(f"{EVIL.replace('/', '_')}-s1-{odd.name[-10:]}"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def page(runs):
+    done = python(REPORT, "runs", "--out", str(runs / "page"), cwd=runs)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# -- the data ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_data_is_what_the_runs_wrote(runs):
+    data = collect(ROOT / "results", [runs / "runs"], [])
+    assert len(data["runs"]) == 6
+    for run in data["runs"]:
+        rows = [r for r in rows_of_whole_lines(run["dir"]) if r.get("train/loss") is not None]
+        steps, values = data["curves"][run["id"]]["train/loss"]
+        assert steps == [r["step"] for r in rows]
+        assert values == pytest.approx([r["train/loss"] for r in rows], rel=1e-5)
+    assert sorted(r["status"] for r in data["runs"]) == ["diverged", *["finished"] * 5]
+    assert [r["broken"] for r in data["runs"] if r["broken"]] == [1]
+
+
+def rows_of_whole_lines(folder):
+    from pathlib import Path
+
+    from dyt.tracking import read_metrics
+
+    return read_metrics(Path(folder) / "metrics.jsonl")
+
+
+def test_thinning_keeps_spikes_and_the_budget():
+    run = {"norm": "dyt", "final": {}, "best": {}}
+    points = [(step, 100.0 if step == 777 else 1.0) for step in range(1, 2001)]
+    data = pack([], [run | {"id": str(i)} for i in range(500)], {str(i): {"train/loss": points} for i in range(500)})
+    steps, values = data["curves"]["7"]["train/loss"]
+    assert len(steps) < 2000 and 777 in steps and max(values) == 100.0
+    assert len(as_script(data)) < 20e6
+
+
+def test_every_committed_study_is_there_without_run_directories():
+    data = collect(ROOT / "results", [])
+    shown = {s["name"] for s in data["studies"] if s["tests"]}
+    assert shown == {p.parent.parent.name for p in ROOT.glob("results/*/small/verdicts.json")}
+    assert all(s["figure"] for s in data["studies"] if s["tests"])
+    assert {r["id"] for r in data["runs"]} >= set(data["curves"]) and len(data["curves"]) > 300
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["nowhere"], "neither a run directory nor a study"),
+        (["dept"], "did you mean 'depth'?"),
+        (["empty"], "no run directory there"),
+        (["bare"], "a run without metrics.jsonl"),
+        (["--results", "empty"], "no runs to show; train one first, for instance: python train.py norm=dyt"),
+    ],
+)
+def test_bad_input_gets_one_line(words, says, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "run.json").write_text("{}")
+    assert says in one_line(python(REPORT, *words, "--out", "page"))
+
+
+def test_a_port_in_use_is_one_line(runs):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = [str(runs / "runs"), "--watch", "--port", str(taken.getsockname()[1]), "--out", str(runs / "other")]
+        done = python(REPORT, *words)
+    assert done.returncode == 1 and "Address already in use; give another" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser")
+    if not driver or not chromium:
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    folder = tmp_path_factory.mktemp("downloads")
+    about = webdriver.ChromeOptions()
+    about.binary_location = chromium
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"):
+        about.add_argument(word)
+    about.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    about.add_experimental_option("prefs", {"download.default_directory": str(folder)})
+    with webdriver.Chrome(options=about, service=Service(driver)) as made:
+        made.downloads = folder
+        yield made
+
+
+def show(browser, page: str, state: str = "") -> None:
+    browser.get("about:blank")
+    browser.get(f"file://{page}#{state}")
+    assert browser.execute_script("return document.documentElement.dataset.drawn")
+
+
+def find(browser, selector: str):
+    return browser.find_element("css selector", selector)
+
+
+def text(browser, selector: str = "main") -> str:
+    return browser.execute_script("return document.querySelector(arguments[0]).innerText", selector)
+
+
+def lines(browser) -> list[dict]:
+    """Name and points of every line of the first chart, as the charting library has them."""
+    return browser.execute_script(
+        "return [...charts][0].getOption().series.filter((s) => s.type === 'line')"
+        ".map((s) => ({name: s.name, data: s.data, dash: s.lineStyle.type}))"
+    )
+
+
+def downloaded(browser, name: str) -> str:
+    path = browser.downloads / name
+    began = time.monotonic()
+    while not path.exists():
+        assert time.monotonic() - began < 60, f"{name} never came"
+        time.sleep(0.02)
+    content = path.read_text()
+    path.unlink()
+    return content
+
+
+def test_each_view_draws_with_no_error_and_no_request(browser, page):
+    browser.get_log("performance")
+    for view in ("studies", "curves", "layers", "runs"):
+        show(browser, page, f"view={view}")
+        assert find(browser, f'nav a[href="#view={view}"]').get_attribute("aria-current") == "page"
+    assert browser.get_log("browser") == []
+    sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
+    assert asked and all(url.startswith(("file:", "data:", "about:", "blob:")) for url in asked), asked
+
+
+def test_curves_hide_a_norm_change_the_axis_and_are_kept_in_the_address(browser, page):
+    show(browser, page, "view=curves&metric=train/loss&q=gpt_nano")
+    assert sorted(line["name"] for line in lines(browser)) == [
+        "dyt",
+        "dyt",
+        "layernorm",
+        "none",
+    ]  # one name was changed
+    find(browser, '.legend [data-norm="layernorm"]').click()
+    assert "layernorm" not in {line["name"] for line in lines(browser)}
+    assert find(browser, '.legend [data-norm="layernorm"]').get_attribute("aria-pressed") == "true"
+    find(browser, "#check-log").click()
+    axis = "return [...charts][0].getOption()"
+    assert browser.execute_script(f"{axis}.yAxis[0].type") == "log"
+    browser.execute_script(
+        "const s = document.getElementById('choose-x'); s.value = 'samples'; s.dispatchEvent(new Event('change'))"
+    )
+    assert browser.execute_script(f"{axis}.xAxis[0].name") == "samples"
+    assert lines(browser)[0]["data"][0][0] == 12 * 16  # tokens of the first step
+    linked = browser.current_url
+    assert "hide=layernorm" in linked and "log=1" in linked and "x=samples" in linked
+    before = lines(browser)
+    browser.get("about:blank")
+    browser.get(linked)
+    assert lines(browser) == before and browser.execute_script(f"{axis}.yAxis[0].type") == "log"
+
+
+def test_seeds_one_by_one_or_as_a_band(browser, page):
+    show(browser, page, "view=curves&metric=train/loss&q=layernorm")
+    (mean,) = lines(browser)
+    show(browser, page, "view=curves&metric=train/loss&q=layernorm&seeds=each")
+    a, b = lines(browser)
+    for (x, y), (_, p), (_, q) in zip(mean["data"], a["data"], b["data"], strict=True):
+        assert y == pytest.approx((p + q) / 2) and x > 0
+    show(browser, page, "view=curves&metric=train/loss&q=layernorm&seeds=each&smooth=0.9")
+    assert lines(browser)[0]["data"][-1] != a["data"][-1]
+
+
+def test_hover_says_run_seed_and_value(browser, page):
+    from selenium.webdriver import ActionChains
+
+    show(browser, page, "view=curves&metric=train/loss&q=layernorm&seeds=each")
+    point = lines(browser)[0]["data"][15]
+    at = browser.execute_script("return [...charts][0].convertToPixel({gridIndex: 0}, arguments[0])", point)
+    plot = find(browser, ".plot")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    size = plot.size
+    ActionChains(browser).move_to_element_with_offset(
+        plot, int(at[0] - size["width"] / 2), int(at[1] - size["height"] / 2)
+    ).perform()
+    tip = text(browser, "#tip")
+    assert "layernorm, seed " in tip and f"step {point[0]}: train/loss " in tip
+
+
+def test_csv_holds_the_numbers_of_metrics_jsonl(browser, page, runs):
+    show(browser, page, "view=curves&metric=train/loss&q=layernorm")
+    find(browser, "#csv").click()
+    rows = list(csv.DictReader(io.StringIO(downloaded(browser, "train_loss.csv"))))
+    assert {r["seed"] for r in rows} == {"0", "1"}
+    for folder in runs.glob("runs/default/gpt*-layernorm-*"):
+        theirs = {r["step"]: r["train/loss"] for r in rows_of(folder)}
+        ours = {int(r["step"]): float(r["train/loss"]) for r in rows if r["run"] == folder.name}
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_pictures_are_downloaded(browser, page):
+    show(browser, page, "view=curves&metric=train/loss&q=layernorm")
+    find(browser, ".facet .svg").click()
+    svg = downloaded(browser, "gpt_nano_stdlib.svg")
+    assert svg.startswith("<svg") and "layernorm" in svg and svg.count("<path") > 3
+    find(browser, ".facet .png").click()
+    began = time.monotonic()
+    while not (png := browser.downloads / "gpt_nano_stdlib.png").exists():
+        assert time.monotonic() - began < 60
+        time.sleep(0.02)
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_filters_sorts_and_compares(browser, page):
+    show(browser, page, "view=runs")
+    box = find(browser, "#filter")
+    box.send_keys("norm.name=dyt -vit_nano")
+    began = time.monotonic()
+    while "2 of 6" not in text(browser, "#count"):
+        assert time.monotonic() - began < 30
+        time.sleep(0.02)
+    show(browser, page, "view=runs&sort=seed:down")
+    seeds = [row.split("\t")[5] for row in text(browser, "#runs tbody").splitlines() if row.count("\t") > 5]
+    assert seeds == sorted(seeds, reverse=True)
+    assert "diverged" in text(browser, "#runs") and "1 broken lines left out" in text(browser, "#runs")
+    for tick in browser.find_elements("css selector", "#runs input[type=checkbox]")[:1]:
+        tick.click()
+    browser.find_elements("css selector", "#runs input[type=checkbox]")[-1].click()
+    assert "seed" in text(browser, "#compare") and "settings differ" in text(browser, "#compare")
+
+
+def test_names_full_of_html_are_shown_as_text(browser, page):
+    for view in ("runs", "curves&metric=train/loss&seeds=each", "layers"):
+        show(browser, page, f"view={view}")
+        assert browser.title != "sprung"
+        assert browser.execute_script("return document.querySelectorAll('main img').length") == 0
+    show(browser, page, "view=runs")
+    assert "<img src=x onerror=" in text(browser, "#runs")
+
+
+def test_layers_and_their_slider(browser, page):
+    show(browser, page, "view=layers&stat=alpha")
+    names = [line["name"] for line in lines(browser)]
+    assert "blocks.0.norm1" in names and "1/std of blocks.0.norm1" in names
+    show(browser, page, "view=layers&stat=alpha&layer=1")
+    assert "1/std of blocks.0.norm2" in [line["name"] for line in lines(browser)]
+    show(browser, page, "view=layers&stat=saturated")
+    assert "share with |alpha x| > 2" in text(browser)
+
+
+def test_themes_and_a_phone(browser, page):
+    show(browser, page, "view=curves")
+    back = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(back)
+    find(browser, "#theme").click()
+    assert browser.execute_script(back) != light and "theme=dark" in browser.current_url
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        for view in ("studies", "curves", "layers", "runs"):
+            show(browser, page, f"view={view}")
+            assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), view
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_every_control_has_a_name_and_is_reached_by_keyboard(browser, page):
+    from selenium.webdriver.common.keys import Keys
+
+    show(browser, page, "view=curves&metric=train/loss&q=gpt_nano")
+    nameless = browser.execute_script(
+        "return [...document.querySelectorAll('button, select, input, a')].filter((e) => !e.labels?.length"
+        " && !e.getAttribute('aria-label') && !e.innerText.trim()).map((e) => e.outerHTML)"
+    )
+    assert nameless == []
+    button = find(browser, '.legend [data-norm="dyt"]')
+    browser.execute_script("arguments[0].focus()", button)
+    button.send_keys(Keys.SPACE)
+    assert "hide=dyt" in browser.current_url
+
+
+def test_committed_studies_in_the_browser(browser, tmp_path):
+    done = python(REPORT, "embed_scale", "ln_scurve", "--out", str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    show(browser, done.stdout.strip())
+    told = text(browser)
+    for verdict in json.loads((ROOT / "results/embed_scale/small/verdicts.json").read_text()):
+        assert verdict["says"] in told and verdict["verdict"] in told
+    show(browser, done.stdout.strip(), "view=layers")
+    assert "What trained LayerNorms draw" in text(browser)
+    show(browser, done.stdout.strip(), "view=curves&study=embed_scale/small")
+    assert len(lines(browser)) > 5 and browser.get_log("browser") == []
+
+
+def test_watching_refreshes_when_a_run_goes_on(browser, runs, tmp_path):
+    place = tmp_path / "runs"
+    shutil.copytree(runs / "runs", place)
+    command = [sys.executable, REPORT, str(place), "--watch", "--port", "0", "--out", str(tmp_path / "page")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            process.stdout.readline()
+            address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+            browser.get(f"{address}#view=runs&q=layernorm")
+            assert "2 of 6 runs" in text(browser, "#count")
+            train(*TINY_GPT, "norm=rmsnorm", "trainer.max_steps=2", "trainer.eval_batches=1", out=str(place))
+            began = time.monotonic()
+            while "of 7 runs" not in text(browser, "#count"):
+                assert time.monotonic() - began < 60
+                time.sleep(0.1)
+            assert "q=layernorm" in browser.current_url  # the view stays
+        finally:
+            process.terminate()
