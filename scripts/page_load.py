@@ -36,12 +36,9 @@ def write_runs(place: Path, runs: int, points: int) -> None:
         folder = place / "default" / f"gpt_nano-{norm}-synthetic-s{seed}-{i:010x}"
         folder.mkdir(parents=True)
         config = {
-            "model": {"name": f"gpt_{seed % 4}"},
-            "norm": {"name": norm},
-            "data": {"name": "synthetic"},
-            "seed": seed,
+            part: {"name": name} for part, name in (("model", f"gpt_{seed % 4}"), ("norm", norm), ("data", "text"))
         }
-        (folder / "config.yaml").write_text(yaml.safe_dump(names | {"seed": seed}))
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"seed": seed}))
         (folder / "run.json").write_text(json.dumps({"config_hash": f"{i:010x}"}))
         (folder / "summary.json").write_text(json.dumps({"status": "finished", "max_steps": points}))
         with open(folder / "metrics.jsonl", "w") as stream:
