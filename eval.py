@@ -121,12 +121,9 @@ def evaluate_run(given: dict) -> dict:
 
 def sample_run(given: dict) -> str:
     """Text that a language model's run writes after the prompt."""
-    import torch
-
     from dyt import checkpoint
     from dyt.data import Spec
-    from dyt.data.order import seed_all
-    from dyt.data.text import Tokenizer
+    from dyt.data.text import Tokenizer, continued
     from dyt.distributed import join
     from dyt.manifest import read_json
     from models import build_model
@@ -142,14 +139,10 @@ def sample_run(given: dict) -> str:
     device = join(given["device"]).device
     model, _ = build_model(config["model"], config["norm"], Spec("text", "", {}, vocab_size=tokenizer.vocab_size))
     checkpoint.load_weights(model, weights_of(run, given["ckpt"])[0], f"run={run}")
-    try:
-        ids = tokenizer.encode(given["prompt"] or "\n")
-    except ValueError as error:
-        raise ValueError(f"prompt: {error}") from error
-    seed_all(given["seed"], "sample")
-    tokens = torch.tensor(ids.astype("int64"), device=device)[None]  # (1, T)
-    out = model.to(device).generate(tokens, given["sample"], temperature=given["temperature"], top_k=given["top_k"])
-    return tokenizer.decode(out[0].tolist())
+    how = {"temperature": given["temperature"], "top_k": given["top_k"]}
+    return continued(
+        model.to(device), tokenizer, given["prompt"] or "\n", given["sample"], given["seed"], device, **how
+    )
 
 
 def main(words: list[str]) -> int:

@@ -72,9 +72,11 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """W&B. auto: online when a key is configured, else offline; it never asks."""
+    """W&B or TensorBoard. W&B's auto: online when a key is configured, else offline; it never asks."""
 
+    kind: str = "wandb"  # wandb | tensorboard
     mode: str = "auto"  # auto | online | offline | disabled
+    artifacts: bool = False  # the best checkpoint goes to W&B at the end, when online
     project: str = "dyt"
     entity: str | None = None
 

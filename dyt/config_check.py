@@ -40,6 +40,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         ("trainer.precision", ("fp32", "bf16")),
         ("trainer.device", ("auto", "cpu", "cuda")),
         ("trainer.kernel", ("auto", "reference", "compiled", "native", "triton")),
+        ("logger.kind", ("wandb", "tensorboard")),
         ("logger.mode", ("auto", "online", "offline", "disabled")),
         ("resume", ("auto", "fresh")),
     ):

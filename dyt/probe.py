@@ -19,6 +19,12 @@ SAMPLES = 32  # of the validation set
 POINTS = 20_000  # of a norm's input, for the fits
 
 
+def alphas(model: nn.Module) -> dict[str, float]:
+    """Each layer's learned alpha (mean over channels) as ``alpha/<module>``; needs no forward pass."""
+    learned = ((name, p) for name, p in model.named_parameters() if name.endswith(".alpha"))
+    return {f"alpha/{name.removesuffix('.alpha')}": p.detach().float().mean().item() for name, p in learned}
+
+
 class Probe:
     """Measures `model`, whose norms are `sites`, on the first validation samples of `data`."""
 

@@ -6,13 +6,13 @@ import logging
 import os
 import shutil
 import sys
-import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import yaml
 
-from dyt.config import Plan, counted, difference, flatten
+from dyt.config import Plan, counted, difference
 from dyt.manifest import manifests, read_json, write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -86,13 +86,14 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
 
     from dyt import checkpoint, kernels
     from dyt.data.order import Order
+    from dyt.data.text import continued
     from dyt.distributed import join, leave
     from dyt.faults import explain, say, write_failure
     from dyt.lock import Lock
     from dyt.patience import Unwritable
-    from dyt.probe import Probe
+    from dyt.probe import Probe, alphas
     from dyt.provenance import peak_memory_mib, provenance
-    from dyt.tracking import Metrics, Wandb, about_run, short_summary, wandb_mode
+    from dyt.tracking import Metrics, logger_of, new_id, short_summary, where
     from dyt.trainer import Diverged, Schedule, Trainer
 
     config, trainer = plan.config, plan.config["trainer"]
@@ -136,9 +137,9 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
 
     parameters = sum(p.numel() for p in model.parameters())
     if world.leads:
-        say(_block(plan, data, factory, parameters, schedule, world, start, wandb_mode(config["logger"]["mode"])))
+        say(_block(plan, data, factory, parameters, schedule, world, start, where(config["logger"])))
     # ------------------------------------------------------------------------------------- the directory and its files
-    metrics = wandb = None
+    metrics = logger = None
     about = read_json(plan.dir / "run.json") or {}
     if world.leads:
         try:
@@ -146,7 +147,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         except OSError as error:
             raise _unwritable(config["out_root"], error) from error
         about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
-        about.setdefault("wandb_id", f"{plan.hash}-{time.time_ns():x}"[:32])
+        about.setdefault("wandb_id", new_id(plan.hash))
         write_json(plan.dir / "run.json", about)
         write_text(plan.dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         if hasattr(data, "tokenizer"):
@@ -155,21 +156,14 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
             if (read_json(manifest) or {}).get("step", 0) > loop.step:
                 checkpoint.remove(manifest)
         metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
-        wandb = Wandb(
-            config["logger"]["mode"],
-            plan.dir,
-            about["wandb_id"],
-            flatten(config) | {"config_hash": plan.hash},
-            metrics.rows,
-            **about_run(config, plan.dir),
-        )
+        logger = logger_of(config, plan.dir, about, metrics.rows, loop.step, partial(alphas, model))
 
         (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
 
     # ------------------------------------------------------------------------------------------------------ train
     status, why = "failed", None
     try:
-        status = loop.fit(metrics, wandb, folder)
+        status = loop.fit(metrics, logger, folder)
     except Diverged as error:
         status, why = "diverged", str(error)
         if world.leads:
@@ -212,12 +206,20 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
             "wandb_url": None,
         }
         if world.leads:
-            summary["wandb_url"] = wandb.url
+            summary["wandb_url"] = logger.url
             metrics.close()
             if metrics.unwritten:
                 say(f"{len(metrics.unwritten)} rows that metrics.jsonl could not take:", file=sys.stderr)
                 say("".join(metrics.unwritten).rstrip("\n"), file=sys.stderr)
-            wandb.finish(short_summary(summary), failed=status == "failed")
+            more = {}
+            if status == "finished" and config["model"]["task"] == "text" and logger.shows:
+                with contextlib.suppress(ValueError):  # a text that knows no line end
+                    more["sample"] = continued(
+                        loop.shown(), data.tokenizer, "\n", 200, 0, world.device, temperature=0.8
+                    )
+            if config["logger"]["artifacts"] and (best := manifests(folder, "best")):
+                more["checkpoint"] = best[0].with_suffix(".pt")
+            logger.finish(short_summary(summary), failed=status == "failed", **more)
             try:
                 write_json(plan.dir / "summary.json", summary)
             except OSError as error:
@@ -274,7 +276,7 @@ def _move_aside(folder: Path) -> None:
         print(f"resume=fresh: the old run is now {to}")
 
 
-def _block(plan, data, factory, parameters, schedule, world, start, mode) -> str:
+def _block(plan, data, factory, parameters, schedule, world, start, shown) -> str:
     config = plan.config
     sizes = ", ".join(f"{split} {size:,}" for split, size in data.spec.sizes.items())
     batch = config["data"]["batch_size"]
@@ -292,7 +294,7 @@ def _block(plan, data, factory, parameters, schedule, world, start, mode) -> str
             f"device {place}{threads}, {config['trainer']['precision']}",
             f"batch  {shape}{pieces}; {schedule.total} steps, {order_epochs(schedule, data, batch)} epochs; {start}",
             f"run    {plan.dir}",
-            f"W&B    {mode}",
+            f"logger {shown}",
         )
     )
 

@@ -7,8 +7,10 @@ import logging
 import math
 import netrc
 import os
+import time
 from pathlib import Path
 
+from dyt.config import flatten
 from dyt.manifest import finite, write_text
 
 log = logging.getLogger(__name__)
@@ -162,11 +164,44 @@ def send(run, row: dict) -> None:
     run.log({k: math.nan if v is None else v for k, v in row.items()}, step=row["step"])
 
 
+def logger_of(config: dict, folder: Path, about: dict, rows: list[dict], start: int, alphas):
+    """What a run logs to beside metrics.jsonl: W&B, or TensorBoard.
+
+    Args:
+        about: the run's ``run.json``.
+        rows: of metrics.jsonl, up to step `start`.
+        alphas: gives each layer's alpha.
+
+    Raises:
+        ValueError: a package is missing.
+    """
+    if config["logger"]["kind"] == "tensorboard":
+        from dyt.tensorboard import TensorBoard
+
+        return TensorBoard(folder, config, start)
+    shown = flatten(config) | {"config_hash": about["config_hash"]}
+    mode = config["logger"]["mode"]
+    return Wandb(mode, folder, about["wandb_id"], shown, rows, alphas, **about_run(config, folder))
+
+
+def where(logger: dict) -> str:
+    """A config's logger in words, for the lines that a run begins with."""
+    if logger["kind"] == "tensorboard":
+        return "TensorBoard" if logger["mode"] != "disabled" else "TensorBoard, disabled"
+    return f"W&B, {wandb_mode(logger['mode'])}"
+
+
+def new_id(hash: str) -> str:
+    """A W&B id: the one that ``wandb agent`` gave, or one of this run."""
+    given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    return given or f"{hash}-{time.time_ns():x}"[:32]
+
+
 class Wandb:
     """A W&B run that cannot hurt ours: the first failure is one warning, and from then on it is silent."""
 
-    def __init__(self, mode: str, folder: Path, run_id: str, config: dict, rows: list[dict], **about):
-        self.run, self.url = None, None
+    def __init__(self, mode: str, folder: Path, run_id: str, config: dict, rows: list[dict], alphas=dict, **about):
+        self.run, self.url, self.alphas = None, None, alphas
         self.again = f"send it later with: python scripts/wandb_sync.py {folder}"
         mode = wandb_mode(mode)
         if mode == "disabled":
@@ -177,6 +212,11 @@ class Wandb:
             self.url = self.run.url if mode == "online" else None
         except Exception as error:  # wandb raises its own, requests' and OS errors alike
             self._warn(f"could not start {mode}", error)
+
+    @property
+    def shows(self) -> bool:
+        """Whether anybody sees what is logged."""
+        return self.run is not None
 
     def _try(self, action) -> None:
         if self.run is None:
@@ -192,9 +232,23 @@ class Wandb:
         log.warning("W&B %s (%s); training goes on and metrics.jsonl has all, %s", what, text, self.again)
 
     def log(self, row: dict) -> None:
-        self._try(lambda: send(self.run, row))
+        """A row; one with a validation also gets each layer's alpha, which costs no forward pass."""
+        more = self.alphas() if self.run and any(key.startswith("val/") for key in row) else {}
+        self._try(lambda: send(self.run, row | more))
 
-    def finish(self, summary: dict, failed: bool) -> None:
+    def finish(self, summary: dict, failed: bool, sample: str | None = None, checkpoint: Path | None = None) -> None:
+        """Ends the run: its summary, a language model's text, and the checkpoint where that is asked for."""
         self._try(lambda: self.run.summary.update(summary))
+        if sample is not None:
+            self._try(lambda: self.run.log({"sample": _table(sample)}))
+        if checkpoint is not None and self.url:
+            self._try(lambda: self.run.log_artifact(str(checkpoint), name=f"run-{self.run.id}", type="model"))
         self._try(lambda: self.run.finish(exit_code=1 if failed else 0))
         self.run = None
+
+
+def _table(text: str):
+    """Text as W&B shows it as text: a table, which escapes what it holds."""
+    import wandb
+
+    return wandb.Table(columns=["text"], data=[[text]])

@@ -163,7 +163,7 @@ class Trainer:
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
-    def fit(self, metrics, wandb, folder) -> str:
+    def fit(self, metrics, logger, folder) -> str:
         """Trains to the end; returns ``finished`` or ``interrupted``.
 
         Raises:
@@ -228,13 +228,13 @@ class Trainer:
                     row = {"step": self.step, **row, "time_s": time.perf_counter() - began}
                     if metrics:
                         disk.attempt("metrics.jsonl", partial(metrics.log, row))
-                        wandb.log(row)
+                        logger.log(row)
                 self.elapsed = time.perf_counter() - began
                 if not math.isfinite(row.get("val/loss", 0.0)):
                     raise Diverged(self.step, validation_loss=row["val/loss"])
                 if world.leads and improved:
-                    weights = (self.ema.module if self.ema else self.model).state_dict()
-                    best = partial(checkpoint.save, folder, "best", self.step, {"model": weights}, keep=1)
+                    weights = {"model": self.shown().state_dict()}
+                    best = partial(checkpoint.save, folder, "best", self.step, weights, keep=1)
                     disk.attempt("a checkpoint", best)
                 if self.step % every.save_every == 0 or at_end or stopping:
                     if world.leads and disk.attempt("metrics.jsonl", metrics.sync):
@@ -286,11 +286,16 @@ class Trainer:
             self.ema.update(self.model)
         return loss, norm, asked > 0
 
+    def shown(self) -> nn.Module:
+        """The model that is evaluated and saved as the best: with EMA, of the averaged weights."""
+        return self.ema.module if self.ema else self.model
+
     @torch.no_grad()
     def evaluate(self, split: str) -> dict:
         """``{"val/loss": ...}`` over the split, every sample weighing the same; with EMA, of the averaged weights."""
-        model = self.ema.module if self.ema else self.model
-        return evaluate(model, self.task, self.data, split, self.world, self.autocast, self.trainer["eval_batches"])
+        return evaluate(
+            self.shown(), self.task, self.data, split, self.world, self.autocast, self.trainer["eval_batches"]
+        )
 
     def note(self, row: dict) -> bool:
         """Keeps final and best of each metric; True when the one that picks the best checkpoint improved."""

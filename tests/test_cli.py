@@ -41,7 +41,7 @@ def test_train_prints_one_block_and_the_directory_last(gpt_run):
     assert (folder / "metrics.jsonl").is_file() and (folder / "summary.json").is_file()
     assert {p.name for p in home.iterdir()} == {"runs", "words"}  # nothing is left beside them
     head = done.stdout.splitlines()[:6]
-    assert [line.split()[0] for line in head] == ["model", "data", "device", "batch", "run", "W&B"]
+    assert [line.split()[0] for line in head] == ["model", "data", "device", "batch", "run", "logger"]
     assert "dyt at attn 2, mlp 2, final 1" in head[0] and "6 steps" in head[3] and "cpu, 1 threads, fp32" in head[2]
     assert "step 2/6: loss" in done.stdout  # a pipe gets lines, not a bar
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["name"] == "gpt_nano"

@@ -134,10 +134,11 @@ def online(server: Server) -> dict:
 
 
 def held(server: Server, folder) -> list[dict]:
-    """The rows that the server has of a run, in order, without what W&B adds."""
+    """The rows that the server has of a run, in order, without what W&B adds and what only W&B gets."""
     kept = server.history.get(read_json(folder / "run.json")["wandb_id"], {})
     assert sorted(kept) == list(range(len(kept)))
-    return [{k: v for k, v in kept[i].items() if not k.startswith("_")} for i in sorted(kept)]
+    extra = ("_", "alpha/", "sample")
+    return [{k: v for k, v in kept[i].items() if not k.startswith(extra)} for i in sorted(kept)]
 
 
 def test_a_server_gets_the_rows_the_summary_and_a_readable_name(tmp_path):
@@ -216,3 +217,60 @@ def test_sending_refuses_what_cannot_be_sent(tmp_path):
     (folder / "metrics.jsonl").write_text("")
     done = python(SYNC, str(folder), WANDB_MODE="offline")
     assert done.returncode == 1 and "not sent (metrics.jsonl has no rows)" in done.stderr
+
+
+def test_alpha_and_a_text_are_in_what_wandb_gets():
+    summary, folder = train(*TINY_GPT, *SHORT, "norm=dyt", "logger.mode=offline")
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    text = python("-m", "wandb", "leet", "inspect", "--json", str(offline)).stdout
+    assert "alpha/blocks.0.attn_norm" in text and "sample" in text
+    assert list(offline.glob("files/media/table/*.table.json"))
+    assert not any(key.startswith("alpha/") for row in rows_of(folder) for key in row)  # W&B's alone
+
+
+def test_tensorboard_gets_the_same_names_and_steps(monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from .test_trainer import stop_at
+
+    words = [*TINY_GPT, *SHORT, "norm=dyt", "logger=tensorboard"]
+    back = stop_at(monkeypatch, 4)
+    train(*words)
+    back()
+    summary, folder = train(*words)  # goes on
+    assert summary["status"] == "finished" and not (folder / "wandb").exists()
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    rows = rows_of(folder, timing=True)
+    assert set(events.Tags()["scalars"]) == {key for row in rows for key in row} - {"step"}
+    for key in ("train/loss", "val/loss", "lr"):
+        want = [(row["step"], row[key]) for row in rows if key in row]
+        seen = [(e.step, e.value) for e in events.Scalars(key)]
+        assert [s for s, _ in seen] == [s for s, _ in want]
+        assert [v for _, v in seen] == pytest.approx([v for _, v in want], rel=1e-6)
+    assert {"config/text_summary", "sample/text_summary"} <= set(events.Tags()["tensors"])
+
+
+def test_without_the_package_tensorboard_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="type pip install tensorboard"):
+        train(*TINY_GPT, *SHORT, "logger=tensorboard", "logger.mode=auto")
+
+
+def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(monkeypatch, tmp_path):
+    import yaml
+
+    from dyt import config
+
+    sweep = yaml.safe_load((ROOT / "configs/wandb_sweep.yaml").read_text())
+    assert sweep["command"][-1] == "${args_no_hyphens}" and sweep["program"] == "train.py"
+    words = [
+        f"{key}={about.get('value', about.get('values', [None])[0])}" for key, about in sweep["parameters"].items()
+    ]
+    for norm in sweep["parameters"]["norm"]["values"]:
+        assert config.load([*words, f"norm={norm}"])["norm"]["name"] == norm
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
+    with Server() as server:
+        done = python("train.py", *TINY_GPT, *SHORT, **online(server))
+        assert done.returncode == 0 and set(server.runs) == {"fromagent"}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dyt.data import Spec
-from dyt.data.order import Order, Steps, derive, loader
+from dyt.data.order import Order, Steps, derive, loader, seed_all
 from dyt.data.sources import cache_dir, load_table, locate
 
 
@@ -243,3 +243,18 @@ def _hold_out(train: Path, val: Path, count: int, fraction: float, tokenizer: To
         shutil.copyfileobj(stream, out)
         stream.truncate(keep * width)
     return {"train": keep, "val": count - keep}
+
+
+def continued(model, tokenizer: Tokenizer, prompt: str, count: int, seed: int, device, **how) -> str:
+    """`prompt` and `count` more tokens that `model` draws; `how` as for its ``generate``.
+
+    Raises:
+        ValueError: the tokenizer does not know the prompt.
+    """
+    try:
+        ids = tokenizer.encode(prompt)
+    except ValueError as error:
+        raise ValueError(f"prompt: {error}") from error
+    seed_all(seed, "sample")
+    tokens = torch.from_numpy(ids.astype("int64")).to(device)[None]  # (1, T)
+    return tokenizer.decode(model.generate(tokens, count, **how)[0].tolist())
