@@ -100,6 +100,8 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     world = join(trainer["device"])
     if trainer["threads"]:
         torch.set_num_threads(trainer["threads"])
+    # A dead layer's moments decay into denormals, on which a CPU is 60 times slower: a run at 247 tokens/s was seen.
+    torch.set_flush_denormal(True)
     if config["deterministic"]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
