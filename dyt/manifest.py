@@ -34,6 +34,14 @@ def replace_file(path: Path, write) -> None:
         os.close(folder)
 
 
+def remove_parts(folder: Path) -> None:
+    """Removes what `replace_file` left below `folder` in processes that were killed."""
+    for part in folder.rglob(".*.part"):
+        pid = part.name.split(".")[-2]
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Atomically."""
     replace_file(path, lambda stream: stream.write(text.encode()))

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from dyt.config import Plan, counted, difference
-from dyt.manifest import manifests, read_json, write_json, write_text
+from dyt.manifest import manifests, read_json, remove_parts, write_json, write_text
 
 log = logging.getLogger(__name__)
 RESULTS = ("finished", "diverged")  # statuses that no further training changes
@@ -125,6 +125,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         if (done := finished(plan)) is not None:  # by the process that held the lock until now
             leave()
             return done
+        remove_parts(plan.dir)
     if config["resume"] == "fresh":
         if world.leads:
             _move_aside(plan.dir)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import html
 import json
 import logging
 import math
@@ -240,15 +241,15 @@ class Wandb:
         """Ends the run: its summary, a language model's text, and the checkpoint where that is asked for."""
         self._try(lambda: self.run.summary.update(summary))
         if sample is not None:
-            self._try(lambda: self.run.log({"sample": _table(sample)}))
+            self._try(lambda: self.run.log({"sample": as_html(sample)}))
         if checkpoint is not None and self.url:
             self._try(lambda: self.run.log_artifact(str(checkpoint), name=f"run-{self.run.id}", type="model"))
         self._try(lambda: self.run.finish(exit_code=1 if failed else 0))
         self.run = None
 
 
-def _table(text: str):
-    """Text as W&B shows it as text: a table, which escapes what it holds."""
+def as_html(text: str):
+    """Text as W&B media that shows it as text."""
     import wandb
 
-    return wandb.Table(columns=["text"], data=[[text]])
+    return wandb.Html(f"<pre>{html.escape(text)}</pre>", inject=False)

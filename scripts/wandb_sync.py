@@ -2,6 +2,8 @@
 
     python scripts/wandb_sync.py                     every run under runs/
     python scripts/wandb_sync.py runs/default/gpt*   these
+    python scripts/wandb_sync.py --study gpt_norms   a study's figure and verdicts, and the papers' numbers as runs
+    python scripts/wandb_sync.py --study gpt_norms --report    and a saved workspace and a report (wandb-workspaces)
 
 What the server lacks is sent, under the id that the run has always had, so the same run twice is one run. Key and
 server are W&B's (WANDB_API_KEY or `wandb login`, WANDB_BASE_URL), project and entity the run's. Exit code 1: some run
@@ -9,6 +11,7 @@ was not sent.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -57,18 +60,22 @@ def send(folder: Path, mode: str) -> int:
 
 
 def main(words: list[str]) -> int:
-    from dyt.tracking import wandb_mode
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run directories, or folders of them")
+    parser.add_argument("--study", action="append", default=[], help="a study of results/, instead of runs")
+    parser.add_argument("--scale", default="small", help="of the study: small (default), gpu or paper")
+    parser.add_argument("--report", action="store_true", help="with --study: save a workspace and a report per study")
+    parser.add_argument("--artifacts", action="store_true", help="with --study: its runs.csv and curves too, online")
+    parser.add_argument("--project", default="dyt", help="for --study")
+    parser.add_argument("--entity", default=None, help="for --study: the W&B team or user")
     asked = parser.parse_args(words)
+    if asked.study or asked.report:
+        return studies(asked)
     folders = {place: runs_under(Path(place)) for place in asked.runs}
     for place, found in folders.items():
         if not found:
             raise ValueError(f"{place}: no run there; train one first, for instance: python train.py norm=dyt")
-    mode = wandb_mode("auto")
-    if mode == "disabled" or (mode == "offline" and not _asked_offline()):
-        raise ValueError("W&B has no key; set WANDB_API_KEY or type: wandb login (WANDB_MODE=offline writes its files)")
+    mode = mode_or_refuse()
     failed = 0
     for folder in dict.fromkeys(f for found in folders.values() for f in found):
         try:
@@ -79,10 +86,47 @@ def main(words: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _asked_offline() -> bool:
-    import os
+def studies(asked: argparse.Namespace) -> int:
+    """What ``--study`` asks for."""
+    from dyt.studies.study import SCALES, Study
+    from dyt.wandb_studies import report_of, send_study, workspace_of
 
-    return os.environ.get("WANDB_MODE", "").lower() == "offline"
+    if not asked.study or asked.scale not in SCALES:
+        wrong = (
+            f"--scale {asked.scale}: choose from {', '.join(SCALES)}" if asked.study else "--report: give --study NAME"
+        )
+        raise ValueError(wrong)
+    chosen, results = [Study(name) for name in asked.study], ROOT / "results"
+    if asked.report:  # made before anything is sent: what is missing is said first
+        if not asked.entity:
+            raise ValueError("--report: give --entity, the W&B team or user that the report is for")
+        made = [report_of(study, asked.scale, results, asked.project, asked.entity) for study in chosen]
+        made.append(workspace_of(asked.project, asked.entity))
+    mode = mode_or_refuse()
+    for study in chosen:
+        try:
+            count = send_study(study, asked.scale, results, mode, asked.project, asked.entity, asked.artifacts)
+        except Exception as error:  # wandb raises its own, requests' and OS errors alike
+            raise ValueError(f"{study.name}: not sent ({' '.join(str(error).split())[:200]})") from error
+        print(f"{study.name}: sent, {count} runs ({count - 1} of the papers' numbers)", flush=True)
+    if asked.report:
+        for one in made:
+            print(one.save().url)
+    return 0
+
+
+def mode_or_refuse() -> str:
+    """``online``, or ``offline`` where that was asked for.
+
+    Raises:
+        ValueError: there is no key.
+    """
+    from dyt.tracking import wandb_mode
+
+    mode = wandb_mode("auto")
+    if mode == "disabled" or (mode == "offline" and os.environ.get("WANDB_MODE", "").lower() != "offline"):
+        raise ValueError("W&B has no key; set WANDB_API_KEY or type: wandb login (WANDB_MODE=offline writes its files)")
+    return mode
 
 
 if __name__ == "__main__":

@@ -96,12 +96,15 @@ def test_killed_anywhere_it_goes_on_to_the_bit(family, tmp_path):
     for moment, count in MOMENTS:
         killed = python(str(driver), moment, str(count), *words)
         assert killed.returncode == -9, f"{moment}: {killed.stdout[-500:]}{killed.stderr[-1500:]}"
+        torsos = list(tmp_path.glob("runs/**/*.part"))
+        assert bool(torsos) == (moment == "in_saving")
     done = python("train.py", *words)
     assert done.returncode == 0, done.stderr
     assert "resumed at step" in done.stdout
     (folder,) = tmp_path.glob("runs/default/[gv]*")
     assert rows_of(folder) == rows_of(undisturbed)
     assert summary_of(folder) == summary_of(undisturbed)
+    assert not list(folder.rglob("*.part"))
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ def held(server: Server, folder) -> list[dict]:
 def test_a_server_gets_the_rows_the_summary_and_a_readable_name(tmp_path):
     with Server() as server:
         done = python("train.py", *TINY_GPT, *SHORT, "norm=dyt", "tag=a_study", **online(server))
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
         (folder,) = tmp_path.glob("runs/default/gpt*")
         assert held(server, folder) == rows_of(folder, timing=True)
         run = server.runs[read_json(folder / "run.json")["wandb_id"]]
@@ -224,7 +224,8 @@ def test_alpha_and_a_text_are_in_what_wandb_gets():
     (offline,) = (folder / "wandb").glob("offline-run-*")
     text = python("-m", "wandb", "leet", "inspect", "--json", str(offline)).stdout
     assert "alpha/blocks.0.attn_norm" in text and "sample" in text
-    assert list(offline.glob("files/media/table/*.table.json"))
+    (file,) = offline.glob("files/media/html/sample*.html")
+    assert file.read_text().startswith("<pre>") and len(file.read_text()) > 100
     assert not any(key.startswith("alpha/") for row in rows_of(folder) for key in row)  # W&B's alone
 
 
@@ -274,3 +275,39 @@ def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(mo
     with Server() as server:
         done = python("train.py", *TINY_GPT, *SHORT, **online(server))
         assert done.returncode == 0 and set(server.runs) == {"fromagent"}
+
+
+def test_a_study_and_the_papers_numbers_are_runs_once(tmp_path):
+    from dyt.studies.study import Study
+    from dyt.wandb_studies import papers
+
+    study = Study("gpt_norms")
+    want = {paper["id"]: paper for paper in papers(study)}
+    assert any(p["summary"]["final/val/loss"] == 2.97 and p["config"]["norm.name"] == "dyt" for p in want.values())
+    assert all(0 < p["summary"]["final/val/top1"] < 1 for p in papers(Study("vit_norms")))
+    with Server() as server:
+        for _ in range(2):
+            done = python(SYNC, "--study", "gpt_norms", **online(server))
+            assert done.returncode == 0, done.stderr
+        assert set(server.runs) == {*want, "study-gpt_norms-small"}
+        for id, paper in want.items():
+            run = server.runs[id]
+            assert run["summary"]["final/val/loss"] == paper["summary"]["final/val/loss"]
+            assert "paper" in run["tags"] and run["displayName"] == paper["name"]
+        (row,) = server.history["study-gpt_norms-small"].values()
+        assert row["figure"]["_type"] == "image-file" and row["verdicts"]["_type"] == "html-file"
+
+
+def test_reports_and_the_workspace_are_made_or_one_line_says_what_to_install(monkeypatch):
+    from dyt.studies.study import Study
+    from dyt.wandb_studies import report_of, workspace_of
+
+    pytest.importorskip("wandb_workspaces")
+    report = report_of(Study("gpt_norms"), "small", ROOT / "results", "dyt", "team")
+    text = str(report)
+    assert "val/loss" in text and "BarPlot" in text and "reproduce.py gpt_norms" in text
+    assert "^alpha/" in str(workspace_of("dyt", "team"))
+    assert "--report: give --entity" in one_line(python(SYNC, "--study", "gpt_norms", "--report"))
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    with pytest.raises(ValueError, match="type pip install wandb-workspaces"):
+        workspace_of("dyt", "team")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dyt import config as configs
 from dyt.config import Plan
-from dyt.manifest import write_json, write_text
+from dyt.manifest import remove_parts, write_json, write_text
 from dyt.run import RESULTS, finished
 from dyt.studies import rows as csv
 from dyt.studies.pool import Pool, Task
@@ -61,6 +61,7 @@ class StudyAt:
         Raises:
             ValueError: the results folder was written by another version of the study; the line shows the difference.
         """
+        remove_parts(self.folder)
         mine = csv.read_runs(self.folder / "runs.csv", self.study)
         self._refuse_other_version(mine)
         if rerun:

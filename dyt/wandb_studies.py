@@ -1,0 +1,141 @@
+"""A study in W&B: its figure and rows as one run, the papers' numbers as runs of their own, a saved view and a report.
+
+Everything has an id made of what it is, so sending it twice leaves one of each.
+"""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from dyt.studies.overview import present
+from dyt.studies.study import Study, result_folder
+from dyt.studies.table import claims
+from dyt.tracking import as_html, start_wandb
+
+
+def papers(study: Study) -> list[dict]:
+    """The papers' numbers of the study's claims: one run each, its value under the key that our runs have.
+
+    Accuracies become fractions, as ours are. Claims in another metric than the study's are left out.
+    """
+    found = {}
+    ids = dict.fromkeys(id for test in study.tests for id in test["claims"])
+    percent = study.metric.split("/")[-1].startswith("top")
+    for id in ids:
+        claim = claims()[id]
+        if claim.get("metric") not in (("top-1 %",) if percent else ("validation loss",)):
+            continue
+        for arm, value in claim["values"].items():
+            if isinstance(value, int | float):
+                about = {k: claim.get(k) for k in ("paper", "table", "model", "dataset", "metric", "source")}
+                run = hashlib.sha256(f"{id} {arm}".encode()).hexdigest()[:16]
+                summary = {f"final/{study.metric}": value / 100 if percent else value, "status": "published"}
+                name = f"paper {claim['paper']} {claim.get('table', '')}: {claim['model']} {arm}"
+                config = about | {"norm.name": arm, "claim": id}
+                found[run] = {"id": run, "name": name, "config": config, "summary": summary}
+    return list(found.values())
+
+
+def send_study(
+    study: Study, scale: str, results: Path, mode: str, project: str, entity: str | None, artifacts: bool = False
+) -> int:
+    """Sends a study's figure and verdicts, and the papers' numbers; returns how many runs that makes.
+
+    With `artifacts`, and online, its rows and curves go along as an artifact.
+
+    Raises:
+        ValueError: it was not run at that scale. Whatever W&B raises.
+    """
+    import wandb
+
+    folder = result_folder(results, study.name, scale)
+    if not (folder / "runs.csv").is_file():
+        raise ValueError(f"{study.name} has no rows at scale {scale}; python scripts/reproduce.py {study.name} first")
+    common = {"project": project, "entity": entity}
+    sent = 0
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def begin(run_id: str, config: dict, **about):
+            nonlocal sent
+            sent += 1
+            return start_wandb(mode, Path(scratch), run_id, config, [], **common, **about)
+
+        for paper in papers(study):
+            tags = ["paper", study.name]
+            run = begin(paper["id"], paper["config"], name=paper["name"], group=f"{study.name}-paper", tags=tags)
+            run.summary.update(paper["summary"])
+            run.finish()
+        about = {"name": f"{study.name} {scale}", "group": study.name, "job_type": "study"}
+        config = {"study": study.name, "scale": scale, "title": study.title, "metric": study.metric}
+        run = begin(f"study-{study.name}-{scale}", config, **about)
+        keys = ["says", "paper", "ours", "verdict"]
+        answers = [[str(v.get(k) or "") for k in keys] for v in present(study, scale, results)]
+        if run.starting_step == 0:  # media are new rows each time; a study sent before keeps its own
+            media = {"verdicts": as_html("\n\n".join("\n".join(answer) for answer in answers))}
+            if (folder / "figure.png").is_file():
+                media["figure"] = wandb.Image(str(folder / "figure.png"), caption=study.title)
+            run.log(media, step=1)
+        for verdict, count in _counts(answers).items():
+            run.summary[f"verdicts/{verdict}"] = count
+        if artifacts and mode == "online":
+            rows = wandb.Artifact(f"{study.name}-{scale}", type="rows", description=study.title)
+            for name in ("runs.csv", "curves.parquet", "verdicts.json"):
+                if (folder / name).is_file():
+                    rows.add_file(str(folder / name))
+            run.log_artifact(rows)  # the same content makes no new version
+        run.finish()
+    return sent
+
+
+def _counts(answers: list[list[str]]) -> dict[str, int]:
+    verdicts = [answer[-1] for answer in answers]
+    return {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+
+
+def report_of(study: Study, scale: str, results: Path, project: str, entity: str):
+    """The study as a W&B report, unsaved: title, verdicts, curves by norm, paper and ours as bars.
+
+    Raises:
+        ValueError: the package wandb-workspaces is not installed.
+    """
+    wr = _package("reports.v2")
+    place = {"project": project, "entity": entity, "filters": f"Tags = '{study.name}'"}
+    ours = wr.Runset(name="ours", groupby=["config.norm.name"], **place)
+    everything = wr.Runset(name="paper and ours", **place)
+    lines = [
+        f"- {v['says']}: **{v['verdict']}** ({v['ours']}; the papers: {v['paper'] or 'none'})"
+        for v in present(study, scale, results)
+    ]
+    command = f"`python scripts/reproduce.py {study.name} --scale {scale}`"
+    blocks = [
+        wr.MarkdownBlock(text="\n".join([f"Scale {scale}. {command}", "", *lines])),
+        wr.PanelGrid(runsets=[ours], panels=[wr.LinePlot(x="step", y=[key]) for key in (study.metric, "train/loss")]),
+        wr.PanelGrid(runsets=[everything], panels=[wr.BarPlot(metrics=[f"final/{study.metric}"])]),
+    ]
+    return wr.Report(project=project, entity=entity, title=f"{study.name}: {study.title}"[:128], blocks=blocks)
+
+
+def workspace_of(project: str, entity: str):
+    """A saved view for all runs, unsaved: losses, accuracy, alpha by layer, gradients.
+
+    Raises:
+        ValueError: the package wandb-workspaces is not installed.
+    """
+    ws, wr = _package("workspaces"), _package("reports.v2")
+    shown = {"loss": ("val/loss", "train/loss", "val/top1"), "optimization": ("grad_norm", "lr")}
+    sections = [
+        ws.Section(name=name, panels=[wr.LinePlot(x="step", y=[key]) for key in keys], is_open=name == "loss")
+        for name, keys in shown.items()
+    ]
+    by_layer = [wr.LinePlot(x="step", metric_regex=regex) for regex in ("^alpha/", "saturated$")]
+    sections.append(ws.Section(name="by layer", panels=by_layer))
+    return ws.Workspace(entity=entity, project=project, name="dyt: norms side by side", sections=sections)
+
+
+def _package(part: str):
+    import importlib
+
+    try:
+        return importlib.import_module(f"wandb_workspaces.{part}")
+    except ImportError as error:
+        raise ValueError("--report needs the package wandb-workspaces; type pip install wandb-workspaces") from error
