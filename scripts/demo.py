@@ -186,8 +186,10 @@ def main() -> int:
 
         fill("demo", text)
     print(f"\n{text}\ntable    {OUT / 'table.md'}\npicture  {OUT / 'curves.png'}")
+    done = subprocess.run([sys.executable, str(ROOT / "scripts/report.py")], cwd=ROOT, capture_output=True, text=True)
+    print(f"page     {done.stdout.strip()}" if done.returncode == 0 else done.stderr.strip())
     print(f"W&B's own view of these runs, without an account: wandb leet {ROOT / plans()[0].dir / 'wandb'}")
-    return 0
+    return done.returncode
 
 
 if __name__ == "__main__":
