@@ -120,7 +120,8 @@ def main() -> int:
     chosen = studies if asked.words else None
     again = functools.partial(build, asked.out, asked.results, places, chosen, asked.watch)
     data = again()
-    print(f"{len(data['runs'])} runs, {len(data['studies'])} studies", file=sys.stderr)
+    left_out = f"; {data['left_out']} run directories without metrics or config left out" if data["left_out"] else ""
+    print(f"{len(data['runs'])} runs, {len(data['studies'])} studies at their scales{left_out}", file=sys.stderr)
     page = asked.out / "index.html"
     print(page)
     if asked.open:

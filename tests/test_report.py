@@ -34,6 +34,8 @@ def runs(tmp_path_factory):
         [*TINY_GPT, "norm=none", "optim.lr=1e6", "optim.clip_grad=null", "optim.warmup_steps=0"],
     ):
         execute(config.plan(config.load([*words, *short]), [*words, *short]))
+    (place / "runs/default/damaged").mkdir()
+    (place / "runs/default/damaged/run.json").write_text("{")
     odd = next(place.glob("runs/default/gpt*-dyt-*-s1-*"))
     (odd / "metrics.jsonl").open("a").write('{"step": 31, "train')
     text = (odd / "config.yaml").read_text()
@@ -54,7 +56,7 @@ def page(runs):
 
 def test_the_data_is_what_the_runs_wrote(runs):
     data = collect(ROOT / "results", [runs / "runs"], [])
-    assert len(data["runs"]) == 6
+    assert len(data["runs"]) == 6 and data["left_out"] == 1
     for run in data["runs"]:
         rows = [r for r in rows_of_whole_lines(run["dir"]) if r.get("train/loss") is not None]
         steps, values = data["curves"][run["id"]]["train/loss"]

@@ -195,7 +195,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
     """
     runs: dict[str, dict] = {}
     series: dict[str, dict] = {}
-    told = []
+    told, left_out = [], 0
     for name in names() if studies is None else studies:
         study = Study(name)
         for scale in SCALES[1:]:
@@ -212,6 +212,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
                 told.append(about_study(study, scale, results))
     for folder in (f for place in places for f in run_directories(place)):
         if (found := of_directory(folder)) is None:
+            left_out += 1
             continue
         run, metrics = found
         before = runs.get(run["id"])
@@ -219,7 +220,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
             run |= {k: before[k] for k in ("group", "studies")}
         runs[run["id"]] = run
         series[run["id"]] = metrics
-    return pack(told, list(runs.values()), series)
+    return pack(told, list(runs.values()), series) | {"left_out": left_out}
 
 
 def pack(studies: list[dict], runs: list[dict], series: dict[str, dict]) -> dict:

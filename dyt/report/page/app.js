@@ -163,7 +163,8 @@ function render() {
   }));
 }
 
-document.getElementById("made").textContent = `${data.runs.length} runs, ${data.studies.length} studies; made ${data.made}`;
+document.getElementById("made").textContent = `${data.runs.length} runs, ${new Set(data.studies.map((s) => s.name)).size} studies`
+  + (data.left_out ? `, ${data.left_out} damaged runs left out` : "") + `; made ${data.made}`;
 read();
 addEventListener("hashchange", () => { read(); render(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
