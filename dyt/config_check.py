@@ -49,7 +49,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
     if data.get("on_error", "raise") not in ("raise", "skip"):
         raise ValueError(f"data.on_error={data['on_error']}: choose from raise, skip")
-    if data.get("on_error") == "skip" and (data["mixup"] or data["cutmix"]):
+    if data.get("on_error") == "skip" and (data.get("mixup") or data.get("cutmix")):
         raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")

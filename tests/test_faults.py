@@ -337,7 +337,54 @@ def test_a_truncated_token_cache_is_made_anew_and_a_truncated_table_refused(tmp_
     assert f"data.path={table}: unreadable as parquet" in line
 
 
+def test_a_document_without_text_is_named_or_left_out_and_counted(tmp_path, caplog):
+    import datasets
+
+    table = tmp_path / "t.parquet"
+    rows = ["some words here"] * 700 + ["", None] + ["and more"] * 700
+    datasets.Dataset.from_dict({"text": rows}).to_parquet(table)
+    words = [*TINY_GPT, "data=hf_text", f"data.path={table}", "trainer.max_steps=1", "trainer.eval_batches=1"]
+    line = one_line(python("train.py", *words))
+    assert "row 701 of train (t.parquet) has no text; data.on_error=skip" in line
+    summary, _ = train(*words, "data.on_error=skip")
+    assert summary["status"] == "finished"
+    assert "train: 1 rows without text left out, 1 empty ones add no token" in caplog.text
+    assert "has no text" in one_line(python("train.py", *words))  # what skip made is not taken for it
+
+
 # -- signals, kills, and going on --------------------------------------------------------------------------------------
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    """The first finds the run in a step that does not end; the checkpoint before stays, and the run goes on from it."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(f"""
+import runpy, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from dyt.trainer import Trainer
+real = Trainer.train_step
+def step(self, batches, lr, stop):
+    while self.step == 7:
+        open("in_step", "w").close()
+        signal.pause()
+    return real(self, batches, lr, stop)
+Trainer.train_step = step
+sys.argv[0] = {str(ROOT / "train.py")!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+""")
+    process = subprocess.Popen([sys.executable, str(driver), *SLOW_RUN, "trainer.save_every=5"], text=True)
+    until(lambda: (tmp_path / "in_step").exists(), process)
+    (tmp_path / "in_step").unlink()
+    process.send_signal(signal.SIGTERM)
+    until(lambda: (tmp_path / "in_step").exists(), process)  # it still waits in its step
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+    (folder,) = tmp_path.glob("runs/default/g*")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "interrupted" and "second signal" in summary["why"]
+    from dyt import checkpoint
+
+    assert checkpoint.newest(folder / "checkpoints")[0]["step"] == 5
 
 
 def test_under_slurm_an_interrupted_job_is_requeued(tmp_path):

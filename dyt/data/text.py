@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader
 from dyt.data import Spec
 from dyt.data.order import Order, Steps, derive, loader, seed_all
 from dyt.data.sources import cache_dir, load_table, locate
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer:
@@ -160,6 +163,8 @@ class TextData:
 def _tokenized(data: dict, source, given: str | None) -> Path:
     """The folder of the token cache, made when it is not there or not whole."""
     key_parts = (source.sha256, data["tokenizer"], data["text_key"], data["val_fraction"], given, "v1")
+    if data.get("on_error") == "skip":
+        key_parts += ("skip",)
     key = hashlib.sha256(repr(key_parts).encode()).hexdigest()[:24]
     folder = cache_dir(data) / "tokens" / key
     if _whole(folder):
@@ -213,15 +218,25 @@ def _tokenize(data: dict, source, folder: Path, given: str | None) -> None:
     ending = "" if source.builder == "text" else tokenizer.separator
     counts = {}
     for split, rows in table.items():
-        counts[split] = 0
+        counts[split] = absent = blank = 0
         with open(folder / f"{split}.bin", "wb") as out:
-            for text in rows[column]:
+            for number, text in enumerate(rows[column]):
                 if text is not None and not isinstance(text, str):
                     raise ValueError(f"data.text_key={column}: holds {type(text).__name__}, not text, in {split}")
+                if text is None and data.get("on_error") != "skip":
+                    names = ", ".join(Path(f).name for f in source.files.get(split, [])[:3]) or data["hub"] or "?"
+                    raise ValueError(
+                        f"data.path={data['path'] or data['hub']}: row {number} of {split} ({names}) has no text; "
+                        "data.on_error=skip leaves such rows out and counts them"
+                    )
+                absent += text is None
+                blank += text == ""
                 if text:
                     ids = tokenizer.encode(text if text.endswith(ending) else text + ending)
                     counts[split] += len(ids)
                     out.write(ids.astype(tokenizer.dtype).tobytes())
+        if absent or (blank and ending):
+            log.warning("%s: %d rows without text left out, %d empty ones add no token", split, absent, blank)
     if not counts.get("train"):
         raise ValueError(f"data.path={data['path'] or data['hub']}: no text in column {column!r} of the training split")
     if "val" not in counts:
