@@ -14,15 +14,11 @@ def explain(error: BaseException, config: dict) -> str | None:
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         trainer, size = config["trainer"], config["data"]["batch_size"]
-        pieces = trainer["accumulate"]
-        while size % (pieces := pieces + 1):
-            if pieces >= size:
-                break
-        half = "" if trainer["precision"] == "bf16" else ", or trainer.precision=bf16"
-        return (
-            f"out of memory ({' '.join(text.split())[:120]}); trainer.accumulate={pieces} needs less and gives the "
-            f"same curve{half}; a smaller model or data.batch_size (now {size}) changes the numbers"
-        )
+        more = next((n for n in range(trainer["accumulate"] + 1, size + 1) if size % n == 0), None)
+        helps = [f"trainer.accumulate={more} needs less and gives the same curve"] if more else []
+        helps += [] if trainer["precision"] == "bf16" else ["trainer.precision=bf16 needs less"]
+        helps.append(f"a smaller model or data.batch_size (now {size}) changes the numbers")
+        return f"out of memory ({' '.join(text.split())[:120]}); {'; '.join(helps)}"
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
         return (
             f"a data loader process ended ({' '.join(text.split())[:160]}), often because memory ran out; the same "
@@ -36,7 +32,7 @@ def explain(error: BaseException, config: dict) -> str | None:
             "the same command goes on"
         )
     if isinstance(error, ValueError):  # of a loader process: its own traceback ends with the line
-        return text.strip().splitlines()[-1].removeprefix("ValueError: ")
+        return (text.strip().splitlines() or ["ValueError without words"])[-1].removeprefix("ValueError: ")
     return None
 
 

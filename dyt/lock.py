@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -57,6 +58,21 @@ class Lock:
             self.path.parent.rmdir()  # where no other run is locked
             self.path.parent.parent.rmdir()  # where nothing was written
         os.close(self._file)
+
+
+def held(directory: Path) -> bool:
+    """Whether a process has the lock of a run's directory; asks without taking it (Linux; elsewhere False)."""
+    try:
+        file = os.open(directory.parent / ".locks" / directory.name, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # Linux's struct flock
+        return struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
+    except (OSError, struct.error):
+        return False
+    finally:
+        os.close(file)
 
 
 def _who(text: str) -> str:

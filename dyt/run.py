@@ -214,19 +214,18 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
             if metrics.unwritten:
                 say(f"{len(metrics.unwritten)} rows that metrics.jsonl could not take:", file=sys.stderr)
                 say("".join(metrics.unwritten).rstrip("\n"), file=sys.stderr)
-            more = {}
-            if status == "finished" and config["model"]["task"] == "text" and logger.shows:
-                with contextlib.suppress(ValueError):  # a text that knows no line end
-                    more["sample"] = continued(
-                        loop.shown(), data.tokenizer, "\n", 200, 0, world.device, temperature=0.8
-                    )
-            if config["logger"]["artifacts"] and (best := manifests(folder, "best")):
-                more["checkpoint"] = best[0].with_suffix(".pt")
-            logger.finish(short_summary(summary), failed=status == "failed", **more)
             try:
                 write_json(plan.dir / "summary.json", summary)
             except OSError as error:
                 say(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
+            more = {}
+            if status == "finished" and config["model"]["task"] == "text" and logger.shows:
+                with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
+                    how = {"temperature": 0.8}
+                    more["sample"] = continued(loop.shown(), data.tokenizer, "\n", 200, 0, world.device, **how)
+            if config["logger"]["artifacts"] and (best := manifests(folder, "best")):
+                more["checkpoint"] = best[0].with_suffix(".pt")
+            logger.finish(short_summary(summary), failed=status == "failed", **more)
         leave()
     if status == "interrupted" and world.leads:
         say(f"interrupted at step {loop.step} of {schedule.total}; the same command goes on from the last checkpoint")

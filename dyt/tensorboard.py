@@ -1,13 +1,19 @@
 """TensorBoard as a logger: what W&B would get, under the same names and steps."""
 
+import logging
 import math
 from pathlib import Path
 
 from dyt.config import flatten
 
+log = logging.getLogger(__name__)
+
 
 class TensorBoard:
-    """Scalars of a run in ``<run directory>/tensorboard``; rows after step `start`, of a run cut off, come anew.
+    """Scalars of a run in ``<run directory>/tensorboard``; it cannot hurt the run: a failure is one warning.
+
+    Args:
+        rows: of metrics.jsonl up to step `start`; later ones, of a run cut off, come anew.
 
     Raises:
         ValueError: the package is not installed.
@@ -15,7 +21,7 @@ class TensorBoard:
 
     url = None
 
-    def __init__(self, folder: Path, config: dict, start: int):
+    def __init__(self, folder: Path, config: dict, rows: list[dict], start: int):
         self.writer = None
         if config["logger"]["mode"] == "disabled":
             return
@@ -23,24 +29,40 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ValueError("logger=tensorboard: the package is missing; type pip install tensorboard") from error
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
-        if not start:
+        place = folder / "tensorboard"
+        new = not list(place.glob("events.*"))
+        self._try(lambda: self._open(SummaryWriter, place, start))
+        if new:
             lines = "\n".join(f"    {key}: {value}" for key, value in flatten(config).items())
-            self.writer.add_text("config", lines, 0)
+            self._try(lambda: self.writer.add_text("config", lines, 0))
+            for row in rows:  # of the run that this one extends
+                self.log(row)
 
-    def log(self, row: dict) -> None:
-        """Every number of a row but its step."""
-        for key, value in row.items():
-            if self.writer and key != "step":
-                self.writer.add_scalar(key, math.nan if value is None else value, row["step"])
+    def _open(self, kind, place: Path, start: int) -> None:
+        self.writer = kind(str(place), purge_step=start + 1)
+
+    def _try(self, action) -> None:
+        try:
+            action()
+        except (OSError, AttributeError) as error:  # no writer: opening it failed, which was said
+            if self.writer or isinstance(error, OSError):
+                log.warning("TensorBoard stopped working (%s); training goes on and metrics.jsonl has all", error)
+            self.writer = None
 
     @property
     def shows(self) -> bool:
         """Whether anybody sees what is logged."""
         return self.writer is not None
 
+    def log(self, row: dict) -> None:
+        """Every number of a row but its step."""
+        for key, value in row.items():
+            if self.writer and key != "step":
+                number = math.nan if value is None else value
+                self._try(lambda k=key, v=number: self.writer.add_scalar(k, v, row["step"]))
+
     def finish(self, summary: dict, failed: bool, sample: str | None = None, **_) -> None:
+        if self.writer and sample is not None:
+            self._try(lambda: self.writer.add_text("sample", "\n".join(f"    {x}" for x in sample.splitlines())))
         if self.writer:
-            if sample is not None:
-                self.writer.add_text("sample", "\n".join(f"    {line}" for line in sample.splitlines()))
-            self.writer.close()
+            self._try(self.writer.close)

@@ -21,11 +21,15 @@ PATIENCE = 8  # seconds that W&B may take to begin and to end a run; its service
 
 def read_metrics(path: Path) -> list[dict]:
     """The rows of a metrics.jsonl; a torn or broken line is left out."""
-    rows = []
     try:
-        text = path.read_text(errors="replace")
+        return rows_of_text(path.read_text(errors="replace"))
     except FileNotFoundError:
-        return rows
+        return []
+
+
+def rows_of_text(text: str) -> list[dict]:
+    """The whole rows among the lines of a metrics.jsonl."""
+    rows = []
     for line in text.splitlines():
         try:
             row = json.loads(line)
@@ -179,7 +183,7 @@ def logger_of(config: dict, folder: Path, about: dict, rows: list[dict], start: 
     if config["logger"]["kind"] == "tensorboard":
         from dyt.tensorboard import TensorBoard
 
-        return TensorBoard(folder, config, start)
+        return TensorBoard(folder, config, rows, start)
     shown = flatten(config) | {"config_hash": about["config_hash"]}
     mode = config["logger"]["mode"]
     return Wandb(mode, folder, about["wandb_id"], shown, rows, alphas, **about_run(config, folder))

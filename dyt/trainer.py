@@ -182,6 +182,7 @@ class Trainer:
         )
         last = (time.perf_counter(), self.step)
         disk = Patience(self.trainer["save_patience"], str(folder.parent))
+        unsaved = None  # (step, weights) of a best checkpoint that is still to be written
         with Stop() as stop, bar:
             while self.step < every.total:
                 # ------------------------------------------------------------------------------ one training step
@@ -233,9 +234,13 @@ class Trainer:
                 if not math.isfinite(row.get("val/loss", 0.0)):
                     raise Diverged(self.step, validation_loss=row["val/loss"])
                 if world.leads and improved:
-                    weights = {"model": self.shown().state_dict()}
-                    best = partial(checkpoint.save, folder, "best", self.step, weights, keep=1)
-                    disk.attempt("a checkpoint", best)
+                    unsaved = (self.step, self.shown().state_dict())
+                if unsaved and row:
+                    best = partial(checkpoint.save, folder, "best", unsaved[0], {"model": unsaved[1]}, keep=1)
+                    if disk.attempt("the best checkpoint", best):
+                        unsaved = None
+                    elif improved:  # training goes on; these weights wait as they are now
+                        unsaved = (self.step, {k: v.clone() for k, v in unsaved[1].items()})
                 if self.step % every.save_every == 0 or at_end or stopping:
                     if world.leads and disk.attempt("metrics.jsonl", metrics.sync):
                         keep = self.trainer["keep"]

@@ -67,10 +67,11 @@ def send_study(
             run.finish()
         about = {"name": f"{study.name} {scale}", "group": study.name, "job_type": "study"}
         config = {"study": study.name, "scale": scale, "title": study.title, "metric": study.metric}
-        run = begin(f"study-{study.name}-{scale}", config, **about)
+        rows = hashlib.sha256((folder / "runs.csv").read_bytes()).hexdigest()[:8]  # other rows are another run
+        run = begin(f"study-{study.name}-{scale}-{rows}", config, **about)
         keys = ["says", "paper", "ours", "verdict"]
         answers = [[str(v.get(k) or "") for k in keys] for v in present(study, scale, results)]
-        if run.starting_step == 0:  # media are new rows each time; a study sent before keeps its own
+        if run.starting_step == 0:  # not sent before
             media = {"verdicts": as_html("\n\n".join("\n".join(answer) for answer in answers))}
             if (folder / "figure.png").is_file():
                 media["figure"] = wandb.Image(str(folder / "figure.png"), caption=study.title)

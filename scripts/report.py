@@ -36,7 +36,7 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
     if not data["runs"]:
         raise ValueError("no runs to show; train one first, for instance: python train.py norm=dyt")
     data |= {"scurves": scurves(results) if studies is None or "ln_scurve" in studies else []}
-    data |= {"made": time.strftime("%F %T"), "version": time.time_ns() if watch else 0}
+    data |= {"made": time.strftime("%F %T"), "version": str(time.time_ns()) if watch else ""}
     out.mkdir(parents=True, exist_ok=True)
     for file in PAGE.iterdir():
         shutil.copy(file, out / file.name)
@@ -45,16 +45,25 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
             (out / "figures").mkdir(exist_ok=True)
             shutil.copy(results / study["name"] / study["scale"] / "figure.png", out / study["figure"])
     write_text(out / "data.js", as_script(data))
-    write_text(out / "version.txt", str(data["version"]))
+    write_text(out / "version.txt", data["version"])
     return data
 
 
-def changed(results: Path, places: list[Path]) -> float:
-    """When anything that the page shows was last written."""
+def stamp(results: Path, places: list[Path]) -> tuple:
+    """Changes when anything does that the page shows: files written, copied, removed; runs that began or ended."""
+    from dyt.lock import held
+    from dyt.report.collect import run_directories
+
     files = [*results.glob("*/*/runs.csv"), *results.glob("*/*/verdicts.json")]
-    files += [f for place in places for f in place.glob("**/metrics.jsonl")]
-    files += [f for place in places for f in place.glob("**/summary.json")]
-    return max((f.stat().st_mtime for f in files if f.exists()), default=0.0)
+    runs = [run for place in places for run in run_directories(place)]
+    files += [run / name for run in runs for name in ("metrics.jsonl", "summary.json")]
+    seen = []
+    for file in files:
+        try:
+            seen.append((str(file), file.stat().st_mtime_ns, file.stat().st_size))
+        except OSError:
+            seen.append((str(file), 0, 0))
+    return (*seen, *((run.name, held(run)) for run in runs))
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -66,8 +75,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
 
-def serve(out: Path, port: int, again, stamp) -> None:
-    """Serves `out` on loopback and calls `again` when `stamp()` changes, until Ctrl-C.
+def serve(out: Path, port: int, again, now, seen) -> None:
+    """Serves `out` on loopback and calls `again` when ``now()`` is no longer `seen`, until Ctrl-C.
 
     Raises:
         ValueError: the port is taken.
@@ -78,13 +87,15 @@ def serve(out: Path, port: int, again, stamp) -> None:
         raise ValueError(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from error
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", flush=True)
-    seen = stamp()
     try:
         while True:
             time.sleep(2)
-            if (now := stamp()) != seen:
-                seen = now
-                again()
+            if (found := now()) != seen:
+                seen = found
+                try:
+                    again()
+                except (ValueError, OSError) as problem:  # a file half-way replaced: the next look has it
+                    print(f"report.py: {problem}", file=sys.stderr)
     except KeyboardInterrupt:
         server.shutdown()
 
@@ -117,8 +128,11 @@ def main() -> int:
                 raise ValueError(f"{word}: a run without metrics.jsonl; it has nothing to show yet")
     if not asked.words:
         places = [Path("runs")]
+    places = [place.resolve() for place in places]
     chosen = studies if asked.words else None
     again = functools.partial(build, asked.out, asked.results, places, chosen, asked.watch)
+    now = functools.partial(stamp, asked.results, places)
+    before = now() if asked.watch else None  # what is written while the page is made shows the next time
     data = again()
     left_out = f"; {data['left_out']} run directories without metrics or config left out" if data["left_out"] else ""
     print(f"{len(data['runs'])} runs, {len(data['studies'])} studies at their scales{left_out}", file=sys.stderr)
@@ -127,7 +141,7 @@ def main() -> int:
     if asked.open:
         webbrowser.open(page.resolve().as_uri())
     if asked.watch:
-        serve(asked.out, asked.port, again, functools.partial(changed, asked.results, places))
+        serve(asked.out, asked.port, again, now, before)
     return 0
 
 

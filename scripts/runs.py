@@ -32,9 +32,20 @@ def plain(text) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
+def has(run: dict, word: str) -> bool:
+    """Whether a run has a word in its name, status or settings; of ``key=value`` the value counts as a number."""
+    key, equals, value = word.partition("=")
+    if equals and key in run["config"]:
+        try:
+            return float(run["config"][key]) == float(value)
+        except ValueError:
+            pass
+    text = " ".join([run["name"], run["status"], *(f"{k}={v}" for k, v in run["config"].items())])
+    return word.lower() in text.lower()
+
+
 def fits(run: dict, words: list[str]) -> bool:
-    text = " ".join([run["name"], run["status"], *(f"{k}={v}" for k, v in run["config"].items())]).lower()
-    return all(w[1:].lower() not in text if w.startswith("-") else w.lower() in text for w in words)
+    return all(not has(run, w[1:]) if w.startswith("-") else has(run, w) for w in words)
 
 
 def number(value) -> str:
@@ -111,9 +122,10 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path("runs"), help="where the runs are (default runs/)")
     parser.add_argument("--follow", action="store_true", help="again every 2 seconds, until Ctrl-C")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two run directories")
-    asked, words = parser.parse_known_args()  # a word may begin with a minus
-    if unknown := [w for w in words if w.startswith("--")]:
-        parser.error(f"{unknown[0]}: unknown; options: --root, --follow, --compare")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="runs that have it; -WORD: that have it not")
+    without = [w for w in sys.argv[1:] if w[:1] == "-" and w[1:2] != "-" and w not in ("-h", "-")]
+    asked = parser.parse_intermixed_args([w for w in sys.argv[1:] if w not in without])
+    words = [*asked.words, *without]
     if asked.compare:
         print(compared(*asked.compare))
         return 0

@@ -46,7 +46,7 @@ class Soak:
     """One study in `place`, and the hand that disturbs it."""
 
     def __init__(self, place: Path, dice: random.Random):
-        self.place, self.dice, self.starts = place, dice, 0
+        self.place, self.dice, self.starts, self.wrong = place, dice, 0, []
         place.mkdir()
         (place / "soak.yaml").write_text(STUDY)
 
@@ -74,7 +74,7 @@ class Soak:
 
     def workers(self) -> list[int]:
         pids = [int(log.stem.split("-")[1]) for log in self.place.glob("runs/.workers/worker-*.log")]
-        return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        return [pid for pid in pids if b"multiprocessing" in command_line(pid)]
 
     def unfinished(self) -> list[Path]:
         """Directories of runs that are under way or cut off."""
@@ -93,7 +93,10 @@ class Soak:
         target = self.dice.choice([self.process.pid, *self.workers()])
         if self.process.poll() is not None:
             return False
-        os.kill(target, number)
+        try:
+            os.kill(target, number)
+        except ProcessLookupError:  # it ended just now
+            return False
         return True
 
     def flip(self) -> bool:
@@ -136,7 +139,18 @@ class Soak:
             return False
         command = [sys.executable, "-c", SECOND, str(self.dice.choice(runs))]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        return done.returncode == 1 and "writes there since" in done.stderr
+        if "already" in done.stdout:  # it ended just now
+            return False
+        if done.returncode != 1 or "writes there since" not in done.stderr:
+            self.wrong.append(f"a second writer was not refused: {done.stdout[-200:]}{done.stderr[-200:]}")
+        return True
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 SECOND = """
@@ -189,10 +203,14 @@ def round_of(place: Path, left: Counter, dice: random.Random) -> dict:
         if soak.process.poll() == 0:
             break
         if soak.process.poll() is not None:
+            if soak.starts > 20 + 3 * sum(left.values()):
+                soak.wrong.append(f"started {soak.starts} times and not at its end")
+                break
             soak.start()
     logs = [log.read_text(errors="replace") for log in place.glob("runs/.workers/*.log")]
     noticed = sum(text.count("checkpoint passed over") for text in logs)
-    return {"caused": caused, "starts": soak.starts, "passed_over": noticed}
+    full = sum(text.count("could not be written") for text in logs)
+    return {"caused": caused, "starts": soak.starts, "passed_over": noticed, "full": full, "wrong": soak.wrong}
 
 
 def line(report: dict) -> str:
@@ -256,6 +274,7 @@ def main() -> int:
                 rounds.append(round_of(place, left, dice))
                 left -= rounds[-1]["caused"]
                 theirs = curves(place)
+                differing += [f"round {len(rounds)}: {what}" for what in rounds[-1]["wrong"]]
                 differing += [f"round {len(rounds)}: runs.csv"] if read(place / TABLE) != rows else []
                 differing += [f"round {len(rounds)}: {run}" for run in curve if theirs.get(run) != curve[run]]
                 differing += [f"round {len(rounds)}: left over {file}" for file in left_over(place)]
@@ -271,6 +290,7 @@ def main() -> int:
         "rounds": len(rounds),
         "starts": sum(r["starts"] for r in rounds),
         "checkpoints_passed_over": sum(r["passed_over"] for r in rounds),
+        "writes_that_failed": sum(r["full"] for r in rounds),
         "runs_compared": len(rounds) * len(curve),
         "rows_compared": len(rounds) * sum(map(len, curve.values())),
         "differing": differing,

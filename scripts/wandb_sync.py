@@ -22,13 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-def runs_under(place: Path) -> list[Path]:
-    """Run directories: `place` itself, or those below it."""
-    if (place / "run.json").is_file():
-        return [place]
-    return sorted(p.parent for p in place.rglob("run.json")) if place.is_dir() else []
-
-
 def send(folder: Path, mode: str) -> int:
     """Sends one run; returns how many rows it has.
 
@@ -60,6 +53,8 @@ def send(folder: Path, mode: str) -> int:
 
 
 def main(words: list[str]) -> int:
+    from dyt.report.collect import run_directories
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run directories, or folders of them")
     parser.add_argument("--study", action="append", default=[], help="a study of results/, instead of runs")
@@ -71,7 +66,7 @@ def main(words: list[str]) -> int:
     asked = parser.parse_args(words)
     if asked.study or asked.report:
         return studies(asked)
-    folders = {place: runs_under(Path(place)) for place in asked.runs}
+    folders = {place: run_directories(Path(place)) for place in asked.runs}
     for place, found in folders.items():
         if not found:
             raise ValueError(f"{place}: no run there; train one first, for instance: python train.py norm=dyt")

@@ -108,6 +108,26 @@ def test_bad_input_gets_one_line(words, says, tmp_path):
     assert says in one_line(python(REPORT, *words, "--out", "page"))
 
 
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("summary.json", '{"best": {"val/loss": 3}}'),
+        ("metrics.jsonl", '{"step": 1, "train/loss": 2.0, "tokens": null}'),
+        ("metrics.jsonl", '{"step": 1, "train/loss": 1' + "0" * 400 + "}"),
+        ("config.yaml", "model: {name: a}\nnorm: {name: b}\ndata: {name: c}\nseed: 0\ntag: 2026-01-01\nx: .inf"),
+        ("summary.json", '{"wall_s": NaN, "status": ["odd"]}'),
+        ("config.yaml", "a: ["),
+    ],
+)
+def test_one_odd_directory_harms_no_other(file, content, runs, tmp_path):
+    shutil.copytree(runs / "runs", tmp_path / "runs")
+    odd = next(tmp_path.glob("runs/default/gpt*-layernorm-*-s0-*"))
+    (odd / file).write_text(content)
+    data = json.loads(as_script(collect(ROOT / "results", [tmp_path / "runs"], [])).removeprefix("window.DYT = ")[:-2])
+    assert len(data["runs"]) + data["left_out"] == 7 and len(data["runs"]) >= 5
+    assert python(str(ROOT / "scripts/runs.py")).returncode == 0
+
+
 def test_a_port_in_use_is_one_line(runs):
     import socket
 
@@ -189,12 +209,7 @@ def test_each_view_draws_with_no_error_and_no_request(browser, page):
 
 def test_curves_hide_a_norm_change_the_axis_and_are_kept_in_the_address(browser, page):
     show(browser, page, "view=curves&metric=train/loss&q=gpt_nano")
-    assert sorted(line["name"] for line in lines(browser)) == [
-        "dyt",
-        "dyt",
-        "layernorm",
-        "none",
-    ]  # one name was changed
+    assert sorted(line["name"] for line in lines(browser)) == ["dyt", "layernorm", "none"]
     find(browser, '.legend [data-norm="layernorm"]').click()
     assert "layernorm" not in {line["name"] for line in lines(browser)}
     assert find(browser, '.legend [data-norm="layernorm"]').get_attribute("aria-pressed") == "true"
@@ -332,6 +347,36 @@ def test_every_control_has_a_name_and_is_reached_by_keyboard(browser, page):
     browser.execute_script("arguments[0].focus()", button)
     button.send_keys(Keys.SPACE)
     assert "hide=dyt" in browser.current_url
+    assert browser.execute_script("return document.activeElement.dataset.norm") == "dyt"  # and the focus stays
+
+
+def test_the_mean_ends_where_the_first_seed_does(browser, page):
+    show(browser, page, "view=curves")
+    ended = browser.execute_script(
+        "return band([{points: [[1, 3], [2, 3]]}, {points: [[1, 5], [2, 5]]}, {points: [[1, 1], [2, 1], [9, 1]]}])"
+    )
+    assert ended["line"] == [[1, 3], [2, 3]] and ended["end"] == 2
+    assert ended["area"][0][2] - 3 == pytest.approx(4.303 * 2 / 3**0.5, rel=1e-3)  # Student's t, 2 degrees of freedom
+
+
+def test_runs_with_other_settings_are_not_averaged(browser, tmp_path):
+    words = [*TINY_GPT, "norm=dyt", "trainer.max_steps=3", "trainer.log_every=1", "trainer.eval_batches=1"]
+    for rate in ("1e-3", "2e-3"):
+        _, folder = train(*words, f"optim.lr={rate}", "tag=a_long_name_that_is_cut")
+        folder.rename(folder.with_name(f"same-name-s0-{folder.name[-10:]}"))
+    done = python(REPORT, "runs", "--out", "page")
+    show(browser, str(tmp_path / "page/index.html") if done.returncode == 0 else done.stderr, "view=curves")
+    assert len(lines(browser)) == 2
+    show(browser, str(tmp_path / "page/index.html"), "view=curves&q=optim.lr%3D2e-3")
+    assert len(lines(browser)) == 1
+
+
+@pytest.mark.parametrize(
+    "state", ["view=layers&layer=x&at=-1", "view=constructor", "view=curves&smooth=1&x=y", "view=runs&sort=x"]
+)
+def test_an_odd_address_still_shows_something(browser, page, state):
+    show(browser, page, state)
+    assert browser.get_log("browser") == [] and len(text(browser)) > 50
 
 
 def test_committed_studies_in_the_browser(browser, tmp_path):
@@ -357,6 +402,10 @@ def test_watching_refreshes_when_a_run_goes_on(browser, runs, tmp_path):
             address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
             browser.get(f"{address}#view=runs&q=layernorm")
             assert "2 of 6 runs" in text(browser, "#count")
+            browser.execute_script("window.same = true")
+            process_began = time.monotonic()
+            while time.monotonic() - process_began < 5:  # two looks at version.txt: nothing changed, nothing is loaded
+                assert browser.execute_script("return window.same")
             train(*TINY_GPT, "norm=rmsnorm", "trainer.max_steps=2", "trainer.eval_batches=1", out=str(place))
             began = time.monotonic()
             while "of 7 runs" not in text(browser, "#count"):

@@ -30,7 +30,9 @@ def test_the_table_has_status_progress_metrics_and_a_sparkline(two):
         assert len(cells[9]) == 16 and cells[9][0] == "█" and cells[9][-1] in "▁▂"
     only = python(RUNS, "layernorm").stdout.splitlines()
     assert len(only) == 2 and "layernorm" in only[1]
-    assert len(python(RUNS, "gpt", "-layernorm", "norm.alpha_init=0.5").stdout.splitlines()) == 2
+    assert len(python(RUNS, "gpt", "-layernorm", "norm.alpha_init=0.50").stdout.splitlines()) == 2
+    assert len(python(RUNS, "optim.lr=1e-2", "-hardtanh").stdout.splitlines()) == 3
+    assert "none of 2 runs" in one_line(python(RUNS, "optim.lr=1e-3"))
 
 
 def test_compare_shows_what_differs(two):

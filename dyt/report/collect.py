@@ -4,21 +4,21 @@ A run is known by its config hash: one that a study committed and whose director
 curves of the directory. Curves are thinned so that all together stay below a budget; spikes survive (dyt/studies/rows).
 """
 
+import hashlib
 import json
 import math
-import os
-import socket
 from pathlib import Path
 
 import yaml
 
 from dyt.config import flatten
-from dyt.manifest import read_json
+from dyt.lock import held
+from dyt.manifest import finite, read_json
 from dyt.studies.figures import COLOURS
 from dyt.studies.overview import present
 from dyt.studies.rows import read_curves, read_runs, thin
 from dyt.studies.study import SCALES, Study, names, result_folder
-from dyt.tracking import read_metrics
+from dyt.tracking import rows_of_text
 
 POINTS = 700_000  # in all curves together: about 10 MB
 SHOWN = ("grad_norm", "lr")  # beside every metric with a slash
@@ -37,33 +37,23 @@ def run_directories(place: Path) -> list[Path]:
     return [p for p in found if ".replaced-" not in p.name]
 
 
-def under_way(folder: Path) -> bool:
-    """Whether a process holds the run's lock."""
-    holder = read_json(folder.parent / ".locks" / folder.name)
-    if not holder:
-        return False
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return holder.get("host") != socket.gethostname()
-    except (KeyError, TypeError, OverflowError, PermissionError):
-        pass
-    return True
-
-
 def of_directory(folder: Path) -> tuple[dict, dict] | None:
-    """(run, {metric: [(step, value)]}) of a run directory; None where there is nothing to show."""
-    about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json") or {}
-    rows = read_metrics(folder / "metrics.jsonl")
+    """(run, {metric: [(step, value)]}) of a run directory; None where it is damaged or there is nothing to show."""
     try:
-        text = (folder / "metrics.jsonl").read_text(errors="replace")
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        parts = {part: str(config[part]["name"]) for part in ("model", "norm", "data")}
-        seed = int(config["seed"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, UnicodeDecodeError):
-        return None
+        return _of_directory(folder)
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return None  # somebody's files: whatever is in them, the others are shown
+
+
+def _of_directory(folder: Path) -> tuple[dict, dict] | None:
+    about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json") or {}
+    text = (folder / "metrics.jsonl").read_text(errors="replace")
+    rows = rows_of_text(text)
     if not rows:
         return None
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    parts = {part: str(config[part]["name"]) for part in ("model", "norm", "data")}
+    seed = int(config["seed"])
     series: dict[str, list] = {}
     for row in rows:
         for key, value in row.items():
@@ -73,16 +63,19 @@ def of_directory(folder: Path) -> tuple[dict, dict] | None:
     last, flat = rows[-1], flatten(config)
     unit = next((u for u in ("tokens", "images") if u in last), None)
     per_step = next((r[unit] / r["step"] for r in reversed(rows) if unit in r and r["step"]), None) if unit else None
-    status = summary.get("status") or ("running" if under_way(folder) else "cut off")
-    name = folder.name.rsplit(f"-s{seed}-", 1)[0]
+    status = summary.get("status") or ("running" if held(folder) else "cut off")
+    plain = {k: v if isinstance(v, bool | int | str) else str(v) for k, v in flat.items() if v is not None}
+    shown = {k: v for k, v in plain.items() if not k.startswith(("logger.", "out_root"))}
+    alike = {k: v for k, v in shown.items() if k not in ("seed", "tag", "resume", "data.path", "data.workers")}
     run = {
         "id": str(about.get("config_hash") or folder.name),
         "name": folder.name,
-        "group": name,
+        "group": folder.name.rsplit(f"-s{seed}-", 1)[0],
+        "key": hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:12],
         **parts,
         "seed": seed,
         "status": str(status),
-        "why": summary.get("why"),
+        "why": str(summary.get("why") or ""),
         "step": last["step"],
         "max_steps": summary.get("max_steps") or flat.get("trainer.max_steps"),
         "final": {k: points[-1][1] for k, points in series.items() if k.startswith(("val/", "train/"))},
@@ -92,12 +85,13 @@ def of_directory(folder: Path) -> tuple[dict, dict] | None:
         "wall_s": summary.get("wall_s") or (series.get("time_s") or [(0, None)])[-1][1],
         "parameters": summary.get("parameters"),
         "dir": str(folder),
-        "url": summary.get("wandb_url"),
-        "config": {k: v for k, v in flat.items() if v is not None and not k.startswith(("logger.", "out_root"))},
+        "url": str(summary.get("wandb_url") or ""),
+        "config": shown,
+        "whole": True,
         "broken": sum(bool(line.strip()) for line in text.splitlines()) - len(rows),
         "studies": [],
     }
-    return run, series
+    return finite(run), series
 
 
 def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[str, dict]]:
@@ -106,6 +100,8 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
     runs = []
     for row in read_runs(folder / "runs.csv", study):
         words = dict(word.partition("=")[::2] for word in (row["overrides"] or "").split())
+        named = {f"{k}.name" if k in ("model", "norm", "data") else k: v for k, v in words.items()}
+        group = " ".join(row[f] for f in study.factors if row.get(f))
         metrics = {study.metric: row["final"], "train/loss": row["train_loss"]}
         steps = row["step"] or 0
         unit = "tokens" if words.get("model", "").startswith(("gpt", "llama")) else "images"
@@ -113,13 +109,14 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
             {
                 "id": row["config_hash"],
                 "name": (row["run"] or "").rsplit("/", 1)[-1] or f"{study.name} {row['config_hash']}",
-                "group": " ".join(row[f] for f in study.factors if row.get(f)),
+                "group": group,
+                "key": f"{study.name}/{scale} {group}",
                 "model": words.get("model", ""),
                 "norm": words.get("norm", "layernorm"),
                 "data": words.get("data", "mnist5k" if unit == "images" else "stdlib"),
                 "seed": row["seed"],
                 "status": row["status"],
-                "why": row["why"] or None,
+                "why": row["why"] or "",
                 "step": steps,
                 "max_steps": row["max_steps"],
                 "final": {k: v for k, v in metrics.items() if v is not None},
@@ -129,8 +126,9 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
                 "wall_s": row["wall_s"],
                 "parameters": row["parameters"],
                 "dir": None,
-                "url": None,
-                "config": {**words, "seed": row["seed"]},
+                "url": "",
+                "config": {**named, "seed": row["seed"]},
+                "whole": False,  # the rest of its settings stands in the run's own directory
                 "broken": 0,
                 "studies": [f"{study.name}/{scale}"],
             }
@@ -217,7 +215,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
         run, metrics = found
         before = runs.get(run["id"])
         if before:  # the study's words for it stay
-            run |= {k: before[k] for k in ("group", "studies")}
+            run |= {k: before[k] for k in ("group", "key", "studies")}
         runs[run["id"]] = run
         series[run["id"]] = metrics
     return pack(told, list(runs.values()), series) | {"left_out": left_out}

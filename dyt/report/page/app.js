@@ -17,7 +17,7 @@ function layersOf(run) {
 
 function slider(label, key, count, text) {
   return el("label", {}, `${label}: ${text}`, el("input", { type: "range", id: `slide-${key}`, min: 0, max: Math.max(0, count - 1),
-    value: state[key] === "" ? count - 1 : state[key], oninput: (e) => set({ [key]: e.target.value }) }));
+    value: state[key] === "" ? count - 1 : state[key], onchange: (e) => set({ [key]: e.target.value }) }));  // not oninput: drawing anew would end the drag
 }
 
 const depth = (i, n) => `hsl(${250 - (200 * i) / Math.max(1, n - 1)} 65% ${state.theme === "dark" ? 62 : 45}%)`;
@@ -30,7 +30,7 @@ function layersView() {
   if (!run) return [...out, el("p", {}, "None of these runs was probed (trainer.probe_every=100)."), scurveView()];
   const layers = layersOf(run), stats = Object.keys(STATS).filter((s) => [...layers.values()].some((l) => l[s]));
   const stat = stats.includes(state.stat) ? state.stat : stats[0];
-  const named = [...layers].filter(([, l]) => l[stat]), i = Math.min(Number(state.layer), named.length - 1);
+  const named = [...layers].filter(([, l]) => l[stat]), i = Math.min(Number(state.layer) || 0, named.length - 1);
   const [name, here] = named[i], steps = here[stat].map((p) => p[0]);
   const at = state.at === "" ? steps.length - 1 : Math.min(Number(state.at), steps.length - 1);
   out[1].append(
@@ -57,7 +57,7 @@ function layersView() {
 
 function scurveView() {
   if (!data.scurves.length) return null;
-  const i = Math.min(Number(state.curve), data.scurves.length - 1), s = data.scurves[i];
+  const i = Math.min(Number(state.curve) || 0, data.scurves.length - 1), s = data.scurves[i];
   const xs = s.points.map((p) => p[0]), low = Math.min(...xs), high = Math.max(...xs);
   const fit = Array.from({ length: 120 }, (_, k) => low + ((high - low) * k) / 119).map((x) => [x, s.a * Math.tanh(s.b * x)]);
   const dots = s.points.slice().sort((a, b) => a[0] - b[0]);
@@ -74,6 +74,7 @@ function scurveView() {
 const COLUMNS = {
   status: (r) => r.status, norm: (r) => r.norm, model: (r) => r.model, data: (r) => r.data, seed: (r) => r.seed,
   "val/loss": (r) => r.final["val/loss"], "val/top1": (r) => r.final["val/top1"], "train/loss": (r) => r.final["train/loss"],
+  best: (r) => r.best["val/top1"] ?? r.best["val/loss"], parameters: (r) => r.parameters,
   step: (r) => r.step, seconds: (r) => r.wall_s, name: (r) => r.name,
 };
 
@@ -90,14 +91,14 @@ function runsView() {
   }
   const picked = words(state.compare);
   const head = Object.keys(COLUMNS).map((c) => el("th", { scope: "col", "aria-sort": c === key ? (down ? "descending" : "ascending") : "none" },
-    el("button", { type: "button", onclick: () => set({ sort: key === c && !down ? `${c}:down` : c }) }, c, c === key ? (down ? " ↓" : " ↑") : "")));
+    el("button", { type: "button", id: `sort-${c}`, onclick: () => set({ sort: key === c && !down ? `${c}:down` : c }) }, c, c === key ? (down ? " ↓" : " ↑") : "")));
   return [el("h2", {}, "Runs"),
     el("div", { class: "controls" }, choice("Runs of", "study", studyOptions()), filter(),
       el("span", { id: "count", role: "status" }, `${runs.length} of ${data.runs.length} runs`)),
     picked.length ? compare(picked) : el("p", { class: "note" }, "Tick two runs to see how their settings and results differ."),
     el("div", { class: "scroll" }, el("table", { id: "runs" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "compare"), head)),
       el("tbody", {}, runs.slice(0, 1000).map((run) => el("tr", {},
-        el("td", {}, el("input", { type: "checkbox", "aria-label": `compare ${run.name}`, checked: picked.includes(run.id),
+        el("td", {}, el("input", { type: "checkbox", id: `compare-${run.id}`, "aria-label": `compare ${run.name}`, checked: picked.includes(run.id),
           onchange: () => set({ compare: words(toggled(state.compare, run.id)).slice(-2).join(",") }) })),
         Object.entries(COLUMNS).map(([c, of]) => cell(run, c, of(run)))))))),
     runs.length > 1000 ? el("p", {}, "The first 1,000 are shown; filter for the others.") : null];
@@ -110,7 +111,7 @@ function cell(run, column, value) {
   }
   if (column === "norm") return el("td", {}, swatch(run.norm), ` ${run.norm}`);
   if (column === "name") {
-    const at = run.dir?.startsWith("/") ? `file://${encodeURI(run.dir)}` : null;
+    const at = run.dir?.startsWith("/") ? `file://${encodeURI(run.dir).replace(/[#?]/g, encodeURIComponent)}` : null;
     return el("td", { class: "name" }, at ? el("a", { href: at }, run.name) : run.name,
       /^https?:\/\//.test(run.url ?? "") ? [" ", el("a", { href: run.url, rel: "noreferrer" }, "W&B")] : null,
       run.studies.length ? el("div", { class: "note" }, run.studies.join(", ")) : null);
@@ -121,12 +122,16 @@ function cell(run, column, value) {
 function compare(ids) {
   const runs = ids.map((id) => byId.get(id)).filter(Boolean);
   if (runs.length < 2) return el("p", { class: "note" }, "Tick one more run.");
-  const [a, b] = runs, keys = [...new Set([...Object.keys(a.config), ...Object.keys(b.config)])].sort();
+  const [a, b] = runs;
+  const keys = [...new Set([...Object.keys(a.config), ...Object.keys(b.config)])].sort()
+    .filter((k) => (a.whole && b.whole) || (k in a.config && k in b.config));
+  const partly = a.whole && b.whole ? null
+    : el("p", { class: "note" }, "Of a run whose directory is gone only the settings that were typed are known; the others are not compared.");
   const differing = keys.filter((k) => String(a.config[k] ?? "–") !== String(b.config[k] ?? "–"));
   const results = [...new Set([...Object.keys(a.final), ...Object.keys(b.final)])].sort();
   const row = (k, x, y) => el("tr", {}, el("th", { scope: "row" }, k), el("td", {}, x), el("td", {}, y));
   const text = (v) => (typeof v === "number" ? number(v) : String(v ?? "–"));
-  return el("section", { class: "card", id: "compare" }, el("h3", {}, `${differing.length} settings differ`),
+  return el("section", { class: "card", id: "compare" }, el("h3", {}, `${differing.length} settings differ`), partly,
     el("div", { class: "scroll" }, el("table", {}, el("thead", {}, row("", a.name, b.name)),
       el("tbody", {}, differing.map((k) => row(k, String(a.config[k] ?? "–"), String(b.config[k] ?? "–"))),
         row("status", a.status, b.status), results.map((k) => row(`final ${k}`, text(a.final[k]), text(b.final[k])))))),
@@ -138,13 +143,14 @@ function compare(ids) {
 const VIEWS = { studies: ["Studies", studiesView], curves: ["Curves", curvesView], layers: ["Layers", layersView], runs: ["Runs", runsView] };
 
 function render() {
-  const view = VIEWS[state.view] ? state.view : "studies";
+  const view = Object.hasOwn(VIEWS, state.view) ? state.view : "studies";
+  document.getElementById("tip").hidden = true;
   const dark = state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   document.documentElement.dataset.theme = dark ? "dark" : "light";
   const focus = document.activeElement?.id, at = document.activeElement?.selectionStart;
   dispose();
   document.getElementById("views").replaceChildren(...Object.entries(VIEWS).map(([key, [name]]) => el("a", {
-    href: `#view=${key}`, "aria-current": key === view ? "page" : null, onclick: (e) => { e.preventDefault(); set({ view: key }); } }, name)));
+    id: `view-${key}`, href: `#view=${key}`, "aria-current": key === view ? "page" : null, onclick: (e) => { e.preventDefault(); set({ view: key }); } }, name)));
   const theme = document.getElementById("theme");
   theme.textContent = dark ? "light" : "dark";
   theme.setAttribute("aria-label", `Switch to ${theme.textContent} colours`);
@@ -173,6 +179,6 @@ render();
 if (data.version && location.protocol.startsWith("http")) {  // scripts/report.py --watch: the address keeps the view
   setInterval(async () => {
     const now = await fetch("version.txt").then((r) => r.text()).catch(() => "");
-    if (now && now.trim() !== String(data.version)) location.reload();
+    if (now && now.trim() !== data.version) location.reload();
   }, 2000);
 }

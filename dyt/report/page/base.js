@@ -26,6 +26,11 @@ const state = { ...DEFAULTS };
 function read() {
   const asked = new URLSearchParams(location.hash.slice(1));
   for (const key of Object.keys(DEFAULTS)) state[key] = asked.get(key) ?? DEFAULTS[key];
+  const kept = (key, fits) => { if (!fits(state[key])) state[key] = DEFAULTS[key]; };
+  for (const key of ["layer", "at", "curve"]) kept(key, (v) => /^\d*$/.test(v));
+  kept("smooth", (v) => Number(v) >= 0 && Number(v) < 1);
+  kept("x", (v) => ["step", "samples", "wall"].includes(v));
+  kept("seeds", (v) => ["band", "each"].includes(v));
 }
 
 function set(change) {
@@ -47,12 +52,19 @@ const toggled = (text, word) => {
 const byId = new Map(data.runs.map((run) => [run.id, run]));
 const OWN = "runs";  // the choice of runs that no study has
 
-// Words that a run must have in its name, status or settings; -word: must not have.
+// Words that a run must have in its name, status or settings; -word: must not have. A key=value counts as a number.
+function has(run, word) {
+  const [key, value] = word.split("=");
+  const own = Object.hasOwn(run.config, key) ? run.config[key] : undefined;
+  if (value && own !== undefined && Number.isFinite(Number(value)) && Number.isFinite(Number(own))) return Number(own) === Number(value);
+  return run.text.includes(word);
+}
+
 function matches(run, q) {
   run.text ??= [run.name, run.group, run.status, run.model, run.norm, run.data, ...run.studies,
     ...Object.entries(run.config).map(([k, v]) => `${k}=${v}`)].join(" ").toLowerCase();
   return q.toLowerCase().split(/\s+/).filter(Boolean)
-    .every((w) => (w.startsWith("-") && w.length > 1 ? !run.text.includes(w.slice(1)) : run.text.includes(w)));
+    .every((w) => (w.startsWith("-") && w.length > 1 ? !has(run, w.slice(1)) : has(run, w)));
 }
 
 function chosen() {

@@ -22,7 +22,7 @@ function options(lines, marks, axes, still) {
   for (const line of lines) {
     if (line.band?.length > 1) {
       series.push({
-        type: "custom", silent: true, z: 1, data: [[line.band[0][0], line.band[0][1]]], clip: true,
+        type: "custom", silent: true, z: 1, data: [line.points[0]], clip: true,
         renderItem: (_, api) => ({
           type: "polygon", silent: true,
           shape: { points: [...line.band.map(([x, low]) => api.coord([x, low])),
@@ -39,7 +39,8 @@ function options(lines, marks, axes, still) {
     });
   }
   if (marks.length) {
-    series.push({ type: "scatter", data: marks.map((m) => [m.x, m.y]), symbol: "path://M0,0L8,8M8,0L0,8", symbolSize: 11,
+    const top = axes.max ?? Infinity;  // a run that left the chart is marked at its edge
+    series.push({ type: "scatter", data: marks.map((m) => [m.x, Math.min(m.y, top)]), symbol: "path://M0,0L8,8M8,0L0,8", symbolSize: 11,
       silent: true, z: 3, itemStyle: { color: "none", borderColor: css("--bad"), borderWidth: 2 } });
   }
   return {
@@ -49,7 +50,7 @@ function options(lines, marks, axes, still) {
     legend: still ? { top: 26, data: [...new Set(lines.map((l) => l.name))], textStyle: { color: css("--text") },
       type: "scroll" } : undefined,
     grid: { left: 66, right: 16, top: still ? 64 : 12, bottom: 44 },
-    xAxis: axis(axes.x, axes.logx), yAxis: { ...axis(axes.y, axes.log), min: axes.min, max: axes.max },
+    xAxis: axis(axes.x, axes.logx), yAxis: { ...axis(axes.y, axes.log), max: axes.max },
     aria: { enabled: true, label: { description: `${axes.title}: ${axes.y} over ${axes.x}, ${lines.length} lines` } },
     dataZoom: still ? undefined : [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "shift" }],
     series,
@@ -75,7 +76,8 @@ function chart(lines, marks, axes) {
   const save = el("div", { class: "controls" },
     el("button", { type: "button", class: "png", onclick: () => image(lines, marks, axes, "png") }, "PNG"),
     el("button", { type: "button", class: "svg", onclick: () => image(lines, marks, axes, "svg") }, "SVG"));
-  return el("section", { class: "facet" }, el("h3", {}, axes.title), place, save);
+  const cut = axes.max !== undefined ? el("p", { class: "note" }, `What is above ${brief(axes.max)} is cut off; log y shows it.`) : null;
+  return el("section", { class: "facet" }, el("h3", {}, axes.title), place, cut, save);
 }
 
 function image(lines, marks, axes, kind) {

@@ -42,9 +42,11 @@ const UNITS = { step: "step", samples: "samples", wall: "wall time (s)" };
 function xOf(run) {
   if (state.x === "samples") return (step) => step * (run.per_step ?? 1);
   if (state.x !== "wall") return (step) => step;
-  const [steps, times] = data.curves[run.id]?.time_s ?? [[0, run.step], [0, run.wall_s ?? run.step]];
+  const [known, seconds] = data.curves[run.id]?.time_s ?? [[run.step], [run.wall_s ?? run.step]];
+  const [steps, times] = [[0, ...known], [0, ...seconds]];
   return (step) => {  // between the times that are known
-    const i = Math.min(Math.max(1, steps.findIndex((s) => s >= step)), steps.length - 1);
+    const next = steps.findIndex((s) => s >= step);
+    const i = next < 0 ? steps.length - 1 : Math.max(1, next);
     const share = (step - steps[i - 1]) / (steps[i] - steps[i - 1] || 1);
     return Math.max(0, times[i - 1] + share * (times[i] - times[i - 1]));
   };
@@ -63,26 +65,24 @@ function points(run, metric) {
   return out;
 }
 
-// Mean over seeds with its 95% interval, on the steps of the seed with the most points.
+// Mean over seeds with its 95% interval, as far as all of them go, on the steps of the seed with the most points.
 function band(members) {
   const grid = members.reduce((a, b) => (b.points.length > a.points.length ? b : a)).points.map((p) => p[0]);
-  const line = [], area = [];
-  const place = members.map(() => 0);
-  for (const x of grid) {
-    const values = [];
-    members.forEach(({ points: p }, i) => {
+  const first = Math.max(...members.map((m) => m.points[0][0])), end = Math.min(...members.map((m) => m.points.at(-1)[0]));
+  const line = [], area = [], place = members.map(() => 0);
+  for (const x of [...new Set([...grid, end])].sort((a, b) => a - b)) {
+    if (x < first || x > end) continue;
+    const values = members.map(({ points: p }, i) => {
       while (place[i] < p.length - 1 && p[place[i] + 1][0] <= x) place[i]++;
       const a = p[place[i]], b = p[place[i] + 1];
-      if (!a || x < a[0] || (!b && x > a[0] * (1 + 1e-9))) return;
-      values.push(b ? a[1] + ((x - a[0]) / (b[0] - a[0])) * (b[1] - a[1]) : a[1]);
+      return b && x > a[0] ? a[1] + ((x - a[0]) / (b[0] - a[0])) * (b[1] - a[1]) : a[1];
     });
-    if (!values.length) continue;
     const { mean, half, n } = interval(values);
     line.push([x, mean]);
-    const low = state.log ? Math.max(mean - half, mean * 0.2) : mean - half;
+    const low = state.log ? Math.max(mean - half, mean * 1e-6) : mean - half;  // below a log axis's end is below
     if (n > 1) area.push([x, low, mean + half]);
   }
-  return { line, area };
+  return { line, area, end };
 }
 
 function metrics(runs) {
@@ -119,7 +119,7 @@ function curvesView() {
       e.target.textContent = "link copied";
     } }, "copy link"));
   const legend = el("div", { class: "legend", role: "group", "aria-label": "Norms; press to hide" }, norms.map((norm) =>
-    el("button", { type: "button", "data-norm": norm, "aria-pressed": String(hidden.has(norm)),
+    el("button", { type: "button", id: `norm-${norm}`, "data-norm": norm, "aria-pressed": String(hidden.has(norm)),
       onclick: () => set({ hide: toggled(state.hide, norm) }) },
     swatch(norm), norm)));
   return [el("h2", {}, "Curves"), controls, legend,
@@ -132,8 +132,8 @@ function curvesView() {
 function facet(title, runs, metric) {
   const groups = new Map();
   for (const run of runs) {
-    const key = `${run.norm}\n${run.group}`;
-    if (!groups.has(key)) groups.set(key, { norm: run.norm, label: run.group, title, members: [] });
+    const key = run.key;  // equal settings but for the seed
+    if (!groups.has(key)) groups.set(key, { norm: run.norm, label: run.group, title: `${run.model} · ${run.data}`, members: [] });
     groups.get(key).members.push({ run, points: points(run, metric) });
   }
   for (const [key, group] of groups) if (!group.members.some((m) => m.points.length)) groups.delete(key);
@@ -143,7 +143,12 @@ function facet(title, runs, metric) {
     const look = { colour: colour(group.norm), dash, name: group.norm };
     const members = group.members.filter((m) => m.points.length);
     if (state.seeds === "band") {
-      const { line, area } = band(members);
+      const { line, area, end } = band(members);
+      for (const m of members) {  // beyond the mean each goes on alone
+        const rest = m.points.filter(([x]) => x >= end);
+        if (rest.length > 1) lines.push({ ...look, points: rest, width: 1, about: ([x, y]) => [m.run.name,
+          `${m.run.norm}, seed ${m.run.seed} alone: another seed ended`, `${UNITS[state.x]} ${number(x)}: ${metric} ${number(y)}`] });
+      }
       lines.push({ ...look, points: line, band: area, about: ([x, y]) => [`${group.norm}: ${group.label}`,
         `mean of ${members.length} seeds (${members.map((m) => m.run.seed).join(", ")})`,
         `${UNITS[state.x]} ${number(x)}: ${metric} ${number(y)}`] });
@@ -156,38 +161,41 @@ function facet(title, runs, metric) {
   }
   const marks = runs.filter((r) => r.status === "diverged").map((r) => points(r, metric).at(-1)).filter(Boolean)
     .map(([x, y]) => ({ x, y }));
-  const shown = range(lines), span = shown.max - shown.min;
-  for (const line of lines) line.band = line.band?.filter(([, low, high]) => !(high - low > span));  // wider than the chart
-  const axes = { title, x: UNITS[state.x], y: metric, log: state.log !== "", logx: state.logx !== "", max: shown.max };
+  const units = [...new Set(runs.map((r) => r.unit))];
+  const x = state.x === "samples" ? units.join(" or ") : UNITS[state.x];
+  const axes = { title, x, y: metric, log: state.log !== "", logx: state.logx !== "", max: range(lines) };
   return { chart: chart(lines, marks, axes), groups: [...groups.values()] };
 }
 
 // Where curves start far above all else, most of the height goes to what is told apart later.
 function range(lines) {
   const all = lines.flatMap((l) => l.points.map((p) => p[1])).sort((a, b) => a - b);
-  if (all.length < 20 || state.log) return {};
+  if (all.length < 20 || state.log) return undefined;
   const high = all[Math.floor(all.length * 0.98)], low = all[0];
-  return all.at(-1) > high + 1.5 * (high - low) ? { min: low, max: Number((high + 0.1 * (high - low)).toPrecision(3)) } : {};
+  return all.at(-1) > high + 1.5 * (high - low) ? Number((high + 0.1 * (high - low)).toPrecision(3)) : undefined;
 }
 
 function summary(groups, metric) {
-  const head = ["norm", "setting", "model and data", "seeds", "final", "best", "diverged"];
-  const better = /top\d/.test(metric) ? Math.max : Math.min;
+  const head = ["norm", "setting", "model and data", "finished", "final", "best", "not finished"];
+  const better = /top\d/.test(metric) ? Math.max : Math.min, most = 300;
   return el("div", { class: "scroll" }, el("table", { id: "summary" },
-    el("caption", {}, `${metric}: mean over seeds ± half of the 95% interval`),
+    el("caption", {}, `${metric} of finished runs: mean over seeds ± half of the 95% interval`
+      + (groups.length > most ? ` (the first ${most} of ${groups.length} settings)` : "")),
     el("thead", {}, el("tr", {}, head.map((t) => el("th", { scope: "col" }, t)))),
-    el("tbody", {}, groups.slice(0, 200).map(({ norm, dash, label, title, members }) => {
-      const raw = members.filter((m) => m.run.status !== "diverged").map((m) => data.curves[m.run.id][metric][1]);
+    el("tbody", {}, groups.slice(0, most).map(({ norm, dash, label, title, members }) => {
+      const done = members.filter((m) => m.run.status === "finished"), others = {};
+      for (const m of members) if (m.run.status !== "finished") others[m.run.status] = (others[m.run.status] ?? 0) + 1;
+      const raw = done.map((m) => data.curves[m.run.id][metric][1]);
       const cell = (values) => {
-        if (!values.length) return "diverged";
+        if (!values.length) return "–";
         const { mean, half, n } = interval(values);
         return n > 1 ? `${number(mean)} ± ${number(half)}` : number(mean);
       };
       return el("tr", {}, el("td", {}, swatch(norm, dash), ` ${norm}`),
-        el("td", {}, label), el("td", {}, title), el("td", { class: "number" }, String(members.length)),
+        el("td", {}, label), el("td", {}, title), el("td", { class: "number" }, String(done.length)),
         el("td", { class: "number" }, cell(raw.map((v) => v.at(-1)))),
         el("td", { class: "number" }, cell(raw.map((v) => v.reduce((a, b) => better(a, b))))),
-        el("td", { class: "number" }, String(members.filter((m) => m.run.status === "diverged").length)));
+        el("td", {}, Object.entries(others).map(([status, n]) => `${n} ${status}`).join(", ") || "–"));
     }))));
 }
 
