@@ -219,7 +219,7 @@ def test_curves_hide_a_norm_change_the_axis_and_are_kept_in_the_address(browser,
     browser.execute_script(
         "const s = document.getElementById('choose-x'); s.value = 'samples'; s.dispatchEvent(new Event('change'))"
     )
-    assert browser.execute_script(f"{axis}.xAxis[0].name") == "samples"
+    assert browser.execute_script(f"{axis}.xAxis[0].name") == "tokens"
     assert lines(browser)[0]["data"][0][0] == 12 * 16  # tokens of the first step
     linked = browser.current_url
     assert "hide=layernorm" in linked and "log=1" in linked and "x=samples" in linked
