@@ -97,6 +97,8 @@ def reproduce(asked: argparse.Namespace) -> int:
 
         print("\n\n".join(dry_run(s, asked.scale, asked.seeds, asked.results, paths) for s in studies))
         return 0
+    if asked.merge and len(chosen) != 1:
+        raise ValueError("--merge FILE: name the one study that the rows are of")
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
     made = [
@@ -104,8 +106,6 @@ def reproduce(asked: argparse.Namespace) -> int:
         for s in studies
     ]
     if asked.merge:
-        if len(made) != 1 or not chosen:
-            raise ValueError("--merge FILE: name the one study that the rows are of")
         added = made[0].merge(asked.merge)
         print(f"{added} rows added")
         return 0

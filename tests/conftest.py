@@ -19,3 +19,4 @@ def own_folder(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)

@@ -76,6 +76,7 @@ def test_eval_samples_text_from_a_raw_prompt(gpt_run):
     assert first.returncode == 0 and first.stdout.startswith(prompt) and first.stdout == again.stdout
 
 
+@pytest.mark.slow
 def test_eval_reads_other_text_with_the_runs_own_vocabulary(tmp_path):
     """Same size, other letters: the run's characters count, and one it does not know is named."""
     (tmp_path / "a.txt").write_text("abcdefghij \n" * 400)

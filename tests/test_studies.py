@@ -35,9 +35,9 @@ def test_every_study_has_its_scales_and_composes(name):
     for scale in study.scales:
         runs = study.runs(scale)
         assert len({(*r.cell.items(), r.seed) for r in runs}) == len(runs)
-        for words in {r.words for r in runs}:
+        for words in {r.words for r in runs} if scale != "small" else ():  # small: by the hashes of committed rows
             config = next(r for r in runs if r.words == words).config()
-            if scale in ("smoke", "small"):
+            if scale == "smoke":
                 assert config["trainer"]["threads"], "--jobs must change no number"
         if scale == "small":
             assert {r.seed for r in runs} >= {0, 1, 2}

@@ -173,6 +173,7 @@ def test_a_hanging_server_costs_at_most_30_seconds_and_no_row(fault, says, tmp_p
     assert f"python scripts/wandb_sync.py {folder.relative_to(tmp_path)}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_one_warning_and_the_rows_can_be_sent_later_once(tmp_path):
     with Server(refuse=401) as server:
         done = python("train.py", *TINY_GPT, *SHORT, "norm=dyt", **online(server))
@@ -189,6 +190,7 @@ def test_a_wrong_key_is_one_warning_and_the_rows_can_be_sent_later_once(tmp_path
         assert len(server.runs) == 1
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_leaves_no_gap_and_nothing_twice(tmp_path):
     """The server had rows 1 and 2 when the run was cut off in step 5, and it goes on from its checkpoint of step 3."""
     words = ["train.py", *TINY_GPT, "norm=dyt", "trainer.max_steps=6", "trainer.log_every=1", "trainer.eval_batches=1"]
@@ -277,6 +279,7 @@ def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(mo
         assert done.returncode == 0 and set(server.runs) == {"fromagent"}
 
 
+@pytest.mark.slow
 def test_a_study_and_the_papers_numbers_are_runs_once(tmp_path):
     from dyt.studies.study import Study
     from dyt.wandb_studies import papers

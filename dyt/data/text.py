@@ -120,6 +120,8 @@ class TextData:
         source = locate(data)
         folder = _tokenized(data, source, chars)
         meta = json.loads((folder / "meta.json").read_text())
+        for split, (absent, blank) in meta.get("left_out", {}).items():
+            log.warning("%s: %d rows without text left out, %d empty ones add no token", split, absent, blank)
         self.tokenizer = Tokenizer(**meta["tokenizer"])
         self.tokens = {
             split: np.memmap(folder / f"{split}.bin", dtype=self.tokenizer.dtype, mode="r")
@@ -216,7 +218,7 @@ def _tokenize(data: dict, source, folder: Path, given: str | None) -> None:
     tokenizer = Tokenizer(data["tokenizer"], chars)
     # A text file comes line by line with its line breaks; a table's rows are documents that need a mark between them.
     ending = "" if source.builder == "text" else tokenizer.separator
-    counts = {}
+    counts, left_out = {}, {}
     for split, rows in table.items():
         counts[split] = absent = blank = 0
         with open(folder / f"{split}.bin", "wb") as out:
@@ -236,12 +238,12 @@ def _tokenize(data: dict, source, folder: Path, given: str | None) -> None:
                     counts[split] += len(ids)
                     out.write(ids.astype(tokenizer.dtype).tobytes())
         if absent or (blank and ending):
-            log.warning("%s: %d rows without text left out, %d empty ones add no token", split, absent, blank)
+            left_out[split] = absent, blank
     if not counts.get("train"):
         raise ValueError(f"data.path={data['path'] or data['hub']}: no text in column {column!r} of the training split")
     if "val" not in counts:
         counts |= _hold_out(folder / "train.bin", folder / "val.bin", counts["train"], data["val_fraction"], tokenizer)
-    meta = {"tokenizer": tokenizer.to_json(), "tokens": counts}
+    meta = {"tokenizer": tokenizer.to_json(), "tokens": counts, "left_out": left_out}
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
