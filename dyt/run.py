@@ -123,6 +123,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         except OSError as error:
             raise _unwritable(config["out_root"], error) from error
         if (done := finished(plan)) is not None:  # by the process that held the lock until now
+            say(f"already {done['status']}: {plan.dir}")
             leave()
             return done
         remove_parts(plan.dir)
