@@ -106,6 +106,7 @@ def test_eval_refusals(gpt_run, words, message):
     assert message in one_line(python("eval.py", *[w.replace("=R", f"={folder}") for w in words], cwd=home))
 
 
+@pytest.mark.slow
 def test_eval_executes_nothing_of_a_strangers_run(gpt_run, tmp_path):
     """A config with a _target_ and a checkpoint with a pickled call: refused, not run."""
     import pickle
@@ -183,6 +184,7 @@ def test_bad_input_is_one_line_and_writes_nothing(words, message, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_sweep_runs_all_skips_what_is_finished_and_goes_on_past_failures(tmp_path):
     words = [*TINY_GPT, *SHORT, "optim.warmup_steps=0", "optim.clip_grad=null", "trainer.log_every=1"]
     sweep = ["-m", *words, "norm=none,layernorm", "optim.lr=1e-3,1e25", "model.heads=2"]

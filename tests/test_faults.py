@@ -33,6 +33,7 @@ def until(condition, process: subprocess.Popen) -> None:
 # -- one directory, one writer ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_with_who_holds_it_and_a_dead_one_frees_it(tmp_path):
     first = start(*SLOW_RUN)
     until(lambda: list(tmp_path.glob("runs/default/*/metrics.jsonl")), first)
@@ -402,6 +403,7 @@ def test_under_slurm_an_interrupted_job_is_requeued(tmp_path):
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
 
 
+@pytest.mark.slow
 def test_weights_are_exported_with_a_card_and_come_back(tmp_path):
     words = [*TINY_GPT, "norm=dyt", "trainer.max_steps=4", "trainer.eval_batches=1"]
     summary, folder = train(*words)

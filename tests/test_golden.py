@@ -3,7 +3,7 @@
 A change that moves them beyond rounding shows here. Tolerance across machines and torch versions: 2e-3 of the loss
 (sums in another order grow over 100 steps; a wrong gradient is far outside). Where a change is meant to move them:
 
-    DYT_WRITE_GOLDEN=1 python -m pytest tests/test_golden.py
+    DYT_WRITE_GOLDEN=1 python -m pytest -m slow tests/test_golden.py
 """
 
 import json
@@ -17,6 +17,7 @@ from dyt.manifest import write_text
 
 from .helpers import TINY_GPT, TINY_VIT, rows_of, shrunk, train
 
+pytestmark = pytest.mark.slow
 FILE = Path(__file__).parent / "golden.json"
 RELATIVE = 2e-3
 COMMON = ["trainer.max_steps=100", "trainer.log_every=10", "trainer.eval_batches=1", "optim.lr=2e-3", "seed=7"]

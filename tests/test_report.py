@@ -392,6 +392,7 @@ def test_committed_studies_in_the_browser(browser, tmp_path):
     assert len(lines(browser)) > 5 and browser.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_watching_refreshes_when_a_run_goes_on(browser, runs, tmp_path):
     place = tmp_path / "runs"
     shutil.copytree(runs / "runs", place)

@@ -51,7 +51,11 @@ def test_broken_lines_and_odd_names(two, tmp_path):
 
 
 def test_follow_shows_again_until_it_is_stopped(two):
-    with subprocess.Popen([sys.executable, RUNS, "--follow"], stdout=subprocess.PIPE, text=True) as process:
+    def heard():  # a shell's background job ignores Ctrl-C, and its children with it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, RUNS, "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         heads = 0
         for line in process.stdout:
             heads += line.startswith("status")

@@ -26,6 +26,7 @@ PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm".s
 
 
 @pytest.mark.parametrize("name", names())
+@pytest.mark.slow
 def test_every_study_has_its_scales_and_composes(name):
     study = Study(name)
     assert {"smoke", "small"} <= set(study.scales)
