@@ -1,4 +1,4 @@
-"""Fits the rational approximations of tanh and erf in dyt/kernels/native.cpp: z P(z^2) / Q(z^2) on [0, limit].
+"""Fits the approximations in dyt/kernels/squash.h: tanh and erf as z P(z^2) / Q(z^2) on [0, limit], 2^f - 1 as f P(f).
 
     python scripts/fit_squash.py
 
@@ -38,9 +38,31 @@ def tanh_that_reaches_one(x):
     return np.tanh(x) * (1 + 3e-7 * (x / 9) ** 8)
 
 
+def fit_exponential(degree: int, points: int = 4000, rounds: int = 200):
+    """(error, P) of 2^f - 1 = f P(f) for |f| <= 1/2, likewise, lowest power first."""
+    f = 0.5 * np.cos(np.pi * (np.arange(points) + 0.5) / points)
+    y, weight, best = np.expm1(f * np.log(2)), np.ones(points), None
+    for _ in range(rounds):
+        system = f[:, None] ** np.arange(1, degree + 2) / y[:, None]
+        found, *_ = np.linalg.lstsq(system * np.sqrt(weight)[:, None], np.sqrt(weight), rcond=None)
+        error = np.abs(system @ found - 1)
+        if best is None or error.max() < best[0]:
+            best = (error.max(), found)
+        weight = weight * (error / error.max() + 1e-3)
+        weight /= weight.mean()
+    return best
+
+
+def show(letter: str, values) -> None:
+    print(f"  {letter}: " + ", ".join(f"{v:.9g}" for v in values[::-1]))
+
+
 if __name__ == "__main__":
     for name, f, limit, p, q in (("tanh", tanh_that_reaches_one, 9.0, 4, 4), ("erf", erf, 4.0, 5, 5)):
         error, top, bottom = fit(f, limit, p, q)
         print(f"{name} on [0, {limit:g}]: relative error {error:.1e}")
-        for letter, values in (("P", top), ("Q", bottom)):
-            print(f"  {letter}: " + ", ".join(f"{v:.9g}" for v in values[::-1]))
+        show("P", top)
+        show("Q", bottom)
+    error, top = fit_exponential(4)
+    print(f"2^f - 1 on [-0.5, 0.5]: relative error {error:.1e}")
+    show("P", top)

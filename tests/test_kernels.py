@@ -110,6 +110,60 @@ def test_native_for_drawn_shapes_and_strides(shape, channels, squash, each, last
     assert max(errors(tensors, torch.randn(full), squash, last)) <= 1
 
 
+SPECIAL = [0.0, -0.0, 1e-45, -1e-42, 1e-30, 1e-7, 0.5, 4.0, 9.0, -9.1, 44.0, 88.5, 1e4, -1e30, 3e38]
+SPECIAL += [math.nan, math.inf, -math.inf]
+
+
+@NATIVE
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.one_of(st.sampled_from(SPECIAL), st.floats(width=32)), min_size=1, max_size=70),
+    squash=st.sampled_from(["tanh", "hardtanh", "sigmoid", "erf", "identity"]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    slope=st.sampled_from([0.5, 1.0, -2.0]),
+)
+def test_native_for_drawn_values_and_dtypes(values, squash, dtype, slope):
+    """Huge, denormal, NaN and infinite: output and slope stand where the formula in float64 has them."""
+    x = torch.tensor(values, dtype=torch.float64).to(dtype)[None].requires_grad_()
+    alpha = torch.full((1,), slope, dtype=dtype)
+    exact = x.detach().double().requires_grad_()
+    kernels.force("native")
+    got = kernels.dynamic(x, alpha, None, None, None, squash)
+    want = reference.dynamic(exact, alpha.double(), None, None, None, squash)
+    step = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2, torch.float16: 1e-3}[dtype]
+    largest = torch.finfo(dtype).max
+    expected = want.detach().to(dtype).double() if dtype != torch.float64 else want.detach()
+    torch.testing.assert_close(got.detach().double(), expected, rtol=step, atol=step, equal_nan=True)
+    got_slope = torch.autograd.grad(got.sum(), x)[0].double()
+    want_slope = torch.autograd.grad(want.sum(), exact)[0]
+    inside = exact.detach().abs() < min(largest, 1e30)  # beyond, 0 * infinity is anybody's
+    torch.testing.assert_close(got_slope[inside], want_slope[inside], rtol=1e-5 + step, atol=1e-5 + step)
+
+
+@NATIVE
+@pytest.mark.parametrize("squash", ["tanh", "erf", "isru"])
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e-2])
+def test_small_inputs_keep_their_digits(squash, scale):
+    """gamma's gradient is a sum of f(z): near 0 an error of 1e-7 would be all of it."""
+    x, alpha, weight, bias, _ = arguments((40, 33), 33, scale=scale)
+    grad = torch.randn(40, 33)
+    kernels.force("native")
+    got = torch.autograd.grad(kernels.dynamic(x, alpha, weight, bias, None, squash), [x, weight], grad)
+    exact = [t.detach().double().requires_grad_() for t in (x, alpha, weight, bias)]
+    true = torch.autograd.grad(reference.dynamic(*exact, None, squash), [exact[0], exact[2]], grad.double())
+    for a, b in zip(got, true, strict=True):
+        assert (a.double() - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+@NATIVE
+@pytest.mark.parametrize("shape, last", [((2049, 4096), True), ((8200, 1031), True), ((2, 64, 257, 258), False)])
+def test_large_results_that_go_past_the_caches(shape, last):
+    channels = shape[-1] if last else shape[1]
+    tensors = arguments(shape, channels)
+    assert tensors[0].nbytes >= 32 << 20
+    assert max(errors(tensors, torch.randn(shape), "tanh", last)) <= 1
+
+
 @NATIVE
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
 @pytest.mark.parametrize("squash", NAMES)
