@@ -269,7 +269,7 @@ def test_torch_func_and_autocast():
 
 @NATIVE
 def test_only_x_is_kept():
-    from dyt.efficiency import saved_bytes
+    from dyt.efficiency.timing import saved_bytes
 
     m, x = DynamicTanh(64), torch.randn(100, 64, requires_grad=True)
     kernels.force("native")
