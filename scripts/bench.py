@@ -85,16 +85,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the rows")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="instead of results/efficiency")
-    parser.add_argument(
-        "--fresh-memory", action="store_true", help="op: let freed memory go back to the system between calls"
-    )
+    parser.add_argument("--fresh-memory", action="store_true", help="op, model: let freed memory go back to the system")
     given = parser.parse_args()
     if given.rounds is not None and given.rounds < 2:
         parser.error(f"--rounds {given.rounds}: type 2 or more")
     import torch
 
+    from dyt import cpu
     from dyt.efficiency import tables
-    from dyt.efficiency.timing import keep_freed_memory
     from dyt.manifest import write_json, write_text
     from dyt.provenance import provenance
     from dyt.readme import fill
@@ -111,8 +109,8 @@ def main() -> int:
         "data": (data, tables.data_table, 9),
         "profile": (profile, tables.profile_table, 15),
     }[given.what]
-    if given.what in ("op", "model") and not given.fresh_memory:
-        keep_freed_memory()
+    if not given.fresh_memory:
+        cpu.prepare()
     rows = measure(device, given.rounds or rounds)
     about = provenance(torch.device(device), torch.get_num_threads()) | {"kernel": os.environ.get("DYT_KERNEL", "auto")}
     given.out.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def loop_ms(config: dict, model, task, data, world, folder: Path) -> float:
     order = Order(data.samples, config["data"]["batch_size"], config["seed"])
     trainer = Trainer(config, model, task, data, order, Schedule(STEPS + SKIP, SKIP, 10**9, 10**9), world)
     metrics = Clocked(folder / "metrics.jsonl", 0)
-    wandb = Wandb(os.environ.get("WANDB_MODE", "offline"), folder, f"overhead-{time.time_ns()}", {})
+    wandb = Wandb(os.environ.get("WANDB_MODE", "offline"), folder, f"overhead-{time.time_ns()}", {}, [])
     trainer.fit(metrics, wandb, folder / "checkpoints")
     metrics.close()
     wandb.finish({}, failed=False)

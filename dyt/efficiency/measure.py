@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from dyt import cpu
 from dyt.efficiency.contenders import EAGER_RMS, FUSED_RMS, OURS, PAPER, contenders, llama_models
 from dyt.efficiency.timing import peak_bytes, profiled, ratio, saved_bytes, spread, take_turns
 
@@ -64,7 +65,7 @@ def measure_step(model_name: str, norms: list[str], device: str, rounds: int) ->
     """One row a norm: a training step of the model (forward, backward, clip, AdamW) and what backward keeps."""
     from dyt.distributed import join
 
-    torch.set_flush_denormal(True)  # as in a run
+    cpu.prepare()
     world = join(device)
     calls, kept, shape = {}, {}, None
     for norm in norms:
@@ -173,7 +174,7 @@ def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     from dyt.tracking import Metrics, Wandb
     from dyt.trainer import Schedule, Stop, Trainer
 
-    torch.set_flush_denormal(True)
+    cpu.prepare()
     config, data, order, model, task, _ = _training(model_name, norm, join("cpu"))
     total, log_every = steps + 3, config["trainer"]["log_every"]
     trainer = Trainer(config, model, task, data, order, Schedule(total, log_every, 10**9, 10**9), join("cpu"))
@@ -192,7 +193,7 @@ def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     batches = iter(clocked("data", lambda: next(source)), None)
     with tempfile.TemporaryDirectory() as folder, Stop() as stop:
         metrics = Metrics(Path(folder) / "metrics.jsonl", 0)
-        wandb = Wandb("offline", Path(folder), f"profile-{time.time_ns()}", {})
+        wandb = Wandb("offline", Path(folder), f"profile-{time.time_ns()}", {}, [])
         log = clocked("logging", lambda row: (metrics.log(row), wandb.log(row)))
         for _ in range(3):
             trainer.train_step(batches, config["optim"]["lr"], stop)

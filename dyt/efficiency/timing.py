@@ -1,9 +1,7 @@
 """Times of calls that take turns, ratios with intervals, and memory."""
 
-import ctypes
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -12,21 +10,6 @@ import torch
 from torch import Tensor
 
 BLOCK = 4  # timed calls of one contender before the next has its turn
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep what is freed instead of handing it back to the system; elsewhere does nothing.
-
-    A fresh page costs more to fill than a norm to compute: 16 ms for a copy of 64 MiB that takes 4 ms in memory that
-    the process has already, by chance of allocation for one contender and not for the next.
-    """
-    if sys.platform == "linux":
-        try:
-            mallopt = ctypes.CDLL("libc.so.6").mallopt
-        except (OSError, AttributeError):  # another C library
-            return
-        mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def take_turns(calls: dict[str, Callable], rounds: int, device) -> dict[str, list[float]]:
@@ -70,9 +53,10 @@ def ratio(arm: list[float], base: list[float], without: list[float] | None = Non
 
     off = medians(without) if without is not None else 0.0
     top, bottom = medians(arm) - off, medians(base) - off
-    found = {"median": round(float(top[0] / bottom[0]), 4), "low": None, "high": None}
-    if (bottom > 0).mean() > 0.975:
-        low, high = np.quantile((top / bottom)[bottom > 0], [0.025, 0.975])
+    there = bottom > 0
+    found = {"median": round(float(top[0] / bottom[0]), 4) if there[0] else None, "low": None, "high": None}
+    if there.mean() > 0.975 and there[0]:
+        low, high = np.quantile(top[there] / bottom[there], [0.025, 0.975])
         found |= {"low": round(float(low), 4), "high": round(float(high), 4)}
     return found
 

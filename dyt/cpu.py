@@ -1,0 +1,29 @@
+"""How a run, and a benchmark of what a run does, sets up its process on the CPU."""
+
+import ctypes
+import sys
+
+import torch
+
+
+def prepare() -> None:
+    """Flushes denormals to zero and keeps freed memory; call it before the first parallel operation.
+
+    A dead layer's moments decay into denormals, on which a CPU is 60 times slower: a run at 247 tokens/s was seen.
+    """
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep what is freed instead of handing it back to the system; elsewhere does nothing.
+
+    Else each step fills pages afresh: a gpt_nano step took 4 to 9% longer, and a copy of 64 MiB 16 ms instead of 4.
+    """
+    if sys.platform == "linux":
+        try:
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+        except (OSError, AttributeError):  # another C library
+            return
+        mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

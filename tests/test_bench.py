@@ -1,0 +1,200 @@
+"""The benchmarks at toy size: that they run, that their arithmetic holds, and that README shows the committed rows."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dyt.efficiency import measure, tables, timing
+from dyt.readme import between
+
+from .helpers import ROOT
+
+
+def bench(*words):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts/bench.py"), *words], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------------
+
+
+def test_ratio_of_medians_with_its_interval():
+    base = [1.0, 1.1, 0.9, 1.0] * 10
+    assert timing.ratio([2 * t for t in base], base) == {"median": 2.0, "low": 2.0, "high": 2.0}
+    noisy = timing.ratio([2.0, 2.2, 1.8, 2.0] * 5 + [2.4, 2.6, 2.5, 2.5] * 5, base)
+    assert noisy["low"] < noisy["median"] < noisy["high"] and 1.8 <= noisy["low"] and noisy["high"] <= 2.6
+
+
+def test_ratio_of_what_is_left_after_taking_off_the_rest():
+    rest, base, arm = [10.0] * 8, [14.0] * 8, [12.0] * 8
+    assert timing.ratio(arm, base, rest) == {"median": 0.5, "low": 0.5, "high": 0.5}
+    lost = timing.ratio(
+        [10.0, 11.0, 9.0, 10.0] * 3, [10.0, 10.0, 10.0, 10.0, 9.0, 9.0, 9.0, 9.0] + [11.0] * 4, [10.0] * 12
+    )
+    assert lost["low"] is None and tables.times_of(lost) == "lost in noise"
+
+
+@pytest.mark.parametrize(
+    "paper, low, high, words",
+    [
+        (0.92, 0.90, 0.95, "agrees"),  # faster
+        (0.92, 0.90, 1.01, "inconclusive"),
+        (0.92, 1.00, 1.10, "disagrees"),
+        (1.00, 0.98, 1.02, "agrees"),  # equal
+        (1.00, 0.95, 1.02, "inconclusive"),
+        (1.00, 1.04, 1.10, "disagrees"),
+        (1.20, 1.10, 1.30, "agrees"),  # slower
+        (1.20, 0.80, 0.90, "disagrees"),
+        (1.20, None, None, "inconclusive"),
+    ],
+)
+def test_verdict(paper, low, high, words):
+    assert tables.verdict(paper, {"low": low, "high": high}) == words
+
+
+def test_targets_say_held_not_held_and_not_measured(tmp_path):
+    row = {"rows": 8192, "cols": 768, "dtype": "float32", "contender": "DyT (ours)"}
+    row |= {
+        "forward_of LayerNorm": {"median": 0.9, "low": 0.8, "high": 0.95},
+        "forward_backward_of LayerNorm": {"median": 1.2, "low": 1.1, "high": 1.3},
+        f"forward_of {tables.PAPER_EAGER}": {"median": 0.1, "low": 0.1, "high": 0.1},
+    }
+    (tmp_path / "op-cpu.json").write_text(json.dumps({"rows": [row]}))
+    lines = tables.targets(tmp_path).splitlines()
+    assert "| 8192 x 768, float32: forward of LayerNorm | <= 1.0 | 0.900 [0.800, 0.950] | yes |" in lines
+    assert any("forward + backward of LayerNorm" in line and line.endswith("| **no** |") for line in lines)
+    assert any("CUDA" in line and "not measured: `python scripts/bench.py op --device cuda`" in line for line in lines)
+
+
+def test_kept_memory_is_not_filled_twice():
+    """In a process of its own: the setting is the process's."""
+    code = """
+import resource, torch
+from dyt.cpu import keep_freed_memory
+def faults(mib):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(mib * 2**18)  # 256 pages a MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(64); a = faults(60); keep_freed_memory(); faults(64); print(a, faults(60))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    before, after = map(int, done.stdout.split())
+    assert after < 1000 < before
+
+
+def test_peak_is_the_most_held_at_once():
+    def call():
+        first = torch.ones(1000, 256)  # 1 MB
+        second = first + 1
+        del first
+        return second + 1  # two at once, then two again
+
+    assert timing.peak_bytes(call, "cpu") == pytest.approx(2 * 1000 * 256 * 4, abs=100)  # and a few scalars
+
+
+# -- measuring, at toy size --------------------------------------------------------------------------------------------
+
+
+def test_op_has_every_contender():
+    rows = measure.measure_op(40, 24, "cpu", torch.float32, 2)
+    names = [r["contender"] for r in rows]
+    assert names[0] == "no norm" and names[-1] == "copy" and {"LayerNorm", "DyT (ours)", "Derf (ours)"} < set(names)
+    at = dict(zip(names, rows, strict=True))
+    assert at["LayerNorm"]["forward_of LayerNorm"]["median"] == 1
+    assert at["DyT (ours)"]["saved_mib"] <= at["DyT (as in the paper, eager)"]["saved_mib"]
+    text = tables.op_table(rows)
+    assert all(f"| {name} |" in text for name in names) and "40 x 24, float32" in text
+
+
+def test_step_compares_norms():
+    rows = measure.measure_step("gpt_nano", ["layernorm", "dyt"], "cpu", 2)
+    assert rows[0]["of layernorm"]["median"] == 1 and 0.5 < rows[1]["of layernorm"]["median"] < 2
+    assert rows[1]["saved_mib"] <= rows[0]["saved_mib"]
+
+
+def test_model_gives_a_verdict_on_each_latency_claim():
+    import yaml
+
+    claims = yaml.safe_load((ROOT / "results/paper/claims.yaml").read_text())["claims"]
+    sizes = {"dim": 32, "depth": 1, "heads": 2, "context": 16, "mlp_dim": 64}
+    rows = measure.measure_model(sizes, "cpu", torch.float32, 2, False)
+    rows += [row | {"compiled": True} for row in rows]  # compiling takes a minute
+    text = tables.model_table(rows, {c["id"]: c for c in claims})
+    judged = [line for line in text.splitlines() if line.startswith("| dyt-table")]
+    assert len(judged) == 8 and all(
+        line.split("|")[4].strip() in ("agrees", "disagrees", "inconclusive") for line in judged
+    )
+    assert len({line.split("|")[1] for line in judged}) == 8
+
+
+def test_profile_accounts_for_the_whole_step():
+    row = measure.measure_profile("gpt_nano", "dyt", 12)
+    parts = row["parts_ms"]
+    assert sum(parts.values()) == pytest.approx(row["step_ms"], rel=0.01)
+    for part in ("norm", "matrix products", "attention", "optimizer", "data", "logging"):
+        assert parts[part] > 0, part
+    assert parts["matrix products"] == max(parts.values())
+    assert "matrix products, %" in tables.profile_table([row])
+
+
+def test_data_rates():
+    rows = measure.measure_data(2)
+    assert [r["unit"] for r in rows] == ["images a second", "tokens a second"]
+    assert all(r["rate"]["median"] > 100 for r in rows)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["op", "--rounds", "1"], "--rounds 1: type 2 or more"),
+        (["profile", "--device", "cuda"], "type --device cpu"),
+        (["ops"], "invalid choice: 'ops'"),
+    ],
+)
+def test_refusals(words, says):
+    done = bench(*words)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_said():
+    done = bench("op", "--device", "cuda")
+    assert done.returncode == 2 and "torch sees no GPU here; type --device cpu" in done.stderr
+
+
+def test_data_writes_rows_and_table(tmp_path):
+    done = bench("data", "--rounds", "2", "--out", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "data-cpu.json").read_text())
+    assert json.loads(done.stdout) == written["rows"] and written["provenance"]["hardware"]
+    assert "| mnist5k | images a second |" in (tmp_path / "data-cpu.md").read_text()
+    assert "not measured" in (tmp_path / "targets.md").read_text()
+
+
+@pytest.mark.slow
+def test_overhead_compares_the_loop_with_a_bare_step():
+    words = [sys.executable, str(ROOT / "scripts/overhead.py"), "rounds=2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert 0.5 < float(done.stdout.rpartition("ratio ")[2].split()[0]) < 2
+
+
+@pytest.mark.parametrize("what", ["op", "step", "model", "profile"])
+def test_readme_shows_the_committed_rows(what):
+    folder = ROOT / "results/efficiency"
+    assert between(f"bench-{what}-cpu").strip() == (folder / f"{what}-cpu.md").read_text().strip()
+    rows = json.loads((folder / f"{what}-cpu.json").read_text())["rows"]
+    table = {"op": tables.op_table, "step": tables.step_table, "profile": tables.profile_table}.get(what)
+    if table:
+        assert (folder / f"{what}-cpu.md").read_text().startswith(table(rows))
+
+
+def test_readme_shows_the_targets():
+    assert between("bench-targets").strip() == tables.targets(ROOT / "results/efficiency").strip()
