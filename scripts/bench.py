@@ -63,7 +63,7 @@ def data(device: str, rounds: int) -> list[dict]:
 def profile(device: str, rounds: int) -> list[dict]:
     from dyt.efficiency.measure import measure_profile
 
-    steps = {"gpt_nano": 10 * rounds, "vit_tiny": rounds}
+    steps = {"gpt_nano": 4 * rounds, "vit_tiny": rounds}
     norms = ("layernorm", "rmsnorm", "dyt", "derf", "none")
     return [measure_profile(model, norm, n) for model, n in steps.items() for norm in norms]
 
@@ -104,7 +104,7 @@ def main() -> int:
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")
     measure, table, rounds = {
         "op": (op, tables.op_table, 25),
-        "model": (model, model_table, 12),
+        "model": (model, model_table, 25),
         "step": (step, tables.step_table, 10),
         "data": (data, tables.data_table, 9),
         "profile": (profile, tables.profile_table, 15),
@@ -116,8 +116,9 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     name = f"{given.what}-{device}"
     write_json(given.out / f"{name}.json", {"provenance": about, "rows": rows})
-    text = table(rows) + f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}; "
-    text += "medians (quartiles), [95% intervals]; contenders take turns in one process.\n"
+    text = table(rows) + f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}"
+    taken = "; medians (quartiles), [95% intervals]; contenders take turns in one process.\n"
+    text += ".\n" if given.what == "profile" else taken
     write_text(given.out / f"{name}.md", text)
     write_text(given.out / "targets.md", tables.targets(given.out))
     if given.what == "op":

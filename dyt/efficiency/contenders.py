@@ -86,5 +86,8 @@ def llama_models(sizes: dict, device, dtype) -> dict[str, nn.Module]:
     made = {}
     for name, norm in norms.items():
         with torch.device(device):
-            made[name] = build(norm, Spec("text", "", {}, vocab_size=1000), **sizes, **style).to(dtype)
+            model = build(norm, Spec("text", "", {}, vocab_size=1000), **sizes, **style).to(dtype)
+        # All share the first one's matrices: five times 7B would not fit, nor be alike.
+        model.load_state_dict(made["none"].state_dict() if made else {}, strict=False, assign=True)
+        made[name] = model
     return made

@@ -10,7 +10,7 @@ from torch import nn
 
 from dyt import cpu
 from dyt.efficiency.contenders import EAGER_RMS, FUSED_RMS, OURS, PAPER, contenders, llama_models
-from dyt.efficiency.timing import peak_bytes, profiled, ratio, saved_bytes, spread, take_turns
+from dyt.efficiency.timing import difference, peak_bytes, profiled, ratio, saved_bytes, spread, take_turns
 
 MIB = 2**20
 
@@ -118,10 +118,9 @@ def measure_model(sizes: dict, device, dtype, rounds: int, compiled: bool) -> li
     found = []
     for phase, turns in phases.items():
         times = take_turns(turns, rounds, device)
-        without = statistics.median(times["none"])
         for name, values in times.items():
             row = {"phase": phase, "compiled": compiled, "contender": name, **sizes, "dtype": str(dtype).split(".")[1]}
-            row |= {"model_ms": spread(values), "layer_ms": round(statistics.median(values) - without, 3)}
+            row |= {"model_ms": spread(values), "layer_ms": round(difference(values, times["none"]), 3)}
             for arm, base in ((PAPER, EAGER_RMS), (OURS, FUSED_RMS)):
                 if name == arm:
                     row["model_of_rmsnorm"] = ratio(values, times[base])
@@ -161,14 +160,26 @@ PARTS = {
     "optimizer": ("adamw", "Optimizer", "_foreach"),
     "gradient norm": ("vector_norm", "clip"),
     "loss": ("log_softmax", "nll_loss", "cross_entropy"),
+    "copies": ("copy_", "aten::cat", "fill_", "zero_", "clone"),
 }
+SPANS = {"span of data": "data", "span of logging": "logging"}
+
+
+def _part(event) -> str:
+    """The span that an operator ran in, else what it is by its name."""
+    around = event
+    while around is not None:
+        if around.name in SPANS:
+            return SPANS[around.name]
+        around = around.cpu_parent
+    return next((p for p, words in PARTS.items() if any(w in event.name for w in words)), "other operators")
 
 
 def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     """Where the time of `steps` steps of the trainer goes on the CPU, in ms a step, by part.
 
-    Data and logging (metrics.jsonl and W&B offline) are clocked; operators are torch's profiler's, whose own cost is
-    inside ``everything else``, with Python and the autograd engine.
+    The learning rate is 0, so that norms work on like values. Logging is to metrics.jsonl and W&B offline. Python, the
+    autograd engine and the profiler's own cost are ``everything else``.
     """
     from dyt.distributed import join
     from dyt.tracking import Metrics, Wandb
@@ -178,40 +189,36 @@ def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     config, data, order, model, task, _ = _training(model_name, norm, join("cpu"))
     total, log_every = steps + 3, config["trainer"]["log_every"]
     trainer = Trainer(config, model, task, data, order, Schedule(total, log_every, 10**9, 10**9), join("cpu"))
-    clocks = {"data": 0.0, "logging": 0.0}
 
-    def clocked(part, call):
+    def spanned(name, call):
         def timed(*given):
-            began = time.perf_counter()
-            found = call(*given)
-            clocks[part] += 1000 * (time.perf_counter() - began)
-            return found
+            with torch.profiler.record_function(name):
+                return call(*given)
 
         return timed
 
+    for _ in data.train_batches(order, 0, min(40, order.steps_per_epoch)):  # pictures are decoded once
+        pass
     source = iter(data.train_batches(order, 0, total))
-    batches = iter(clocked("data", lambda: next(source)), None)
+    batches = iter(spanned("span of data", lambda: next(source)), None)
     with tempfile.TemporaryDirectory() as folder, Stop() as stop:
         metrics = Metrics(Path(folder) / "metrics.jsonl", 0)
         wandb = Wandb("offline", Path(folder), f"profile-{time.time_ns()}", {}, [])
-        log = clocked("logging", lambda row: (metrics.log(row), wandb.log(row)))
+        log = spanned("span of logging", lambda row: (metrics.log(row), wandb.log(row)))
         for _ in range(3):
-            trainer.train_step(batches, config["optim"]["lr"], stop)
-        clocks["data"] = 0.0
+            trainer.train_step(batches, 0.0, stop)
         with profiled() as seen:
             began = time.perf_counter()
             for step in range(3, total):
-                loss, grad_norm, _ = trainer.train_step(batches, config["optim"]["lr"], stop)
+                loss, grad_norm, _ = trainer.train_step(batches, 0.0, stop)
                 if step % log_every == 0:
                     log({"step": step, "train/loss": loss, "grad_norm": grad_norm})
             wall = 1000 * (time.perf_counter() - began)
         metrics.close()
         wandb.finish({}, failed=False)
-    spent = dict.fromkeys(PARTS, 0.0) | {"other operators": 0.0}
-    for event in seen.key_averages():
-        part = next((p for p, words in PARTS.items() if any(w in event.key for w in words)), "other operators")
-        spent[part] += event.self_cpu_time_total / 1000
-    spent |= clocks
+    spent = dict.fromkeys((*PARTS, "other operators", *SPANS.values()), 0.0)
+    for event in seen.events():
+        spent[_part(event)] += event.self_cpu_time_total / 1000
     spent["everything else"] = max(0.0, wall - sum(spent.values()))
     return {
         "model": model_name,

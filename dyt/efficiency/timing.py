@@ -38,27 +38,37 @@ def spread(values: list[float]) -> dict:
     return {"median": round(middle, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
-def ratio(arm: list[float], base: list[float], without: list[float] | None = None) -> dict:
-    """Ratio of medians with its 95% interval by bootstrap over rounds; `without` is taken off both sides first.
+def difference(arm: list[float], base: list[float]) -> float:
+    """Median over rounds of the blocks' differences: what two turns of one round share falls out."""
+    return float(np.median(_blocks(arm) - _blocks(base)))
 
-    Arguments are times as `take_turns` gives them. ``low`` and ``high`` are None where a side is not above zero in
-    more than a fortieth of the draws.
+
+def ratio(arm: list[float], base: list[float], without: list[float] | None = None) -> dict:
+    """Ratio of medians with its 95% interval by bootstrap over rounds; with `without`, of differences from it.
+
+    Arguments are times as `take_turns` gives them. ``low`` and ``high`` are None where the base's side is not above
+    zero in more than a fortieth of the draws.
     """
     rounds = len(arm) // BLOCK
     draws = np.random.default_rng(0).integers(rounds, size=(2000, rounds))
     draws[0] = np.arange(rounds)  # the measurement itself
 
     def medians(values):
+        if without is not None:
+            return np.median((_blocks(values) - _blocks(without))[draws], axis=1)
         return np.median(np.reshape(values, (rounds, BLOCK))[draws].reshape(len(draws), -1), axis=1)
 
-    off = medians(without) if without is not None else 0.0
-    top, bottom = medians(arm) - off, medians(base) - off
+    top, bottom = medians(arm), medians(base)
     there = bottom > 0
     found = {"median": round(float(top[0] / bottom[0]), 4) if there[0] else None, "low": None, "high": None}
     if there.mean() > 0.975 and there[0]:
         low, high = np.quantile(top[there] / bottom[there], [0.025, 0.975])
         found |= {"low": round(float(low), 4), "high": round(float(high), 4)}
     return found
+
+
+def _blocks(times: list[float]) -> np.ndarray:
+    return np.median(np.reshape(times, (-1, BLOCK)), axis=1)
 
 
 def saved_bytes(forward: Callable[[], Tensor], parameters: list[Tensor]) -> int:
