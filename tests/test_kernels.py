@@ -141,6 +141,15 @@ def test_native_for_drawn_values_and_dtypes(values, squash, dtype, slope):
 
 
 @NATIVE
+@pytest.mark.parametrize("kernel", ["native", "reference"])
+def test_hardtanh_is_flat_at_its_corners(kernel):
+    x = torch.tensor([[-1.0, 1.0, 0.5, -0.9999]], requires_grad=True)
+    kernels.force(kernel)
+    y = kernels.dynamic(x, torch.ones(1), None, None, None, "hardtanh")
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [[0, 0, 1, 1]]
+
+
+@NATIVE
 @pytest.mark.parametrize("squash", ["tanh", "erf", "isru"])
 @pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e-2])
 def test_small_inputs_keep_their_digits(squash, scale):

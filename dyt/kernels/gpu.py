@@ -30,7 +30,7 @@ def _df(z, t, squash: tl.constexpr):
     if squash == 0:
         return 1.0 - t * t
     if squash == 1:
-        return tl.where((z > 1.0) | (z < -1.0), 0.0, 1.0)
+        return tl.where((z >= 1.0) | (z <= -1.0), 0.0, 1.0)
     if squash == 2:
         return t * (1.0 - t)
     if squash == 3:

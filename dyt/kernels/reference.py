@@ -5,7 +5,7 @@ from torch import Tensor
 
 SQUASH = {  # name -> (number in the fused kernels, function)
     "tanh": (0, torch.tanh),
-    "hardtanh": (1, lambda z: torch.clamp(z, -1.0, 1.0)),
+    "hardtanh": (1, torch.nn.functional.hardtanh),  # slope 0 at +-1; clamp's differs between versions
     "sigmoid": (2, torch.sigmoid),
     "erf": (3, torch.erf),
     "isru": (4, lambda z: z * torch.rsqrt(1.0 + z * z)),

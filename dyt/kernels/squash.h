@@ -155,10 +155,10 @@ struct Tanh {
   template <class W> static INLINE W f(const W& z) { return tanh_of(z); }
   template <class W> static INLINE W df(const W&, const W& t) { return W(1) - t * t; }
 };
-struct HardTanh {  // at +-1 itself the derivative is 1, as in torch
+struct HardTanh {  // at +-1 itself the derivative is 0, as in torch.nn.functional.hardtanh
   template <class W> static INLINE W f(const W& z) { return clamped(z, 1); }
   template <class W> static INLINE W df(const W& z, const W&) {
-    return each(z, [](auto v) { return decltype(v)::blendv(decltype(v)(0), decltype(v)(1), v.abs() <= decltype(v)(1)); });
+    return each(z, [](auto v) { return decltype(v)::blendv(decltype(v)(1), decltype(v)(0), v.abs() >= decltype(v)(1)); });
   }
 };
 struct Sigmoid {  // by tanh: exp of a large number would overflow
