@@ -74,15 +74,6 @@ def profile(device: str, rounds: int) -> list[dict]:
         return [one.submit(measure_profile, m, norm, n).result() for m, n in steps.items() for norm in norms]
 
 
-def model_table(rows: list[dict]) -> str:
-    import yaml
-
-    from dyt.efficiency import tables
-
-    claims = yaml.safe_load((ROOT / "results/paper/claims.yaml").read_text())["claims"]
-    return tables.model_table(rows, {c["id"]: c for c in claims})
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["op", "model", "step", "data", "profile"])
@@ -91,7 +82,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the rows")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="instead of results/efficiency")
-    parser.add_argument("--fresh-memory", action="store_true", help="op, model: let freed memory go back to the system")
+    parser.add_argument(
+        "--fresh-memory", action="store_true", help="op, step, model: let freed memory go back to the system"
+    )
     given = parser.parse_args()
     if given.rounds is not None and given.rounds < 2:
         parser.error(f"--rounds {given.rounds}: type 2 or more")
@@ -110,7 +103,7 @@ def main() -> int:
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")
     measure, table, rounds = {
         "op": (op, tables.op_table, 25),
-        "model": (model, model_table, 25),
+        "model": (model, tables.model_table, 25),
         "step": (step, tables.step_table, 10),
         "data": (data, tables.data_table, 9),
         "profile": (profile, tables.profile_table, 15),
@@ -126,12 +119,13 @@ def main() -> int:
     taken = "; medians (quartiles), [95% intervals]; contenders take turns in one process.\n"
     text += ".\n" if given.what == "profile" else taken
     write_text(given.out / f"{name}.md", text)
-    write_text(given.out / "targets.md", tables.targets(given.out))
+    asked = tables.targets(given.out)
+    write_text(given.out / "targets.md", asked)
     if given.what == "op":
         tables.picture(rows, given.out / f"{name}.png")
     if given.readme:
         fill(f"bench-{name}", text)
-        fill("bench-targets", tables.targets(given.out))
+        fill("bench-targets", asked)
     print(json.dumps(rows, indent=1) if given.json else text)
     return 0
 

@@ -10,6 +10,12 @@ import numpy as np
 from scipy.special import erf
 
 
+def reweighted(weight, error):
+    """Lawson's step: more weight where the error is large."""
+    weight = weight * (error / error.max() + 1e-3)
+    return weight / weight.mean()
+
+
 def fit(f, limit: float, p: int, q: int, points: int = 4000, rounds: int = 200):
     """(error, P, Q) with coefficients lowest power first."""
     k = np.arange(points)
@@ -28,8 +34,7 @@ def fit(f, limit: float, p: int, q: int, points: int = 4000, rounds: int = 200):
         error = np.abs(x * np.polyval(top[::-1], u) / before / y - 1)
         if best is None or error.max() < best[0]:
             best = (error.max(), top / limit ** (2 * np.arange(p + 1)), bottom / limit ** (2 * np.arange(q + 1)))
-        weight = weight * (error / error.max() + 1e-3)
-        weight /= weight.mean()
+        weight = reweighted(weight, error)
     return best
 
 
@@ -48,8 +53,7 @@ def fit_exponential(degree: int, points: int = 4000, rounds: int = 200):
         error = np.abs(system @ found - 1)
         if best is None or error.max() < best[0]:
             best = (error.max(), found)
-        weight = weight * (error / error.max() + 1e-3)
-        weight /= weight.mean()
+        weight = reweighted(weight, error)
     return best
 
 

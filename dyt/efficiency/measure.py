@@ -65,7 +65,6 @@ def measure_step(model_name: str, norms: list[str], device: str, rounds: int) ->
     """One row a norm: a training step of the model (forward, backward, clip, AdamW) and what backward keeps."""
     from dyt.distributed import join
 
-    cpu.prepare()
     world = join(device)
     calls, kept, shape = {}, {}, None
     for norm in norms:

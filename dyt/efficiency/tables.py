@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from dyt.studies.table import claims
+
 PAPER_EAGER = "DyT (as in the paper, eager)"
 
 
@@ -96,8 +98,7 @@ def verdict(paper: float, here: dict) -> str:
     return "agrees" if on[side] else "disagrees" if off[side] else "inconclusive"
 
 
-def model_table(rows: list[dict], claims: dict[str, dict]) -> str:
-    """`claims` by id, as results/paper/claims.yaml has them."""
+def model_table(rows: list[dict]) -> str:
     size = rows[0]
     lines = [
         f"LLaMA style, width {size['dim']}, {size['depth']} layers, 1 x {size['context']} tokens, {size['dtype']}",
@@ -115,7 +116,7 @@ def model_table(rows: list[dict], claims: dict[str, dict]) -> str:
     body = []
     for (phase, compiled, part), name in CLAIMS.items():
         here = {r["contender"]: r for r in rows if (r["phase"], r["compiled"]) == (phase, compiled)}
-        paper = claims[name]["values"]["dyt"] / claims[name]["values"]["rmsnorm"]
+        paper = claims()[name]["values"]["dyt"] / claims()[name]["values"]["rmsnorm"]
         found = here["DyT (as in the paper)"][f"{part}_of_rmsnorm"]
         ours = here["DyT (ours)"][f"{part}_of_rmsnorm"]
         body.append([name, f"{paper:.2f}", times_of(found), verdict(paper, found), times_of(ours)])

@@ -62,6 +62,8 @@ template <class S, class T> struct Buffers {
   explicit Buffers(int64_t size) : in(std::is_same_v<S, T> ? 0 : size), grad(in.size()), out(in.size()) {}
 };
 
+bool given(const OptTensor& p) { return p.has_value() && p->defined(); }
+
 // A parameter as `size` values: the tensor's own memory where dtype and size fit, else a copy.
 template <class T> struct Values {
   Tensor owner;
@@ -69,7 +71,7 @@ template <class T> struct Values {
   const T* data = nullptr;
 
   Values(const OptTensor& p, T missing, int64_t size) {
-    if (!p.has_value() || !p->defined()) {
+    if (!given(p)) {
       copy.assign(size, missing);
       data = copy.data();
       return;
@@ -83,8 +85,6 @@ template <class T> struct Values {
     data = copy.data();
   }
 };
-
-bool given(const OptTensor& p) { return p.has_value() && p->defined(); }
 
 // The shape of the work, and its parameters; alpha is one number unless alpha_each or channels come first.
 template <class T> struct Work {
@@ -429,8 +429,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward_meta(
     const Tensor&, const Tensor& x, const OptTensor& alpha, const OptTensor& weight, const OptTensor& bias,
     const OptTensor& shift, int64_t, bool) {
   const auto like = [&](const OptTensor& p) {
-    return p.has_value() && p->defined() ? at::empty_like(*p, at::MemoryFormat::Contiguous)
-                                         : at::empty({0}, x.options().dtype(at::kFloat));
+    return given(p) ? at::empty_like(*p, at::MemoryFormat::Contiguous) : at::empty({0}, x.options().dtype(at::kFloat));
   };
   return {at::empty_like(x, at::MemoryFormat::Contiguous), like(alpha), like(weight), like(bias), like(shift)};
 }
