@@ -108,11 +108,16 @@ def main() -> int:
         "data": (data, tables.data_table, 9),
         "profile": (profile, tables.profile_table, 15),
     }[given.what]
+    try:  # before minutes are spent on what could not be written
+        given.out.mkdir(parents=True, exist_ok=True)
+        if not os.access(given.out, os.W_OK):
+            raise PermissionError(13, "not writable")
+    except OSError as error:
+        parser.error(f"--out {given.out}: {error.strerror}; type a folder that can be written")
     if not given.fresh_memory:
         cpu.prepare()
     rows = measure(device, given.rounds or rounds)
     about = provenance(torch.device(device), torch.get_num_threads()) | {"kernel": os.environ.get("DYT_KERNEL", "auto")}
-    given.out.mkdir(parents=True, exist_ok=True)
     name = f"{given.what}-{device}"
     write_json(given.out / f"{name}.json", {"provenance": about, "rows": rows})
     text = table(rows) + f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}"

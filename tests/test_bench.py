@@ -153,6 +153,7 @@ def test_data_rates():
         (["op", "--rounds", "1"], "--rounds 1: type 2 or more"),
         (["profile", "--device", "cuda"], "type --device cpu"),
         (["ops"], "invalid choice: 'ops'"),
+        (["data", "--out", "/dev/null/here"], "type a folder that can be written"),
     ],
 )
 def test_refusals(words, says):
