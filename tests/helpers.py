@@ -1,6 +1,8 @@
 """What several tests share."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from dyt.run import execute
 from dyt.trainer import TIMING
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_COMPILER = shutil.which(os.environ.get("CXX", "c++")) is None
 TINY_GPT = ["model=gpt_nano", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", "trainer.threads=1"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 

@@ -11,44 +11,58 @@ from torch import Tensor
 
 
 @triton.jit
-def _f(z, squash: tl.constexpr):
-    if squash == 0:
-        return 2.0 * tl.sigmoid(2.0 * z) - 1.0  # libdevice's tanh does not run in the interpreter
-    if squash == 1:
-        return tl.where(z > 1.0, 1.0, tl.where(z < -1.0, -1.0, z))  # NaN stays
-    if squash == 2:
-        return tl.sigmoid(z)
-    if squash == 3:
-        return tl.erf(z)
-    if squash == 4:
-        return z / tl.sqrt(1.0 + z * z)
-    return z
+def _tanh_and_slope(z):
+    """Both from E = exp(-2 |z|): 1 - t * t would lose all digits where t is near 1. Near 0, where 1 - E loses them,
+    t is tanh's series. (libdevice's tanh does not run in the interpreter.)
+    """
+    e = tl.exp2(-2.8853900817779268 * tl.abs(z))  # 2 log2(e)
+    r = 1.0 / (1.0 + e)
+    size = (1.0 - e) * r
+    u = z * z
+    if z.dtype == tl.float64:
+        s = -929569.0 / 638512875 * u + 21844.0 / 6081075
+        s = s * u - 1382.0 / 155925
+        s = s * u + 62.0 / 2835
+        s = s * u - 17.0 / 315
+        s = s * u + 2.0 / 15
+    else:
+        s = 2.0 / 15 + u * 0
+    near = z + z * u * (s * u - 1.0 / 3)
+    t = tl.where(tl.abs(z) < 0.1, near, tl.where(z < 0, -size, size))
+    return t, 4.0 * (e * r) * r
 
 
 @triton.jit
-def _df(z, t, squash: tl.constexpr):
+def _value_and_slope(z, squash: tl.constexpr):
+    """f(z) and f'(z); what a caller leaves unused is not computed."""
     if squash == 0:
-        return 1.0 - t * t
-    if squash == 1:
-        return tl.where((z >= 1.0) | (z <= -1.0), 0.0, 1.0)
-    if squash == 2:
-        return t * (1.0 - t)
-    if squash == 3:
-        return 1.1283791670955126 * tl.exp(-z * z)
-    if squash == 4:
+        t, d = _tanh_and_slope(z)
+    elif squash == 1:  # NaN stays
+        t = tl.where(z > 1.0, 1.0, tl.where(z < -1.0, -1.0, z))
+        d = tl.where((z >= 1.0) | (z <= -1.0), 0.0, 1.0).to(z.dtype)
+    elif squash == 2:
+        t, d = _tanh_and_slope(0.5 * z)
+        t, d = 0.5 + 0.5 * t, 0.25 * d
+    elif squash == 3:
+        t, d = tl.erf(z), 1.1283791670955126 * tl.exp(-z * z)
+    elif squash == 4:
         r = 1.0 / tl.sqrt(1.0 + z * z)
-        return r * r * r
-    return z * 0.0 + 1.0
+        t, d = z * r, r * r * r
+    else:
+        t, d = z, tl.full(z.shape, 1.0, z.dtype)
+    return t, d
 
 
 @triton.jit
 def _values(p, c, mask, missing: tl.constexpr, each: tl.constexpr, given: tl.constexpr, like):
     """A parameter for channels `c`, in the dtype of `like`."""
-    if not given:
-        return like * 0 + missing
-    if each:
-        return tl.load(p + c, mask=mask, other=missing).to(like.dtype)
-    return tl.load(p).to(like.dtype) + like * 0
+    if not given:  # one return: the compiler goes on past one inside an if, the interpreter does not
+        v = like * 0 + missing
+    elif each:
+        v = tl.load(p + c, mask=mask, other=missing).to(like.dtype)
+    else:
+        v = tl.load(p).to(like.dtype) + like * 0
+    return v
 
 
 @triton.jit
@@ -70,20 +84,23 @@ def _forward(
     none = (channel * 0).to(acc)
     z = a * _values(alpha, channel, known, 1, alpha_each, has_alpha, none)
     z += _values(shift, channel, known, 0, False, has_shift, none)
-    out = _f(z, squash) * _values(weight, channel, known, 1, True, has_weight, none)
+    t, _ = _value_and_slope(z, squash)
+    out = t * _values(weight, channel, known, 1, True, has_weight, none)
     out += _values(bias, channel, known, 0, True, has_bias, none)
     tl.store(y + at, out.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _backward(
-    g, x, dx, sums, alpha, weight, shift, rows, cols, channels, steps,
+    g, x, dx, sums, totals, alpha, weight, shift, rows, cols, channels, steps,
     squash: tl.constexpr, wide: tl.constexpr, alpha_each: tl.constexpr, has_alpha: tl.constexpr,
-    has_weight: tl.constexpr, has_shift: tl.constexpr, acc: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
+    has_weight: tl.constexpr, has_bias: tl.constexpr, has_shift: tl.constexpr, acc: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Wide: a program takes C columns of `steps` blocks of R rows. Tall: R rows and `steps` blocks of C columns.
 
-    sums is (4, programs along the summed axis, channels or rows): of alpha, shift, weight, bias.
+    sums is (those of weight, bias and, by channel, alpha that there are; programs along the summed axis; channels or
+    rows); totals, of what is one number, (alpha and shift; programs).
     """
     p, q = tl.program_id(0).to(tl.int64), tl.program_id(1)
     if wide:
@@ -98,7 +115,9 @@ def _backward(
     slope = _values(alpha, channel, known, 1, alpha_each, has_alpha, none)
     scale = _values(weight, channel, known, 1, True, has_weight, none)
     offset = _values(shift, channel, known, 0, False, has_shift, none)
-    s_alpha, s_shift, s_weight, s_bias = none, none, none, none
+    # Whole blocks are added up and reduced once at the end.
+    by_weight, by_bias = tl.zeros((R, C), acc), tl.zeros((R, C), acc)
+    by_alpha, by_shift = tl.zeros((R, C), acc), tl.zeros((R, C), acc)
     for step in range(steps):
         if wide:
             r = (p * steps + step) * R + tl.arange(0, R)[:, None]
@@ -108,22 +127,36 @@ def _backward(
         at = r * cols + c
         a = tl.load(x + at, mask=inside, other=0.0).to(acc)
         b = tl.load(g + at, mask=inside, other=0.0).to(acc)
-        z = a * slope + offset
-        t = _f(z, squash)
-        gz = b * scale * _df(z, t, squash)
+        t, d = _value_and_slope(a * slope + offset, squash)
+        gz = b * scale * d
         tl.store(dx + at, (gz * slope).to(dx.dtype.element_ty), mask=inside)
-        axis: tl.constexpr = 0 if wide else 1
-        s_alpha += tl.sum(gz * a, axis=axis, keep_dims=True)
-        s_shift += tl.sum(gz, axis=axis, keep_dims=True)
-        s_weight += tl.sum(b * t, axis=axis, keep_dims=True)
-        s_bias += tl.sum(b, axis=axis, keep_dims=True)
-    to = channel if wide else r
+        if has_weight:
+            by_weight += b * t
+        if has_bias:
+            by_bias += b
+        if has_alpha:
+            by_alpha += gz * a
+        if has_shift:
+            by_shift += gz
+    axis: tl.constexpr = 0 if wide else 1
     plane = (tl.num_programs(0) if wide else 1) * size
-    base = (p * size if wide else 0) + to
-    tl.store(sums + base, s_alpha, mask=known)
-    tl.store(sums + plane + base, s_shift, mask=known)
-    tl.store(sums + 2 * plane + base, s_weight, mask=known)
-    tl.store(sums + 3 * plane + base, s_bias, mask=known)
+    to = sums + (p * size if wide else 0) + (channel if wide else r)
+    if has_weight:
+        tl.store(to, tl.sum(by_weight, axis=axis, keep_dims=True), mask=known)
+        to += plane
+    if has_bias:
+        tl.store(to, tl.sum(by_bias, axis=axis, keep_dims=True), mask=known)
+        to += plane
+    program = p * tl.num_programs(1) + q
+    if alpha_each:
+        tl.store(to, tl.sum(by_alpha, axis=axis, keep_dims=True), mask=known)
+    elif has_alpha:
+        tl.store(totals + program, tl.sum(by_alpha))
+    if has_shift:
+        tl.store(totals + tl.num_programs(0) * tl.num_programs(1) + program, tl.sum(by_shift))
+
+
+PROGRAMS = 1024  # of a backward pass: fills any GPU, and each one leaves a row of sums, which must be few beside x
 
 
 def _shape(x: Tensor, channels_last: bool) -> tuple[int, int, int]:
@@ -133,25 +166,33 @@ def _shape(x: Tensor, channels_last: bool) -> tuple[int, int, int]:
     return x.numel() // max(1, cols), cols, channels
 
 
-def _block(cols: int) -> tuple[int, int]:
-    """(R, C): about 4,096 values a block, all columns of a narrow row."""
+def _block(cols: int, values: int) -> tuple[int, int]:
+    """(R, C): about `values` a block, all columns of a narrow row."""
     c = min(1024, triton.next_power_of_2(max(1, cols)))
-    return max(1, 4096 // c), c
+    return max(1, values // c), c
 
 
-def _options(x, alpha, weight, bias, shift, channels_last):
-    rows, cols, channels = _shape(x, channels_last)
-    r, c = _block(cols)
-    acc = tl.float64 if x.dtype == torch.float64 else tl.float32
-    flags = {
+def _flags(x, alpha, weight, bias, shift, channels_last) -> dict:
+    return {
         "wide": channels_last,
         "alpha_each": alpha is not None and alpha.numel() > 1,
         "has_alpha": alpha is not None,
         "has_weight": weight is not None,
+        "has_bias": bias is not None,
         "has_shift": shift is not None,
-        "acc": acc,
+        "acc": tl.float64 if x.dtype == torch.float64 else tl.float32,
     }
-    return rows, cols, channels, r, c, flags
+
+
+def _laid_out(parameters, channels: int) -> list[Tensor | None]:
+    """As the kernels read them: weight and bias by channel, alpha too unless it is one number; contiguous."""
+
+    def by_channel(p: Tensor | None) -> Tensor | None:
+        return p if p is None else p.reshape(-1).expand(channels).contiguous()
+
+    alpha, weight, bias, shift = parameters
+    single = alpha is None or alpha.numel() == 1
+    return [alpha if single else by_channel(alpha), by_channel(weight), by_channel(bias), shift]
 
 
 def _forward_op(
@@ -167,11 +208,14 @@ def _forward_op(
     y = torch.empty_like(x)
     if x.numel() == 0:
         return y
-    rows, cols, channels, r, c, flags = _options(x, alpha, weight, bias, shift, channels_last)
+    rows, cols, channels = _shape(x, channels_last)
+    parameters = _laid_out((alpha, weight, bias, shift), channels)
+    r, c = _block(cols, 4096)
     grid = (triton.cdiv(rows, r), triton.cdiv(cols, c))
-    _forward[grid](
-        x, y, alpha, weight, bias, shift, rows, cols, channels, squash, has_bias=bias is not None, **flags, R=r, C=c
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        _forward[grid](
+            x, y, *parameters, rows, cols, channels, squash, **_flags(x, *parameters, channels_last), R=r, C=c
+        )  # fmt: skip
     return y
 
 
@@ -187,36 +231,38 @@ def _backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, grad = x.contiguous(), grad.contiguous()
     dx = torch.empty_like(x)
-    rows, cols, channels, r, c, flags = _options(x, alpha, weight, bias, shift, channels_last)
-    kind = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if x.numel() == 0:
-        sums = torch.zeros(4, 1, channels, dtype=kind, device=x.device)
-    elif channels_last:
-        blocks = triton.cdiv(rows, r)
-        programs = min(blocks, 512)  # enough to fill any GPU; each partial is a row of `sums`
-        steps = triton.cdiv(blocks, programs)
-        programs = triton.cdiv(blocks, steps)
-        sums = torch.empty(4, programs, cols, dtype=kind, device=x.device)
-        grid = (programs, triton.cdiv(cols, c))
-        _backward[grid](
-            grad, x, dx, sums, alpha, weight, shift, rows, cols, channels, steps, squash, **flags, R=r, C=c
-        )  # fmt: skip
+    rows, cols, channels = _shape(x, channels_last)
+    a, w, b, s = _laid_out((alpha, weight, bias, shift), channels)
+    flags = _flags(x, a, w, b, s, channels_last)
+    planes = flags["has_weight"] + flags["has_bias"] + flags["alpha_each"]
+    r, c = _block(cols, 2048)
+    across, down = triton.cdiv(cols, c), triton.cdiv(rows, r)
+    if channels_last:
+        steps = triton.cdiv(down, max(1, min(down, PROGRAMS // across))) if across else 0
+        grid = (triton.cdiv(down, steps) if steps else 0, across)
+        shape = (planes, grid[0], cols)
     else:
-        sums = torch.empty(4, rows, dtype=kind, device=x.device)
-        _backward[(triton.cdiv(rows, r), 1)](
-            grad, x, dx, sums, alpha, weight, shift, rows, cols, channels, triton.cdiv(cols, c), squash, **flags,
-            R=r, C=c,
-        )  # fmt: skip
-        sums = sums.view(4, -1, channels)
-    sums = sums.sum(dim=1)  # (4, channels)
+        steps, grid, shape = across, (down, 1), (planes, rows // max(1, channels), channels)
+    kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+    sums = torch.empty(shape, dtype=kind, device=x.device)
+    totals = torch.empty(2, grid[0] * grid[1], dtype=kind, device=x.device)
+    if x.numel():
+        with torch.cuda.device_of(x):
+            _backward[grid](
+                grad, x, dx, sums, totals, a, w, s, rows, cols, channels, steps, squash, **flags, R=r, C=c
+            )  # fmt: skip
+    totals = totals.sum(dim=1)
+    by_channel = iter(sums.sum(dim=1))
 
-    def as_gradient(total: Tensor, p: Tensor | None) -> Tensor:
+    def gradient(total: Tensor | None, p: Tensor | None) -> Tensor:
         if p is None:
             return torch.empty(0, dtype=kind, device=x.device)
-        return (total if p.numel() > 1 or channels == 1 else total.sum()).to(p.dtype).reshape(p.shape)
+        return (total if p.numel() == total.numel() else total.sum()).to(p.dtype).reshape(p.shape)
 
-    pairs = ((sums[0], alpha), (sums[2], weight), (sums[3], bias), (sums[1], shift))
-    return dx, *(as_gradient(total, p) for total, p in pairs)
+    d_weight = gradient(None if weight is None else next(by_channel), weight)
+    d_bias = gradient(None if bias is None else next(by_channel), bias)
+    d_alpha = gradient(next(by_channel) if flags["alpha_each"] else totals[0], alpha)
+    return dx, d_alpha, d_weight, d_bias, gradient(totals[1], shift)
 
 
 _arguments = "Tensor? alpha, Tensor? weight, Tensor? bias, Tensor? shift, int squash, bool channels_last"
@@ -250,11 +296,32 @@ def _save(ctx, inputs, output):
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx, grad):
+def _differentiate(ctx, grad, backward=torch.ops.dyt.triton_backward):
     x, *parameters = ctx.saved_tensors
-    dx, *sums = torch.ops.dyt.triton_backward(grad, x, *parameters, ctx.squash, ctx.channels_last)
+    dx, *sums = backward(grad, x, *parameters, ctx.squash, ctx.channels_last)
     return dx, *(s if p is not None else None for s, p in zip(sums, parameters, strict=True)), None, None
 
 
 torch.library.register_autograd("dyt::triton", _differentiate, setup_context=_save)
-fused = torch.ops.dyt.triton
+
+
+class _Direct(torch.autograd.Function):
+    """The same without torch's dispatcher, which takes a Python operator longer than the GPU takes for a layer."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        _save(ctx, inputs, None)
+        return _forward_op(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "dyt: the fused kernel has no second derivative; set DYT_KERNEL=reference for create_graph=True"
+            )
+        return _differentiate(ctx, grad, _backward_op)
+
+
+def fused(*inputs) -> Tensor:
+    """As `dyt.kernels.dynamic`, with the squash's number; x has the dtype of the result."""
+    return torch.ops.dyt.triton(*inputs) if torch.compiler.is_compiling() else _Direct.apply(*inputs)
