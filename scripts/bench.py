@@ -123,6 +123,8 @@ def main() -> int:
     text = table(rows) + f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}"
     taken = "; medians (quartiles), [95% intervals]; contenders take turns in one process.\n"
     text += ".\n" if given.what == "profile" else taken
+    if (given.what, device) == ("op", "cuda"):
+        text += "Time of the kernels on the GPU; what Python takes to launch them is left out.\n"
     write_text(given.out / f"{name}.md", text)
     asked = tables.targets(given.out)
     write_text(given.out / "targets.md", asked)

@@ -29,7 +29,7 @@ def ptx(kernel, compute_capability: int, dtype: str, absent=(), squash=0, wide=T
         {(place(n),): v for n, v in constants.items() if n in kernel.arg_names},
         {(place(n),): [["tt.divisibility", 16]] for n in names if n != "steps"},
     )
-    compiled = compile(made, target=GPUTarget("cuda", compute_capability, 32))
+    compiled = compile(made, target=GPUTarget("cuda", compute_capability, 32), options={"enable_fp_fusion": True})
     assert compiled.asm["cubin"]  # the assembler took it too
     return compiled.asm["ptx"]
 

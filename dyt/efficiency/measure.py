@@ -29,7 +29,7 @@ def measure_op(rows: int, cols: int, device, dtype, rounds: int) -> list[dict]:
         "forward": {name: (lambda m=m: m(x)) for name, m in modules.items()} | {"copy": lambda: x.detach().clone()},
         "forward_backward": {name: (lambda m=m: both(m)) for name, m in modules.items()},
     }
-    times = {phase: take_turns(turns, rounds, device) for phase, turns in calls.items()}
+    times = {phase: take_turns(turns, rounds, device, launches=False) for phase, turns in calls.items()}
     copy = statistics.median(times["forward"]["copy"])
     found = []
     for name in calls["forward"]:

@@ -12,24 +12,42 @@ from torch import Tensor
 BLOCK = 4  # timed calls of one contender before the next has its turn
 
 
-def take_turns(calls: dict[str, Callable], rounds: int, device) -> dict[str, list[float]]:
+def take_turns(calls: dict[str, Callable], rounds: int, device, launches: bool = True) -> dict[str, list[float]]:
     """Times of each call in ms: `rounds` blocks of ``BLOCK``, contenders alternating block by block.
 
-    One untimed call before each block, so that another contender's leftovers in the allocator favour none.
+    One untimed call before each block, so that another contender's leftovers in the allocator favour none. On a GPU
+    `launches` False leaves out what Python takes to launch: the time of the kernels, as in a model that keeps it busy.
     """
-    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    timed = _wall if torch.device(device).type == "cpu" else _wall_cuda if launches else _kernels
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for i in range(rounds):
         for name in order if i % 2 else reversed(order):
             calls[name]()
-            for _ in range(BLOCK):
-                wait()
-                began = time.perf_counter()
-                calls[name]()
-                wait()
-                times[name].append(1000 * (time.perf_counter() - began))
+            times[name] += [timed(calls[name]) for _ in range(BLOCK)]
     return times
+
+
+def _wall(call: Callable) -> float:
+    began = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - began)
+
+
+def _wall_cuda(call: Callable) -> float:
+    torch.cuda.synchronize()
+    return _wall(lambda: (call(), torch.cuda.synchronize()))
+
+
+def _kernels(call: Callable) -> float:
+    """The GPU waits some 2 ms while all is put into its queue, then does it at a stretch."""
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(4_000_000)
+    began.record()
+    call()
+    ended.record()
+    ended.synchronize()
+    return began.elapsed_time(ended)
 
 
 def spread(values: list[float]) -> dict:

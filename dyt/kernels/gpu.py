@@ -173,6 +173,7 @@ def _block(cols: int, values: int) -> tuple[int, int]:
 
 
 def _flags(x, alpha, weight, bias, shift, channels_last) -> dict:
+    """What the kernels are compiled for."""
     return {
         "wide": channels_last,
         "alpha_each": alpha is not None and alpha.numel() > 1,
@@ -181,6 +182,7 @@ def _flags(x, alpha, weight, bias, shift, channels_last) -> dict:
         "has_bias": bias is not None,
         "has_shift": shift is not None,
         "acc": tl.float64 if x.dtype == torch.float64 else tl.float32,
+        "enable_fp_fusion": True,  # a * b + c in one instruction; Triton's default differs between versions
     }
 
 
