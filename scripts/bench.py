@@ -120,10 +120,14 @@ def main() -> int:
             between(f"bench-{name}")
         except ValueError as error:
             parser.error(f"--readme: {error}; put these marks where the table belongs")
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"bench.py: something else runs here (load average {busy:.1f}): times may mean nothing", file=sys.stderr)
     if not given.fresh_memory:
         cpu.prepare()
     rows = measure(device, given.rounds or rounds)
-    about = provenance(torch.device(device), torch.get_num_threads()) | {"kernel": os.environ.get("DYT_KERNEL", "auto")}
+    about = provenance(torch.device(device), torch.get_num_threads())
+    about |= {"kernel": os.environ.get("DYT_KERNEL", "auto"), "load_average_before": round(busy, 2)}
     write_json(given.out / f"{name}.json", {"provenance": about, "rows": rows})
     text = table(rows) + f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}"
     taken = "; medians (quartiles), [95% intervals]; contenders take turns in one process.\n"
