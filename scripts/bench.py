@@ -94,7 +94,7 @@ def main() -> int:
     from dyt.efficiency import tables
     from dyt.manifest import write_json, write_text
     from dyt.provenance import provenance
-    from dyt.readme import fill
+    from dyt.readme import between, fill
 
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")
     if device == "cuda" and given.what in ("data", "profile"):
@@ -114,11 +114,20 @@ def main() -> int:
             raise PermissionError(13, "not writable")
     except OSError as error:
         parser.error(f"--out {given.out}: {error.strerror}; type a folder that can be written")
+    name = f"{given.what}-{device}"
+    if given.readme:
+        try:
+            between(f"bench-{name}")
+        except ValueError as error:
+            parser.error(f"--readme: {error}; put these marks where the table belongs")
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"bench.py: something else runs here (load average {busy:.1f}): times may mean nothing", file=sys.stderr)
     if not given.fresh_memory:
         cpu.prepare()
     rows = measure(device, given.rounds or rounds)
-    about = provenance(torch.device(device), torch.get_num_threads()) | {"kernel": os.environ.get("DYT_KERNEL", "auto")}
-    name = f"{given.what}-{device}"
+    about = provenance(torch.device(device), torch.get_num_threads())
+    about |= {"kernel": os.environ.get("DYT_KERNEL", "auto"), "load_average_before": round(busy, 2)}
     write_json(given.out / f"{name}.json", {"provenance": about, "rows": rows})
     text = table(rows) + f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}"
     taken = "; medians (quartiles), [95% intervals]; contenders take turns in one process.\n"

@@ -44,8 +44,6 @@ def rows_of(folder: Path, timing: bool = False) -> list[dict]:
 
 def python(*words: str, timeout: float = 240, cwd=None, **environment) -> subprocess.CompletedProcess:
     """Runs a script of the repository as a user would."""
-    import os
-
     return subprocess.run(
         [sys.executable, *(str(ROOT / w) if w in ("train.py", "eval.py") else w for w in words)],
         capture_output=True,

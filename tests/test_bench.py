@@ -61,13 +61,20 @@ def test_targets_say_held_not_held_and_not_measured(tmp_path):
     row |= {
         "forward_of LayerNorm": {"median": 0.9, "low": 0.8, "high": 0.95},
         "forward_backward_of LayerNorm": {"median": 1.2, "low": 1.1, "high": 1.3},
-        f"forward_of {tables.PAPER_EAGER}": {"median": 0.1, "low": 0.1, "high": 0.1},
+        f"forward_of {tables.PAPER_EAGER}": {"median": 0.1, "low": 0.1, "high": 0.2},
     }
     (tmp_path / "op-cpu.json").write_text(json.dumps({"rows": [row]}))
     lines = tables.targets(tmp_path).splitlines()
     assert "| 8192 x 768, float32: forward of LayerNorm | <= 1.0 | 0.900 [0.800, 0.950] | yes |" in lines
     assert any("forward + backward of LayerNorm" in line and line.endswith("| **no** |") for line in lines)
+    assert any(tables.PAPER_EAGER in line and line.endswith("| yes, not certain |") for line in lines)
     assert any("CUDA" in line and "not measured: `python scripts/bench.py op --device cuda`" in line for line in lines)
+    row |= {"rows": 16384, "cols": 4096, "dtype": "bfloat16", "bandwidth_of_copy": 0.84}
+    row |= {"forward_backward_of DyT (liger-kernel)": {"median": 1.01, "low": 0.99, "high": 1.02}}
+    (tmp_path / "op-cuda.json").write_text(json.dumps({"rows": [row]}))
+    lines = [line for line in tables.targets(tmp_path).splitlines() if "CUDA" in line]
+    assert lines[0].endswith("| >= 0.85 | 0.840 | **no** |")
+    assert lines[1].endswith("| <= 1.0 | 1.010 [0.990, 1.020] | **no**, not certain |")
 
 
 def test_kept_memory_is_not_filled_twice():
@@ -153,6 +160,7 @@ def test_data_rates():
         (["op", "--rounds", "1"], "--rounds 1: type 2 or more"),
         (["profile", "--device", "cuda"], "type --device cpu"),
         (["ops"], "invalid choice: 'ops'"),
+        (["data", "--readme"], "README.md has no part <!-- bench-data-cpu"),
         (["data", "--out", "/dev/null/here"], "type a folder that can be written"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 
 from dyt import Derf, DynamicTanh, kernels
 
-from .helpers import NO_COMPILER, ROOT, TINY_GPT, TINY_VIT, rows_of, train
+from .helpers import NO_COMPILER, ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
 # Only where there is no compiler: a source that no longer compiles must fail, not skip.
 NATIVE = pytest.mark.skipif(NO_COMPILER, reason="no C++ compiler here")
@@ -87,6 +87,31 @@ def test_without_a_build_plain_pytorch_takes_over_with_one_line(why, tmp_path):
     assert forced.returncode == 0 and not forced.stderr.strip()
 
 
+@NATIVE
+def test_the_environment_forces_one_or_says_why_not(tmp_path):
+    done = fresh(tmp_path, DYT_CACHE_DIR=os.environ.get("DYT_CACHE_DIR", ""), DYT_KERNEL="native")
+    assert done.returncode == 0 and float(done.stdout) == pytest.approx(math.tanh(0.5), abs=1e-6)
+    for kernel, says in (("native", "no compiler 'no-such-compiler'"), ("fast", "choose from auto, reference")):
+        done = fresh(tmp_path, CXX="no-such-compiler", DYT_KERNEL=kernel)
+        assert done.returncode == 1 and f"ValueError: DYT_KERNEL={kernel}: {says}" in done.stderr
+        run = python(
+            "train.py",
+            "trainer.max_steps=1",
+            f"out_root={tmp_path}",
+            DYT_KERNEL=kernel,
+            CXX="no-such-compiler",
+            DYT_CACHE_DIR=str(tmp_path),
+        )
+        assert run.returncode == 1 and f"DYT_KERNEL={kernel}: {says}" in one_line(run)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_triton_is_refused_where_it_cannot_run():
+    pytest.importorskip("triton")
+    with pytest.raises(ValueError, match="trainer.kernel=triton: Triton cannot be used .* type trainer.kernel=auto"):
+        kernels.force("triton")
+
+
 def test_names():
     with pytest.raises(ValueError, match="trainer.kernel=fast: choose from auto, reference, compiled, native, triton"):
         kernels.force("fast")
@@ -95,6 +120,7 @@ def test_names():
 # -- Triton --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("where", ["interpreter", "gpu"])
 def test_triton_is_within_the_same_promise(where):
     """In a process of its own: the interpreter must be chosen before Triton is imported."""

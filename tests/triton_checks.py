@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dyt import kernels
-from tests.test_kernel_promise import arguments, both, errors, give_back  # noqa: F401
+from tests.test_kernel_promise import arguments, both, errors, give_back, kept  # noqa: F401
 
 
 @pytest.mark.parametrize("squash", ["tanh", "erf"])
@@ -14,8 +14,9 @@ def test_more_than_one_block_and_step(squash, each, shape, last, monkeypatch):
     from dyt.kernels import gpu
 
     monkeypatch.setattr(gpu, "PROGRAMS", 6)
+    monkeypatch.setattr(gpu, "STEPS", 1)
     tensors = arguments(shape, shape[-1] if last else shape[1], each=each)
-    assert max(errors(tensors, torch.randn(shape), squash, last, "triton")) <= 1
+    assert kept(errors(tensors, torch.randn(shape), squash, last, "triton"))
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -43,3 +44,21 @@ def test_operator_and_function_are_the_same():
     tensors, grad = arguments((9, 33), 33), torch.randn(9, 33)
     direct, op = (both(f, tensors, grad, 0, True) for f in (gpu.fused, torch.ops.dyt.triton))
     assert torch.equal(direct[0], op[0]) and all(map(torch.equal, direct[1], op[1]))
+
+
+def test_gradients_lie_in_memory_of_their_own():
+    """Inductor assumes so, and that each begins where an allocation would."""
+    tensors = arguments((9, 70), 70)
+    gradients = torch.ops.dyt.triton_backward(torch.randn(9, 70), *tensors, 0, True)
+    assert len({g.untyped_storage().data_ptr() for g in gradients}) == 5
+    assert all(g.storage_offset() == 0 for g in gradients)
+
+
+def test_what_looks_into_operators_sees_one():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from dyt.kernels import gpu
+
+    with FakeTensorMode() as mode:
+        x, *rest = (mode.from_tensor(t) for t in arguments((9, 70), 70))
+        assert gpu.fused(x, *rest, 0, True).shape == (9, 70)

@@ -36,9 +36,11 @@ def measure_op(rows: int, cols: int, device, dtype, rounds: int) -> list[dict]:
         row = {"rows": rows, "cols": cols, "dtype": str(dtype).removeprefix("torch."), "contender": name}
         for phase in (p for p in times if name in times[p]):
             row[f"{phase}_ms"] = spread(times[phase][name])
-            for base in ("LayerNorm", "DyT (as in the paper, eager)"):
+            bases = times[phase] if name == "DyT (ours)" else ("LayerNorm",)
+            for base in (b for b in bases if b != "no norm"):
                 row[f"{phase}_of {base}"] = ratio(times[phase][name], times[phase][base])
-        row["bandwidth_of_copy"] = round(copy / statistics.median(times["forward"][name]), 3)
+        if name != "no norm":
+            row["bandwidth_of_copy"] = round(copy / statistics.median(times["forward"][name]), 3)
         if name in modules:
             row["saved_mib"] = round(saved_bytes(calls["forward"][name], list(modules[name].parameters())) / MIB, 2)
             row["peak_mib"] = round(peak_bytes(calls["forward_backward"][name], device) / MIB, 2)

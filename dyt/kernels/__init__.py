@@ -28,45 +28,51 @@ _functorch_level = torch._C._functorch.peek_interpreter_stack
 
 
 def force(kernel: str) -> None:
-    """Makes every DyT of this process use one implementation; ``auto`` gives the choice back.
+    """Makes every DyT of this process use one implementation; ``auto`` leaves it to DYT_KERNEL, or to what fits.
 
     Raises:
         ValueError: an unknown name, or one that cannot run here, with the reason.
     """
     global _forced, _native
-    if kernel not in KERNELS:
-        raise ValueError(f"trainer.kernel={kernel}: choose from {', '.join(KERNELS)}")
-    if kernel == "native" and (why := native.load()):
-        raise ValueError(f"trainer.kernel=native: {why}; type trainer.kernel=auto")
-    if kernel == "triton" and (why := _triton_missing()):
-        raise ValueError(f"trainer.kernel=triton: {why}; type trainer.kernel=auto")
-    _forced = None if kernel == "auto" else kernel
-    _native = None
+    _forced, _native = _checked(kernel, "trainer.kernel="), None
+    _from_environment()
 
 
-@cache
-def _from_environment() -> str | None:
-    kernel = os.environ.get("DYT_KERNEL", "auto")
+def _checked(kernel: str, typed: str) -> str | None:
+    """None for auto; native and triton are loaded."""
     if kernel not in KERNELS:
-        raise ValueError(f"DYT_KERNEL={kernel}: choose from {', '.join(KERNELS)}")
+        raise ValueError(f"{typed}{kernel}: choose from {', '.join(KERNELS)}")
+    if why := {"native": native.load, "triton": _triton_missing}.get(kernel, lambda: None)():
+        raise ValueError(f"{typed}{kernel}: {why}; type {typed}auto")
     return None if kernel == "auto" else kernel
 
 
 @cache
+def _from_environment() -> str | None:
+    return _checked(os.environ.get("DYT_KERNEL", "auto"), "DYT_KERNEL=")
+
+
+@cache
 def _triton_missing() -> str | None:
+    """Why Triton's kernels cannot run here: no package, no GPU, no C compiler for what launches them."""
     try:
-        import dyt.kernels.gpu  # noqa: F401
-    except ImportError as error:
-        return f"Triton is not installed ({error})"
+        from triton.runtime import JITFunction, driver
+
+        from dyt.kernels import gpu
+
+        if isinstance(gpu._forward, JITFunction):  # not in the interpreter
+            driver.active.get_current_target()
+    except Exception as error:  # whatever a driver throws
+        return f"Triton cannot be used ({' '.join(str(error).split())[:200]})"
     return None
 
 
 @cache
-def _native_or_reference() -> str:
-    if why := native.load():
+def _unless_missing(kernel: str) -> str:
+    if why := native.load() if kernel == "native" else _triton_missing():
         log.warning("the fused DyT kernel cannot be used (%s); plain PyTorch takes its place, slower", why)
         return "reference"
-    return "native"
+    return kernel
 
 
 @cache
@@ -79,9 +85,9 @@ def _for(device: str, compiling: bool) -> str:
     if forced:
         return forced
     if device == "cpu":
-        return _native_or_reference()
+        return _unless_missing("native")
     # Under torch.compile on CUDA, Inductor fuses the plain form with its neighbours.
-    return "triton" if device == "cuda" and not compiling and not _triton_missing() else "reference"
+    return _unless_missing("triton") if device == "cuda" and not compiling else "reference"
 
 
 # Decided while tracing: files and compilers are no part of a graph. torch.compiler.assume_constant_result does just

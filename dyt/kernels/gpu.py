@@ -156,7 +156,8 @@ def _backward(
         tl.store(totals + tl.num_programs(0) * tl.num_programs(1) + program, tl.sum(by_shift))
 
 
-PROGRAMS = 1024  # of a backward pass: fills any GPU, and each one leaves a row of sums, which must be few beside x
+PROGRAMS = 1024  # of a backward pass, at most: enough for any GPU
+STEPS = 4  # of a program, at least: each program leaves a row of sums, which must be few beside x
 
 
 def _shape(x: Tensor, channels_last: bool) -> tuple[int, int, int]:
@@ -240,8 +241,8 @@ def _backward_op(
     r, c = _block(cols, 2048)
     across, down = triton.cdiv(cols, c), triton.cdiv(rows, r)
     if channels_last:
-        steps = triton.cdiv(down, max(1, min(down, PROGRAMS // across))) if across else 0
-        grid = (triton.cdiv(down, steps) if steps else 0, across)
+        steps = max(STEPS, triton.cdiv(down, max(1, PROGRAMS // max(1, across))))
+        grid = (triton.cdiv(down, steps), across)
         shape = (planes, grid[0], cols)
     else:
         steps, grid, shape = across, (down, 1), (planes, rows // max(1, channels), channels)
@@ -253,18 +254,19 @@ def _backward_op(
             _backward[grid](
                 grad, x, dx, sums, totals, a, w, s, rows, cols, channels, steps, squash, **flags, R=r, C=c
             )  # fmt: skip
-    totals = totals.sum(dim=1)
-    by_channel = iter(sums.sum(dim=1))
+    each = iter(sums)
 
-    def gradient(total: Tensor | None, p: Tensor | None) -> Tensor:
+    def gradient(p: Tensor | None, of_one: Tensor | None = None) -> Tensor:
         if p is None:
             return torch.empty(0, dtype=kind, device=x.device)
+        total = (
+            next(each).sum(dim=0) if of_one is None else of_one.sum()
+        )  # memory of its own: an operator's must not be shared
         return (total if p.numel() == total.numel() else total.sum()).to(p.dtype).reshape(p.shape)
 
-    d_weight = gradient(None if weight is None else next(by_channel), weight)
-    d_bias = gradient(None if bias is None else next(by_channel), bias)
-    d_alpha = gradient(next(by_channel) if flags["alpha_each"] else totals[0], alpha)
-    return dx, d_alpha, d_weight, d_bias, gradient(totals[1], shift)
+    d_weight, d_bias = gradient(weight), gradient(bias)
+    d_alpha = gradient(alpha, None if flags["alpha_each"] else totals[0])
+    return dx, d_alpha, d_weight, d_bias, gradient(shift, totals[1])
 
 
 _arguments = "Tensor? alpha, Tensor? weight, Tensor? bias, Tensor? shift, int squash, bool channels_last"
@@ -324,6 +326,9 @@ class _Direct(torch.autograd.Function):
         return _differentiate(ctx, grad, _backward_op)
 
 
-def fused(*inputs) -> Tensor:
+def fused(x: Tensor, *rest) -> Tensor:
     """As `dyt.kernels.dynamic`, with the squash's number; x has the dtype of the result."""
-    return torch.ops.dyt.triton(*inputs) if torch.compiler.is_compiling() else _Direct.apply(*inputs)
+    plain = type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
+    if torch.compiler.is_compiling() or not plain:  # what looks into operators: fake tensors, DTensor, counters
+        return torch.ops.dyt.triton(x, *rest)
+    return _Direct.apply(x, *rest)
