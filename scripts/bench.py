@@ -88,6 +88,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.rounds is not None and given.rounds < 2:
         parser.error(f"--rounds {given.rounds}: type 2 or more")
+    if given.readme and given.out.resolve() != OUT:
+        parser.error("--readme: README quotes results/efficiency; leave out --out")
     import torch
 
     from dyt import cpu

@@ -160,6 +160,7 @@ def test_data_rates():
         (["op", "--rounds", "1"], "--rounds 1: type 2 or more"),
         (["profile", "--device", "cuda"], "type --device cpu"),
         (["ops"], "invalid choice: 'ops'"),
+        (["data", "--readme", "--out", "elsewhere"], "leave out --out"),
         (["data", "--readme"], "README.md has no part <!-- bench-data-cpu"),
         (["data", "--out", "/dev/null/here"], "type a folder that can be written"),
     ],
