@@ -10,7 +10,7 @@ import triton.language as tl  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource, compile  # noqa: E402
 
-from dyt.kernels import gpu  # noqa: E402
+from dyt.kernels import gpu_kernels  # noqa: E402
 
 TENSORS = ("x", "y", "g", "dx")
 PARAMETERS = ("alpha", "weight", "bias", "shift")
@@ -21,7 +21,7 @@ def ptx(kernel, dtype: str, compute_capability=90, absent=("shift",), ones=(), o
     """As a launch with these arguments would make it: what is absent is a constant None, a size of 1 a constant."""
     acc = "fp64" if dtype == "fp64" else "fp32"
     constants = {"squash": 0, "wide": True, "alpha_each": False, "C": 1024} | constants
-    constants |= {"R": 4 if kernel is gpu._forward else 2, "acc": tl.float64 if acc == "fp64" else tl.float32}
+    constants |= {"R": 4 if kernel is gpu_kernels.forward else 2, "acc": tl.float64 if acc == "fp64" else tl.float32}
     constants |= {f"has_{p}": p not in absent for p in PARAMETERS} | dict.fromkeys(absent) | dict.fromkeys(ones, 1)
     names = [n for n in kernel.arg_names if n not in constants]
     types = dict.fromkeys(SIZES, "i32") | dict.fromkeys(TENSORS, f"*{dtype}")
@@ -44,7 +44,7 @@ def no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-both = pytest.mark.parametrize("kernel", [gpu._forward, gpu._backward], ids=["forward", "backward"])
+both = pytest.mark.parametrize("kernel", [gpu_kernels.forward, gpu_kernels.backward], ids=["forward", "backward"])
 
 
 @both
@@ -54,7 +54,7 @@ def test_reads_and_writes_sixteen_bytes_at_a_time(kernel, compute_capability, dt
     code = ptx(kernel, dtype, compute_capability)
     narrow = {what: len(re.findall(rf"{what}\.global(?!\.v4\.b32)\.", code)) for what in ("ld", "st")}
     assert narrow["ld"] == 1  # alpha
-    assert narrow["st"] == (kernel is gpu._backward)  # the sum that is alpha's gradient
+    assert narrow["st"] == (kernel is gpu_kernels.backward)  # the sum that is alpha's gradient
     assert "ld.global.v4.b32" in code and "st.global.v4.b32" in code
 
 

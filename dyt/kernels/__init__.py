@@ -60,7 +60,7 @@ def _triton_missing() -> str | None:
 
         from dyt.kernels import gpu
 
-        if isinstance(gpu._forward, JITFunction):  # not in the interpreter
+        if isinstance(gpu.forward, JITFunction):  # not in the interpreter
             driver.active.get_current_target()
     except Exception as error:  # whatever a driver throws
         return f"Triton cannot be used ({' '.join(str(error).split())[:200]})"
