@@ -61,6 +61,8 @@ def _triton_missing() -> str | None:
         from dyt.kernels import gpu
 
         if isinstance(gpu.forward, JITFunction):  # not in the interpreter
+            if not torch.cuda.is_available():
+                return "torch sees no GPU here"
             driver.active.get_current_target()
     except Exception as error:  # whatever a driver throws
         return f"Triton cannot be used ({' '.join(str(error).split())[:200]})"
