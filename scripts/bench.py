@@ -105,7 +105,7 @@ def main() -> int:
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")
     measure, table, rounds = {
         "op": (op, tables.op_table, 25),
-        "model": (model, tables.model_table, 25),
+        "model": (model, tables.model_table, 25 if device == "cpu" else 8),  # 7B takes long
         "step": (step, tables.step_table, 10),
         "data": (data, tables.data_table, 9),
         "profile": (profile, tables.profile_table, 15),
