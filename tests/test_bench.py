@@ -141,7 +141,8 @@ def test_profile_accounts_for_the_whole_step():
     assert sum(parts.values()) == pytest.approx(row["step_ms"], rel=0.01)
     for part in ("norm", "matrix products", "attention", "optimizer", "data", "logging"):
         assert parts[part] > 0, part
-    assert parts["matrix products"] == max(parts[p] for p in measure.PARTS)  # of operators: a hiccup goes elsewhere
+    # A pause of the machine goes into everything else, and is no operator.
+    assert parts["matrix products"] == max(ms for part, ms in parts.items() if part != "everything else")
     assert "matrix products, %" in tables.profile_table([row])
 
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from dyt import kernels
+from dyt.kernels import reference
 from tests.test_kernel_promise import arguments, both, errors, give_back, kept  # noqa: F401
 
 
-@pytest.mark.parametrize("squash", ["tanh", "erf"])
+@pytest.mark.parametrize("squash", list(reference.SQUASH))
 @pytest.mark.parametrize("each", [False, True])
-@pytest.mark.parametrize("shape, last", [((41, 1030), True), ((2, 3, 1300), False), ((2100, 3), False)])
+@pytest.mark.parametrize("shape, last", [((41, 1030), True), ((1, 1), True), ((2, 3, 1300), False), ((2100, 3), False)])
 def test_more_than_one_block_and_step(squash, each, shape, last, monkeypatch):
     from dyt.kernels import gpu
 

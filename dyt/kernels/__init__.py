@@ -42,7 +42,7 @@ def _checked(kernel: str, typed: str) -> str | None:
     """None for auto; native and triton are loaded."""
     if kernel not in KERNELS:
         raise ValueError(f"{typed}{kernel}: choose from {', '.join(KERNELS)}")
-    if why := {"native": native.load, "triton": _triton_missing}.get(kernel, lambda: None)():
+    if why := _why_not(kernel):
         raise ValueError(f"{typed}{kernel}: {why}; type {typed}auto")
     return None if kernel == "auto" else kernel
 
@@ -69,9 +69,14 @@ def _triton_missing() -> str | None:
     return None
 
 
+def _why_not(kernel: str) -> str | None:
+    """Why it cannot run here, in words; what can is loaded."""
+    return {"native": native.load, "triton": _triton_missing}.get(kernel, lambda: None)()
+
+
 @cache
 def _unless_missing(kernel: str) -> str:
-    if why := native.load() if kernel == "native" else _triton_missing():
+    if why := _why_not(kernel):
         log.warning("the fused DyT kernel cannot be used (%s); plain PyTorch takes its place, slower", why)
         return "reference"
     return kernel
