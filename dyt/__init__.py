@@ -13,7 +13,7 @@ def __getattr__(name: str):
 
         return getattr(dynamic, name)
     if name == "convert":
-        from dyt.surgery import convert
+        from dyt.conversion.replace import convert
 
         return convert
     raise AttributeError(f"module 'dyt' has no attribute {name!r}")

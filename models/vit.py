@@ -13,7 +13,7 @@ from torch import nn
 from dyt.data import Spec
 from dyt.methods import apply_method
 from dyt.norms import NormFactory
-from dyt.surgery import replace_norms
+from dyt.conversion.replace import replace_norms
 
 SITES = (  # module name in timm -> site
     (r"blocks\.\d+\.norm1", "attn"),

@@ -1,0 +1,1 @@
+"""DyT in somebody else's model: find its norms, swap them, say what became of each."""
