@@ -80,7 +80,7 @@ def weights_of(run: Path, ckpt: str) -> tuple[dict, int]:
     Raises:
         ValueError: there is none.
     """
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
 
     found = checkpoint.newest(run / "checkpoints", "best" if ckpt == "best" else "step")
     if found is None:
@@ -93,9 +93,9 @@ def evaluate_run(given: dict) -> dict:
     """Metrics of a run on a split, as written to eval.json."""
     import torch
 
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
     from dyt.distributed import join
-    from dyt.manifest import read_json
+    from dyt.rundir.files import read_json
     from dyt.run import assemble
     from dyt.trainer import evaluate
 
@@ -121,11 +121,11 @@ def evaluate_run(given: dict) -> dict:
 
 def sample_run(given: dict) -> str:
     """Text that a language model's run writes after the prompt."""
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
     from dyt.data import Spec
     from dyt.data.text import Tokenizer, continued
     from dyt.distributed import join
-    from dyt.manifest import read_json
+    from dyt.rundir.files import read_json
     from models import build_model
 
     run = Path(given["run"])
@@ -158,7 +158,7 @@ def main(words: list[str]) -> int:
             print(sample_run(given))
             return 0
         result = evaluate_run(given)
-        from dyt.manifest import write_json
+        from dyt.rundir.files import write_json
 
         write_json(Path(given["run"]) / "eval.json", result)
         print(json.dumps(result, indent=2))

@@ -222,7 +222,7 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
         ValueError, OSError: the data or the ``init_from`` weights are not there.
     """
     from dyt.data.sources import locate
-    from dyt.manifest import weights_sha256
+    from dyt.rundir.files import weights_sha256
 
     data_sha256 = locate(config["data"]).sha256
     init_sha256 = weights_sha256(config["init_from"]) if config["init_from"] else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dyt.manifest import finite, write_json
+from dyt.rundir.files import finite, write_json
 
 
 def explain(error: BaseException, config: dict) -> str | None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from dyt.manifest import write_text
+from dyt.rundir.files import write_text
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from dyt.config import Plan, counted, difference
-from dyt.manifest import manifests, read_json, remove_parts, write_json, write_text
+from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
 
 log = logging.getLogger(__name__)
 RESULTS = ("finished", "diverged")  # statuses that no further training changes
@@ -84,15 +84,16 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     # ---------------------------------------------------------------------------------------------- device, parts
     import torch
 
-    from dyt import checkpoint, cpu, kernels
+    from dyt import cpu, kernels
+    from dyt.rundir import checkpoint
     from dyt.data.order import Order
     from dyt.data.text import continued
     from dyt.distributed import join, leave
     from dyt.faults import explain, say, write_failure
-    from dyt.lock import Lock
-    from dyt.patience import Unwritable
+    from dyt.rundir.lock import Lock
+    from dyt.rundir.patience import Unwritable
     from dyt.probe import Probe, alphas
-    from dyt.provenance import peak_memory_mib, provenance
+    from dyt.rundir.provenance import peak_memory_mib, provenance
     from dyt.tracking import Metrics, logger_of, new_id, short_summary, where
     from dyt.trainer import Diverged, Schedule, Trainer
 
@@ -234,7 +235,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
 
 def _init(loop, config: dict, plan: Plan, schedule) -> str:
     """Takes ``init_from``: the whole state where it is this run, only shorter; else weights alone."""
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
 
     source = Path(config["init_from"]).expanduser()
     about = read_json(source / "run.json") if source.is_dir() else None

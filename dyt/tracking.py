@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from dyt.config import flatten
-from dyt.manifest import finite, write_text
+from dyt.rundir.files import finite, write_text
 
 log = logging.getLogger(__name__)
 CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # W&B's own server, by its old and its new name

@@ -19,12 +19,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from dyt import checkpoint
+from dyt.rundir import checkpoint
 from dyt.data.order import Order, seed_all
 from dyt.distributed import World
 from dyt.faults import say
 from dyt.optim import adamw, learning_rate
-from dyt.patience import Patience
+from dyt.rundir.patience import Patience
 from dyt.tasks import sums_over
 
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run

@@ -94,8 +94,8 @@ def main() -> int:
 
     from dyt import cpu
     from dyt.efficiency import tables
-    from dyt.manifest import write_json, write_text
-    from dyt.provenance import provenance
+    from dyt.rundir.files import write_json, write_text
+    from dyt.rundir.provenance import provenance
     from dyt.readme import between, fill
 
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")

@@ -167,7 +167,7 @@ def main() -> int:
     if code := max(codes.values()):
         print(f"demo: a command ended with exit code {code}; make demo again goes on from here", file=sys.stderr)
         return code
-    from dyt.manifest import read_json, write_text
+    from dyt.rundir.files import read_json, write_text
 
     runs = [(plan, read_json(ROOT / plan.dir / "summary.json")) for plan in plans()]
     OUT.mkdir(parents=True, exist_ok=True)

@@ -45,9 +45,9 @@ def card(config: dict, summary: dict, step: int) -> str:
 
 
 def main(words: list[str]) -> int:
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
     from dyt.arguments import closest
-    from dyt.manifest import read_json, replace_file, write_text
+    from dyt.rundir.files import read_json, replace_file, write_text
 
     asked = {"ckpt": "best"}
     for word in words:

@@ -29,7 +29,7 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
     Raises:
         ValueError: there is nothing to show.
     """
-    from dyt.manifest import write_text
+    from dyt.rundir.files import write_text
     from dyt.report.collect import as_script, collect, scurves
 
     data = collect(results, places, studies)
@@ -51,7 +51,7 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
 
 def stamp(results: Path, places: list[Path]) -> tuple:
     """Changes when anything does that the page shows: files written, copied, removed; runs that began or ended."""
-    from dyt.lock import held
+    from dyt.rundir.lock import held
     from dyt.report.collect import run_directories
 
     files = [*results.glob("*/*/runs.csv"), *results.glob("*/*/verdicts.json")]

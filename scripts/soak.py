@@ -101,7 +101,7 @@ class Soak:
 
     def flip(self) -> bool:
         """Kills the study and flips a bit of what the next start would read."""
-        from dyt.manifest import manifests, verified
+        from dyt.rundir.files import manifests, verified
 
         self.process.kill()
         self.process.wait()
@@ -243,8 +243,8 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.faults < len(KINDS):
         parser.error(f"--faults {asked.faults}: at least {len(KINDS)}, one of each kind")
-    from dyt.manifest import write_json
-    from dyt.provenance import provenance
+    from dyt.rundir.files import write_json
+    from dyt.rundir.provenance import provenance
     from dyt.readme import fill
 
     dice, left = random.Random(asked.seed), Counter()

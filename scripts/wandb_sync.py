@@ -29,8 +29,8 @@ def send(folder: Path, mode: str) -> int:
         ValueError: it cannot be sent, in one line.
     """
     from dyt.config import flatten
-    from dyt.lock import Lock
-    from dyt.manifest import read_json
+    from dyt.rundir.lock import Lock
+    from dyt.rundir.files import read_json
     from dyt.tracking import about_run, read_metrics, short_summary, start_wandb
 
     about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json")

@@ -112,7 +112,7 @@ def test_eval_executes_nothing_of_a_strangers_run(gpt_run, tmp_path):
     import pickle
     import shutil
 
-    from dyt.manifest import sha256_of, write_json
+    from dyt.rundir.files import sha256_of, write_json
 
     run = tmp_path / "run"
     shutil.copytree(gpt_run[1], run)

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from dyt.lock import Lock
+from dyt.rundir.lock import Lock
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
@@ -119,7 +119,7 @@ def test_a_full_disk_costs_no_row_and_no_good_checkpoint(logger, small_disk, cap
 
 
 def test_a_disk_that_stays_full_ends_the_run_and_prints_its_rows(small_disk, capsys):
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
     from dyt.trainer import Trainer
 
     real = Trainer.train_step
@@ -171,7 +171,7 @@ def test_a_read_only_file_system_is_refused_at_the_start(small_disk):
 
 def test_no_flipped_bit_and_no_cut_is_ever_loaded(tmp_path):
     """Any bit of the file or its manifest, any length: either what was saved comes back, or the checkpoint before."""
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
 
     def state(step: int) -> dict:
         return {"step": step, "model": {"w": torch.arange(50.0) + step}, "best": {"val/loss": [1.5, step]}}
@@ -383,7 +383,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     (folder,) = tmp_path.glob("runs/default/g*")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "interrupted" and "second signal" in summary["why"]
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
 
     assert checkpoint.newest(folder / "checkpoints")[0]["step"] == 5
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dyt.manifest import write_text
+from dyt.rundir.files import write_text
 
 from .helpers import TINY_GPT, TINY_VIT, rows_of, shrunk, train
 

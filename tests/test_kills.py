@@ -24,7 +24,7 @@ LENGTH += ["trainer.eval_batches=3", "logger.mode=disabled"]
 DRIVER = """
 import os, runpy, signal, sys
 sys.path.insert(0, {root!r})
-import dyt.checkpoint, dyt.tasks, dyt.tracking, dyt.trainer
+import dyt.rundir.checkpoint, dyt.tasks, dyt.tracking, dyt.trainer
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -59,8 +59,8 @@ def in_logging(real):  # with half of the line written
 place = {{
     "in_training": (dyt.trainer.Trainer, "train_step"),
     "in_evaluation": (dyt.trainer, "sums_over"),
-    "in_saving": (dyt.checkpoint.torch, "save"),
-    "before_the_manifest": (dyt.checkpoint, "write_json"),
+    "in_saving": (dyt.rundir.checkpoint.torch, "save"),
+    "before_the_manifest": (dyt.rundir.checkpoint, "write_json"),
     "in_logging": (dyt.tracking.Metrics, "flush"),
 }}
 moment, count = sys.argv.pop(1), int(sys.argv.pop(1))
@@ -132,7 +132,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     (folder,) = tmp_path.glob("runs/default/gpt*")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "diverged" and summary["step"] == 4
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
 
     state, _ = checkpoint.newest(folder / "checkpoints")
     assert state["step"] == 4 and all(value.isfinite().all() for value in state["model"].values())

@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from dyt import checkpoint
-from dyt.manifest import read_json
+from dyt.rundir import checkpoint
+from dyt.rundir.files import read_json
 from dyt.tracking import Metrics, read_metrics, wandb_mode
 
 from .helpers import ROOT, TINY_GPT, one_line, python, rows_of, train

@@ -7,9 +7,9 @@ import signal
 import pytest
 import torch
 
-from dyt import checkpoint
+from dyt.rundir import checkpoint
 from dyt.config import load
-from dyt.manifest import manifests, read_json
+from dyt.rundir.files import manifests, read_json
 from dyt.optim import learning_rate
 from dyt.tracking import Metrics, read_metrics
 from dyt.trainer import Schedule

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dyt.manifest import read_json, replace_file, write_text
+from dyt.rundir.files import read_json, replace_file, write_text
 from dyt.run import RESULTS
 from dyt.studies.derived import DERIVED
 from dyt.studies.study import Run, Study, names

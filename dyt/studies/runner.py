@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dyt import config as configs
 from dyt.config import Plan
-from dyt.manifest import remove_parts, write_json, write_text
+from dyt.rundir.files import remove_parts, write_json, write_text
 from dyt.run import RESULTS, finished
 from dyt.studies import rows as csv
 from dyt.studies.pool import Pool, Task

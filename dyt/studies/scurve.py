@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dyt.manifest import read_json, replace_file
+from dyt.rundir.files import read_json, replace_file
 from dyt.studies.study import Study
 from dyt.studies.verdicts import Rows
 
@@ -21,7 +21,7 @@ def samples(folder: Path) -> list[dict]:
     import torch
     import yaml
 
-    from dyt import checkpoint
+    from dyt.rundir import checkpoint
     from dyt.distributed import join
     from dyt.probe import Probe
     from dyt.run import assemble

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dyt.manifest import manifests, replace_file, sha256_of, verified, write_json
+from dyt.rundir.files import manifests, replace_file, sha256_of, verified, write_json
 
 log = logging.getLogger(__name__)
 
