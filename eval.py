@@ -94,10 +94,10 @@ def evaluate_run(given: dict) -> dict:
     import torch
 
     from dyt.rundir import checkpoint
-    from dyt.distributed import join
+    from dyt.training.distributed import join
     from dyt.rundir.files import read_json
     from dyt.run import assemble
-    from dyt.trainer import evaluate
+    from dyt.training.loop import evaluate
 
     run = Path(given["run"])
     config = read_config(run)
@@ -124,7 +124,7 @@ def sample_run(given: dict) -> str:
     from dyt.rundir import checkpoint
     from dyt.data import Spec
     from dyt.data.text import Tokenizer, continued
-    from dyt.distributed import join
+    from dyt.training.distributed import join
     from dyt.rundir.files import read_json
     from models import build_model
 

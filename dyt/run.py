@@ -84,18 +84,19 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     # ---------------------------------------------------------------------------------------------- device, parts
     import torch
 
-    from dyt import cpu, kernels
+    from dyt import kernels
+    from dyt.training import cpu
     from dyt.rundir import checkpoint
     from dyt.data.order import Order
     from dyt.data.text import continued
-    from dyt.distributed import join, leave
-    from dyt.faults import explain, say, write_failure
+    from dyt.training.distributed import join, leave
+    from dyt.training.faults import explain, say, write_failure
     from dyt.rundir.lock import Lock
     from dyt.rundir.patience import Unwritable
-    from dyt.probe import Probe, alphas
+    from dyt.training.probe import Probe, alphas
     from dyt.rundir.provenance import peak_memory_mib, provenance
     from dyt.tracking import Metrics, logger_of, new_id, short_summary, where
-    from dyt.trainer import Diverged, Schedule, Trainer
+    from dyt.training.loop import Diverged, Schedule, Trainer
 
     config, trainer = plan.config, plan.config["trainer"]
     world = join(trainer["device"])

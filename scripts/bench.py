@@ -92,7 +92,7 @@ def main() -> int:
         parser.error("--readme: README quotes results/efficiency; leave out --out")
     import torch
 
-    from dyt import cpu
+    from dyt.training import cpu
     from dyt.efficiency import tables
     from dyt.rundir.files import write_json, write_text
     from dyt.rundir.provenance import provenance

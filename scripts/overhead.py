@@ -1,4 +1,4 @@
-"""What the loop costs: a GPT step through dyt.trainer over the bare step on prepared batches, in one process.
+"""What the loop costs: a GPT step through dyt.training.loop over the bare step on prepared batches, in one process.
 
     python scripts/overhead.py [rounds=12] [model=gpt_nano ...]
 
@@ -21,7 +21,7 @@ def bare_ms(config: dict, model, task, batches: list) -> float:
     """Time of a step without any of our loop, in ms."""
     import torch
 
-    from dyt.optim import adamw
+    from dyt.training.optim import adamw
 
     optim = config["optim"]
     optimizer = adamw(model, lr=optim["lr"], betas=optim["betas"], weight_decay=optim["weight_decay"])
@@ -40,7 +40,7 @@ def loop_ms(config: dict, model, task, data, world, folder: Path) -> float:
     """Time of a step through the loop, between two of its log rows, in ms."""
     from dyt.data.order import Order
     from dyt.tracking import Metrics, Wandb
-    from dyt.trainer import Schedule, Trainer
+    from dyt.training.loop import Schedule, Trainer
 
     class Clocked(Metrics):
         times: dict[int, float] = {}
@@ -64,7 +64,7 @@ def main(words: list[str]) -> float:
 
     from dyt import config as configs
     from dyt.data.order import Order
-    from dyt.distributed import join
+    from dyt.training.distributed import join
     from dyt.run import assemble
 
     rounds = int(next((w.partition("=")[2] for w in words if w.startswith("rounds=")), 12))

@@ -180,7 +180,7 @@ def read(path: Path) -> list[dict]:
 def curves(place: Path) -> dict[str, list[dict]]:
     """Rows of every metrics.jsonl, by run, without what the clock decides."""
     from dyt.tracking import read_metrics
-    from dyt.trainer import TIMING
+    from dyt.training.loop import TIMING
 
     return {
         file.parent.name: [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(file)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dyt import config
 from dyt.run import execute
-from dyt.trainer import TIMING
+from dyt.training.loop import TIMING
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_COMPILER = shutil.which(os.environ.get("CXX", "c++")) is None

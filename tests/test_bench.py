@@ -81,7 +81,7 @@ def test_kept_memory_is_not_filled_twice():
     """In a process of its own: the setting is the process's."""
     code = """
 import resource, torch
-from dyt.cpu import keep_freed_memory
+from dyt.training.cpu import keep_freed_memory
 def faults(mib):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(mib * 2**18)  # 256 pages a MiB

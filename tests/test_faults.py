@@ -94,7 +94,7 @@ FULL = [*TINY_GPT, "norm=dyt", "trainer.eval_batches=1", "trainer.log_every=1", 
 @pytest.mark.parametrize("logger", ["logger.mode=disabled", "logger.mode=offline", "logger=tensorboard"])
 def test_a_full_disk_costs_no_row_and_no_good_checkpoint(logger, small_disk, capsys, caplog):
     """The disk fills after the first checkpoint and is cleared later: the run ends as if nothing had been."""
-    from dyt.trainer import Trainer
+    from dyt.training.loop import Trainer
 
     _, undisturbed = train(*FULL, "trainer.max_steps=30", out="undisturbed")
     filler, real, seen = small_disk / "filler", Trainer.train_step, []
@@ -120,7 +120,7 @@ def test_a_full_disk_costs_no_row_and_no_good_checkpoint(logger, small_disk, cap
 
 def test_a_disk_that_stays_full_ends_the_run_and_prints_its_rows(small_disk, capsys):
     from dyt.rundir import checkpoint
-    from dyt.trainer import Trainer
+    from dyt.training.loop import Trainer
 
     real = Trainer.train_step
 
@@ -143,7 +143,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_prints_its_rows(small_disk, cap
 def test_a_directory_that_vanishes_is_noticed(tmp_path, capsys):
     import shutil
 
-    from dyt.trainer import Trainer
+    from dyt.training.loop import Trainer
 
     real = Trainer.train_step
 
@@ -221,7 +221,7 @@ def test_out_of_memory_says_what_would_help(capsys):
     """A real refusal by the system: the address space may not grow any more."""
     import resource
 
-    from dyt.trainer import Trainer
+    from dyt.training.loop import Trainer
 
     real, limits = Trainer.train_step, resource.getrlimit(resource.RLIMIT_AS)
 
@@ -362,7 +362,7 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     driver.write_text(f"""
 import runpy, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from dyt.trainer import Trainer
+from dyt.training.loop import Trainer
 real = Trainer.train_step
 def step(self, batches, lr, stop):
     while self.step == 7:

@@ -24,7 +24,7 @@ LENGTH += ["trainer.eval_batches=3", "logger.mode=disabled"]
 DRIVER = """
 import os, runpy, signal, sys
 sys.path.insert(0, {root!r})
-import dyt.rundir.checkpoint, dyt.tasks, dyt.tracking, dyt.trainer
+import dyt.rundir.checkpoint, dyt.tasks, dyt.tracking, dyt.training.loop
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -57,8 +57,8 @@ def in_logging(real):  # with half of the line written
     return half
 
 place = {{
-    "in_training": (dyt.trainer.Trainer, "train_step"),
-    "in_evaluation": (dyt.trainer, "sums_over"),
+    "in_training": (dyt.training.loop.Trainer, "train_step"),
+    "in_evaluation": (dyt.training.loop, "sums_over"),
     "in_saving": (dyt.rundir.checkpoint.torch, "save"),
     "before_the_manifest": (dyt.rundir.checkpoint, "write_json"),
     "in_logging": (dyt.tracking.Metrics, "flush"),
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_all(tmp_path):
 import os, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
 import dyt.tasks
-from dyt.trainer import Trainer
+from dyt.training.loop import Trainer
 real = Trainer.train_step
 def step(self, batches, lr, stop):
     if self.step == 4 and self.world.rank == 1:

@@ -12,7 +12,7 @@ from dyt import Derf, DynamicTanh
 from dyt.config import norm_arguments, options
 from dyt.norms import NORMS, NormFactory
 from dyt.norms.statistical import layer_norm_by_hand
-from dyt.optim import adamw
+from dyt.training.optim import adamw
 
 B, T, C = 3, 5, 8
 SQUASH = {

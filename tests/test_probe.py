@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dyt.probe import best_line, best_tanh, plain
+from dyt.training.probe import best_line, best_tanh, plain
 
 from .helpers import TINY_GPT, TINY_VIT, rows_of, train
 
@@ -50,7 +50,7 @@ def test_training_does_not_notice_the_probe(tiny, norm):
 def test_saturation_and_alpha_are_the_layers_own():
     """By hand: the share of a known input with abs(alpha x) > 2."""
     from dyt import DynamicTanh
-    from dyt.probe import _statistics
+    from dyt.training.probe import _statistics
 
     layer = DynamicTanh(4, alpha_init=0.5)
     x = torch.tensor([[-10.0, -1.0, 1.0, 5.0]])

@@ -10,9 +10,9 @@ import torch
 from dyt.rundir import checkpoint
 from dyt.config import load
 from dyt.rundir.files import manifests, read_json
-from dyt.optim import learning_rate
+from dyt.training.optim import learning_rate
 from dyt.tracking import Metrics, read_metrics
-from dyt.trainer import Schedule
+from dyt.training.loop import Schedule
 
 from .helpers import TINY_GPT, TINY_VIT, rows_of, train
 
@@ -80,7 +80,7 @@ def test_rows_after_the_last_checkpoint_come_anew_once(monkeypatch):
     words = [*TINY_GPT, *SHORT]
     _, undisturbed = train(*words, out="a")
     with monkeypatch.context() as patch:
-        patch.setattr("dyt.trainer.checkpoint.save", _fail_at(8))
+        patch.setattr("dyt.training.loop.checkpoint.save", _fail_at(8))
         failed, folder = train(*words, out="b")
     assert failed["status"] == "failed" and "no space" in failed["why"]
     (folder / "metrics.jsonl").open("a").write('{"step": 9, "train/lo')  # and a torn last line
@@ -203,7 +203,7 @@ def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
     """The best came early: its checkpoint must still be there after the extension."""
     import shutil
 
-    from dyt.trainer import Trainer
+    from dyt.training.loop import Trainer
 
     evaluate = Trainer.evaluate
     monkeypatch.setattr(Trainer, "evaluate", lambda self, split: evaluate(self, split) | {"val/loss": float(self.step)})
@@ -309,9 +309,9 @@ def test_summary_and_metrics_hold_what_scripts_rely_on():
 
 def test_validation_is_weighted_exactly():
     """The mean over all tokens, though batches and the last window differ in size."""
-    from dyt.distributed import join
+    from dyt.training.distributed import join
     from dyt.run import assemble
-    from dyt.trainer import evaluate
+    from dyt.training.loop import evaluate
 
     config = load([*TINY_GPT, "data.eval_batch_size=7777"])
     world = join("cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dyt import cpu
+from dyt.training import cpu
 from dyt.efficiency.contenders import EAGER_RMS, FUSED_RMS, OURS, PAPER, contenders, llama_models
 from dyt.efficiency.timing import difference, peak_bytes, profiled, ratio, saved_bytes, spread, take_turns
 
@@ -52,7 +52,7 @@ def _training(model_name: str, norm: str, world, words=()):
     """A model as train.py makes it: (config, data, order, model, task, optimizer)."""
     from dyt import config as configs
     from dyt.data.order import Order
-    from dyt.optim import adamw
+    from dyt.training.optim import adamw
     from dyt.run import assemble
 
     config = configs.load([f"model={model_name}", f"norm={norm}", *words])
@@ -65,7 +65,7 @@ def _training(model_name: str, norm: str, world, words=()):
 
 def measure_step(model_name: str, norms: list[str], device: str, rounds: int) -> list[dict]:
     """One row a norm: a training step of the model (forward, backward, clip, AdamW) and what backward keeps."""
-    from dyt.distributed import join
+    from dyt.training.distributed import join
 
     world = join(device)
     calls, kept, shape = {}, {}, None
@@ -182,9 +182,9 @@ def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     The learning rate is 0, so that norms work on like values. Logging is to metrics.jsonl and W&B offline. Python, the
     autograd engine and the profiler's own cost are ``everything else``.
     """
-    from dyt.distributed import join
+    from dyt.training.distributed import join
     from dyt.tracking import Metrics, Wandb
-    from dyt.trainer import Schedule, Stop, Trainer
+    from dyt.training.loop import Schedule, Stop, Trainer
 
     cpu.prepare()
     config, data, order, model, task, _ = _training(model_name, norm, join("cpu"))

@@ -164,7 +164,7 @@ def scurves(results: Path) -> list[dict]:
     import pandas as pd
     import torch
 
-    from dyt.probe import best_tanh
+    from dyt.training.probe import best_tanh
 
     found = []
     for file in sorted(results.glob("ln_scurve/*/samples.parquet")):

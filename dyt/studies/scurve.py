@@ -22,8 +22,8 @@ def samples(folder: Path) -> list[dict]:
     import yaml
 
     from dyt.rundir import checkpoint
-    from dyt.distributed import join
-    from dyt.probe import Probe
+    from dyt.training.distributed import join
+    from dyt.training.probe import Probe
     from dyt.run import assemble
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -77,7 +77,7 @@ def draw(study: Study, about: Rows, folder: Path, folders: dict) -> None:
     import numpy as np
     import torch
 
-    from dyt.probe import best_line, best_tanh
+    from dyt.training.probe import best_line, best_tanh
 
     points = collect(about, folder, folders)
     settings = list(dict.fromkeys(points["setting"]))

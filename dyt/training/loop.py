@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from dyt.rundir import checkpoint
 from dyt.data.order import Order, seed_all
-from dyt.distributed import World
-from dyt.faults import say
-from dyt.optim import adamw, learning_rate
+from dyt.training.distributed import World
+from dyt.training.faults import say
+from dyt.training.optim import adamw, learning_rate
 from dyt.rundir.patience import Patience
 from dyt.tasks import sums_over
 
