@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dyt.data import Spec
-from dyt.methods import apply_method
+from models.methods import apply_method
 from dyt.norms import NormFactory
 
 

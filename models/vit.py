@@ -11,7 +11,7 @@ import timm
 from torch import nn
 
 from dyt.data import Spec
-from dyt.methods import apply_method
+from models.methods import apply_method
 from dyt.norms import NormFactory
 from dyt.conversion.replace import replace_norms
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dyt.methods import METHODS
+from models.methods import METHODS
 
 from .helpers import TINY_GPT, TINY_VIT, train
 from .test_models import made
