@@ -10,7 +10,7 @@ from dyt.data import Spec
 from dyt.norms import NormFactory
 from dyt.norms.statistical import warn_if_causal
 
-FAMILIES = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+FAMILIES = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if "\ndef build(" in p.read_text())
 
 
 def build_model(model: dict, norm: dict, spec: Spec) -> tuple[nn.Module, NormFactory]:
