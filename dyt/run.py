@@ -95,7 +95,8 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     from dyt.rundir.patience import Unwritable
     from dyt.training.probe import Probe, alphas
     from dyt.rundir.provenance import peak_memory_mib, provenance
-    from dyt.tracking import Metrics, logger_of, new_id, short_summary, where
+    from dyt.tracking.metrics import Metrics
+    from dyt.tracking.wandb import logger_of, new_id, short_summary, where
     from dyt.training.loop import Diverged, Schedule, Trainer
 
     config, trainer = plan.config, plan.config["trainer"]

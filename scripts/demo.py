@@ -84,7 +84,7 @@ def step_ms(folder: Path, summary: dict) -> float | None:
     """Median time of a training step, evaluation and saving left out, in ms."""
     import statistics
 
-    from dyt.tracking import read_metrics
+    from dyt.tracking.metrics import read_metrics
 
     unit = "tokens" if "tokens" in summary else "images"
     per_step = summary[unit] / max(1, summary["step"])
@@ -100,7 +100,7 @@ def picture(runs: list[tuple], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from dyt.tracking import read_metrics
+    from dyt.tracking.metrics import read_metrics
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     for axis, model in zip(axes, dict.fromkeys(summary["model"] for _, summary in runs), strict=True):

@@ -39,7 +39,8 @@ def bare_ms(config: dict, model, task, batches: list) -> float:
 def loop_ms(config: dict, model, task, data, world, folder: Path) -> float:
     """Time of a step through the loop, between two of its log rows, in ms."""
     from dyt.data.order import Order
-    from dyt.tracking import Metrics, Wandb
+    from dyt.tracking.metrics import Metrics
+    from dyt.tracking.wandb import Wandb
     from dyt.training.loop import Schedule, Trainer
 
     class Clocked(Metrics):

@@ -179,7 +179,7 @@ def read(path: Path) -> list[dict]:
 
 def curves(place: Path) -> dict[str, list[dict]]:
     """Rows of every metrics.jsonl, by run, without what the clock decides."""
-    from dyt.tracking import read_metrics
+    from dyt.tracking.metrics import read_metrics
     from dyt.training.loop import TIMING
 
     return {

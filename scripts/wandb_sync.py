@@ -31,7 +31,8 @@ def send(folder: Path, mode: str) -> int:
     from dyt.config import flatten
     from dyt.rundir.lock import Lock
     from dyt.rundir.files import read_json
-    from dyt.tracking import about_run, read_metrics, short_summary, start_wandb
+    from dyt.tracking.metrics import read_metrics
+    from dyt.tracking.wandb import about_run, short_summary, start_wandb
 
     about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json")
     rows = read_metrics(folder / "metrics.jsonl")
@@ -84,7 +85,7 @@ def main(words: list[str]) -> int:
 def studies(asked: argparse.Namespace) -> int:
     """What ``--study`` asks for."""
     from dyt.studies.study import SCALES, Study
-    from dyt.wandb_studies import report_of, send_study, workspace_of
+    from dyt.tracking.wandb_studies import report_of, send_study, workspace_of
 
     if not asked.study or asked.scale not in SCALES:
         wrong = (
@@ -116,7 +117,7 @@ def mode_or_refuse() -> str:
     Raises:
         ValueError: there is no key.
     """
-    from dyt.tracking import wandb_mode
+    from dyt.tracking.wandb import wandb_mode
 
     mode = wandb_mode("auto")
     if mode == "disabled" or (mode == "offline" and os.environ.get("WANDB_MODE", "").lower() != "offline"):

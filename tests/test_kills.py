@@ -24,7 +24,7 @@ LENGTH += ["trainer.eval_batches=3", "logger.mode=disabled"]
 DRIVER = """
 import os, runpy, signal, sys
 sys.path.insert(0, {root!r})
-import dyt.rundir.checkpoint, dyt.tasks, dyt.tracking, dyt.training.loop
+import dyt.rundir.checkpoint, dyt.tasks, dyt.tracking.metrics, dyt.training.loop
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -61,7 +61,7 @@ place = {{
     "in_evaluation": (dyt.training.loop, "sums_over"),
     "in_saving": (dyt.rundir.checkpoint.torch, "save"),
     "before_the_manifest": (dyt.rundir.checkpoint, "write_json"),
-    "in_logging": (dyt.tracking.Metrics, "flush"),
+    "in_logging": (dyt.tracking.metrics.Metrics, "flush"),
 }}
 moment, count = sys.argv.pop(1), int(sys.argv.pop(1))
 owner, name = place[moment]

@@ -69,7 +69,7 @@ def test_the_data_is_what_the_runs_wrote(runs):
 def rows_of_whole_lines(folder):
     from pathlib import Path
 
-    from dyt.tracking import read_metrics
+    from dyt.tracking.metrics import read_metrics
 
     return read_metrics(Path(folder) / "metrics.jsonl")
 

@@ -9,7 +9,8 @@ import torch
 
 from dyt.rundir import checkpoint
 from dyt.rundir.files import read_json
-from dyt.tracking import Metrics, read_metrics, wandb_mode
+from dyt.tracking.metrics import Metrics, read_metrics
+from dyt.tracking.wandb import wandb_mode
 
 from .helpers import ROOT, TINY_GPT, one_line, python, rows_of, train
 from .wandb_server import Server
@@ -282,7 +283,7 @@ def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(mo
 @pytest.mark.slow
 def test_a_study_and_the_papers_numbers_are_runs_once(tmp_path):
     from dyt.studies.study import Study
-    from dyt.wandb_studies import papers
+    from dyt.tracking.wandb_studies import papers
 
     study = Study("gpt_norms")
     want = {paper["id"]: paper for paper in papers(study)}
@@ -304,7 +305,7 @@ def test_a_study_and_the_papers_numbers_are_runs_once(tmp_path):
 
 def test_reports_and_the_workspace_are_made_or_one_line_says_what_to_install(monkeypatch):
     from dyt.studies.study import Study
-    from dyt.wandb_studies import report_of, workspace_of
+    from dyt.tracking.wandb_studies import report_of, workspace_of
 
     pytest.importorskip("wandb_workspaces")
     report = report_of(Study("gpt_norms"), "small", ROOT / "results", "dyt", "team")

@@ -11,7 +11,7 @@ from dyt.rundir import checkpoint
 from dyt.config import load
 from dyt.rundir.files import manifests, read_json
 from dyt.training.optim import learning_rate
-from dyt.tracking import Metrics, read_metrics
+from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.loop import Schedule
 
 from .helpers import TINY_GPT, TINY_VIT, rows_of, train

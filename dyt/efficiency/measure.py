@@ -183,7 +183,8 @@ def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     autograd engine and the profiler's own cost are ``everything else``.
     """
     from dyt.training.distributed import join
-    from dyt.tracking import Metrics, Wandb
+    from dyt.tracking.metrics import Metrics
+    from dyt.tracking.wandb import Wandb
     from dyt.training.loop import Schedule, Stop, Trainer
 
     cpu.prepare()

@@ -18,7 +18,7 @@ from dyt.studies.figures import COLOURS
 from dyt.studies.overview import present
 from dyt.studies.rows import read_curves, read_runs, thin
 from dyt.studies.study import SCALES, Study, names, result_folder
-from dyt.tracking import rows_of_text
+from dyt.tracking.metrics import rows_of_text
 
 POINTS = 700_000  # in all curves together: about 10 MB
 SHOWN = ("grad_norm", "lr")  # beside every metric with a slash

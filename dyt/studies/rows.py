@@ -16,7 +16,7 @@ from dyt.rundir.files import read_json, replace_file, write_text
 from dyt.run import RESULTS
 from dyt.studies.derived import DERIVED
 from dyt.studies.study import Run, Study, names
-from dyt.tracking import read_metrics
+from dyt.tracking.metrics import read_metrics
 
 log = logging.getLogger(__name__)
 NUMBERS = "seed step max_steps best_step parameters samples threads".split()

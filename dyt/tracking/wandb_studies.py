@@ -10,7 +10,7 @@ from pathlib import Path
 from dyt.studies.overview import present
 from dyt.studies.study import Study, result_folder
 from dyt.studies.table import claims
-from dyt.tracking import as_html, start_wandb
+from dyt.tracking.wandb import as_html, start_wandb
 
 
 def papers(study: Study) -> list[dict]:
