@@ -33,7 +33,7 @@ def parse(words: list[str]) -> dict:
     Raises:
         ValueError: an unknown key, a wrong value, or no run; one line with the choices.
     """
-    from dyt.arguments import closest
+    from dyt.config.arguments import closest
 
     given = dict(KEYS)
     for word in words:
@@ -93,10 +93,10 @@ def evaluate_run(given: dict) -> dict:
     """Metrics of a run on a split, as written to eval.json."""
     import torch
 
-    from dyt.rundir import checkpoint
-    from dyt.training.distributed import join
-    from dyt.rundir.files import read_json
     from dyt.run import assemble
+    from dyt.rundir import checkpoint
+    from dyt.rundir.files import read_json
+    from dyt.training.distributed import join
     from dyt.training.loop import evaluate
 
     run = Path(given["run"])
@@ -121,11 +121,11 @@ def evaluate_run(given: dict) -> dict:
 
 def sample_run(given: dict) -> str:
     """Text that a language model's run writes after the prompt."""
-    from dyt.rundir import checkpoint
     from dyt.data import Spec
     from dyt.data.text import Tokenizer, continued
-    from dyt.training.distributed import join
+    from dyt.rundir import checkpoint
     from dyt.rundir.files import read_json
+    from dyt.training.distributed import join
     from models import build_model
 
     run = Path(given["run"])

@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.types import RunMode
 
-from dyt import config as configs
+from dyt.config import compose, identity
 from dyt.run import execute
 
 CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
@@ -33,28 +33,28 @@ def preflight(overrides: list[str], sweep: bool) -> None:
         ValueError: one line that says what to type instead.
     """
     if not sweep:
-        configs.load(overrides)
+        compose.load(overrides)
         return
     choices = []
     for text in overrides:
         try:
             parsed = OverridesParser.create().parse_override(text)
         except Exception:
-            configs.load([text])  # says what is wrong with it
+            compose.load([text])  # says what is wrong with it
             raise
         key = parsed.get_key_element()
         if isinstance(parsed.value(), Glob):
-            values = parsed.value().filter(configs.options(key))
+            values = parsed.value().filter(compose.options(key))
             if not values:
-                raise ValueError(f"{text}: matches nothing; choose from {', '.join(configs.options(key))}")
+                raise ValueError(f"{text}: matches nothing; choose from {', '.join(compose.options(key))}")
         else:
             values = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else []
         choices.append([f"{key}={v}" for v in values] or [text])
     first = [c[0] for c in choices]
-    configs.load(first)
+    compose.load(first)
     for i, values in enumerate(choices):
         for value in values[1:]:
-            configs.load([*first[:i], value, *first[i + 1 :]])
+            compose.load([*first[:i], value, *first[i + 1 :]])
 
 
 def run_one(cfg) -> dict:
@@ -67,8 +67,8 @@ def run_one(cfg) -> dict:
     if hydra_config.mode == RunMode.MULTIRUN:
         print(f"\n--- run {hydra_config.job.num}: {outcome['overrides']}", flush=True)
     try:
-        config = configs.plain(cfg, hydra_config.runtime.choices)
-        plan = configs.plan(config, overrides)
+        config = compose.plain(cfg, hydra_config.runtime.choices)
+        plan = identity.plan(config, overrides)
         outcome["run"] = str(plan.dir)
         summary = execute(plan)
         outcome |= {"status": summary["status"], "final": summary["final"]}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from dyt.config import Plan, counted, difference
+from dyt.config.identity import Plan, counted, difference
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -85,19 +85,19 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     import torch
 
     from dyt import kernels
-    from dyt.training import cpu
-    from dyt.rundir import checkpoint
     from dyt.data.order import Order
     from dyt.data.text import continued
-    from dyt.training.distributed import join, leave
-    from dyt.training.faults import explain, say, write_failure
+    from dyt.rundir import checkpoint
     from dyt.rundir.lock import Lock
     from dyt.rundir.patience import Unwritable
-    from dyt.training.probe import Probe, alphas
     from dyt.rundir.provenance import peak_memory_mib, provenance
     from dyt.tracking.metrics import Metrics
     from dyt.tracking.wandb import logger_of, new_id, short_summary, where
+    from dyt.training import cpu
+    from dyt.training.distributed import join, leave
+    from dyt.training.faults import explain, say, write_failure
     from dyt.training.loop import Diverged, Schedule, Trainer
+    from dyt.training.probe import Probe, alphas
 
     config, trainer = plan.config, plan.config["trainer"]
     world = join(trainer["device"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from dyt.arguments import check_arguments
+from dyt.config.arguments import check_arguments
 from dyt.data import Spec
 from dyt.norms import NormFactory
 from dyt.norms.statistical import warn_if_causal

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dyt.data import Spec
-from models.methods import apply_method
 from dyt.norms import NormFactory
+from models.methods import apply_method
 
 
 def rotate(x: Tensor, start: int, base: float = 10000.0) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Literal
 import timm
 from torch import nn
 
-from dyt.data import Spec
-from models.methods import apply_method
-from dyt.norms import NormFactory
 from dyt.conversion.replace import replace_norms
+from dyt.data import Spec
+from dyt.norms import NormFactory
+from models.methods import apply_method
 
 SITES = (  # module name in timm -> site
     (r"blocks\.\d+\.norm1", "attn"),

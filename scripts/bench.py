@@ -92,11 +92,11 @@ def main() -> int:
         parser.error("--readme: README quotes results/efficiency; leave out --out")
     import torch
 
-    from dyt.training import cpu
     from dyt.efficiency import tables
+    from dyt.readme import between, fill
     from dyt.rundir.files import write_json, write_text
     from dyt.rundir.provenance import provenance
-    from dyt.readme import between, fill
+    from dyt.training import cpu
 
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")
     if device == "cuda" and given.what in ("data", "profile"):

@@ -30,13 +30,13 @@ COLOURS = {"layernorm": "#0072B2", "rmsnorm": "#56B4E9", "dyt": "#D55E00", "none
 
 def plans() -> list:
     """The eight runs, in the table's order."""
-    from dyt import config
+    from dyt.config import compose, identity
 
     made = {}
     for _, experiment, norms, *rest in (command for commands in COMMANDS.values() for command in commands):
         for norm in norms.removeprefix("norm=").split(","):
             words = [experiment, f"norm={norm}", *rest]
-            made[experiment, norm] = config.plan(config.load(words), words)
+            made[experiment, norm] = identity.plan(compose.load(words), words)
     return [made[f"experiment=demo_{family}", norm] for family in COMMANDS for norm in NORMS]
 
 
@@ -44,10 +44,10 @@ def unigram_entropy() -> float:
     """Nats per byte of the validation text under its own byte frequencies: what a model without context could reach."""
     import numpy as np
 
-    from dyt import config
+    from dyt.config import compose
     from dyt.data import open_data
 
-    tokens = open_data(config.load(["experiment=demo_gpt"])["data"], 64).tokens["val"]
+    tokens = open_data(compose.load(["experiment=demo_gpt"])["data"], 64).tokens["val"]
     share = np.bincount(tokens) / len(tokens)
     return float(-sum(p * math.log(p) for p in share if p))
 

@@ -45,8 +45,8 @@ def card(config: dict, summary: dict, step: int) -> str:
 
 
 def main(words: list[str]) -> int:
+    from dyt.config.arguments import closest
     from dyt.rundir import checkpoint
-    from dyt.arguments import closest
     from dyt.rundir.files import read_json, replace_file, write_text
 
     asked = {"ckpt": "best"}

@@ -63,14 +63,14 @@ def loop_ms(config: dict, model, task, data, world, folder: Path) -> float:
 def main(words: list[str]) -> float:
     import torch
 
-    from dyt import config as configs
+    from dyt.config import compose
     from dyt.data.order import Order
-    from dyt.training.distributed import join
     from dyt.run import assemble
+    from dyt.training.distributed import join
 
     rounds = int(next((w.partition("=")[2] for w in words if w.startswith("rounds=")), 12))
     words = [w for w in words if not w.startswith("rounds=")] or ["model=gpt_nano"]
-    config = configs.load([*words, "trainer.eval_batches=1"])
+    config = compose.load([*words, "trainer.eval_batches=1"])
     world = join("cpu")
     data, model, _, task = assemble(config, world, 0)
     order = Order(data.samples, config["data"]["batch_size"], 0)

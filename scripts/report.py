@@ -29,8 +29,8 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
     Raises:
         ValueError: there is nothing to show.
     """
-    from dyt.rundir.files import write_text
     from dyt.report.collect import as_script, collect, scurves
+    from dyt.rundir.files import write_text
 
     data = collect(results, places, studies)
     if not data["runs"]:
@@ -51,8 +51,8 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
 
 def stamp(results: Path, places: list[Path]) -> tuple:
     """Changes when anything does that the page shows: files written, copied, removed; runs that began or ended."""
-    from dyt.rundir.lock import held
     from dyt.report.collect import run_directories
+    from dyt.rundir.lock import held
 
     files = [*results.glob("*/*/runs.csv"), *results.glob("*/*/verdicts.json")]
     runs = [run for place in places for run in run_directories(place)]
@@ -109,7 +109,7 @@ def main() -> int:
     parser.add_argument("--watch", action="store_true", help="serve it on loopback and refresh while runs go on")
     parser.add_argument("--port", type=int, default=8765, help="for --watch (0: any free one)")
     asked = parser.parse_args()
-    from dyt.arguments import closest
+    from dyt.config.arguments import closest
     from dyt.report.collect import run_directories
     from dyt.studies.study import names
 

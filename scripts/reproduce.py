@@ -53,8 +53,9 @@ def main() -> int:
 
 
 def reproduce(asked: argparse.Namespace) -> int:
-    from dyt.arguments import closest
-    from dyt.config import NOT_HASHED, options
+    from dyt.config.arguments import closest
+    from dyt.config.compose import options
+    from dyt.config.identity import NOT_HASHED
     from dyt.studies import overview, runner
     from dyt.studies.study import SCALES, Study, names
 

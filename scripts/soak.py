@@ -156,12 +156,12 @@ def command_line(pid: int) -> bytes:
 SECOND = """
 import sys, yaml
 from pathlib import Path
-from dyt import config
+from dyt.config import identity
 from dyt.run import execute
 run = Path(sys.argv[1])
 made = yaml.safe_load((run / "config.yaml").read_text())
 try:
-    execute(config.plan(made))
+    execute(identity.plan(made))
 except ValueError as error:
     sys.exit(str(error))
 """
@@ -243,9 +243,9 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.faults < len(KINDS):
         parser.error(f"--faults {asked.faults}: at least {len(KINDS)}, one of each kind")
+    from dyt.readme import fill
     from dyt.rundir.files import write_json
     from dyt.rundir.provenance import provenance
-    from dyt.readme import fill
 
     dice, left = random.Random(asked.seed), Counter()
     for i in range(asked.faults):

@@ -28,9 +28,9 @@ def send(folder: Path, mode: str) -> int:
     Raises:
         ValueError: it cannot be sent, in one line.
     """
-    from dyt.config import flatten
-    from dyt.rundir.lock import Lock
+    from dyt.config.identity import flatten
     from dyt.rundir.files import read_json
+    from dyt.rundir.lock import Lock
     from dyt.tracking.metrics import read_metrics
     from dyt.tracking.wandb import about_run, short_summary, start_wandb
 

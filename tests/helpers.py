@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dyt import config
+from dyt.config import compose, identity
 from dyt.run import execute
 from dyt.training.loop import TIMING
 
@@ -32,7 +32,7 @@ def shrunk(model: str) -> list[str]:
 def train(*overrides: str, out: str = "runs") -> tuple[dict, Path]:
     """Runs a config in this process; returns its summary and directory."""
     words = [*overrides, f"out_root={out}"]
-    plan = config.plan(config.load(words), words)
+    plan = identity.plan(compose.load(words), words)
     return execute(plan), plan.dir
 
 

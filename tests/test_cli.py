@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 
-from dyt.config import options
+from dyt.config.compose import options
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 

@@ -4,15 +4,16 @@ import re
 
 import pytest
 
-from dyt import config
-from dyt.arguments import lookup
-from dyt.config import CONFIGS, NEUTRAL, SITES, config_hash, load, options, plan
+from dyt.config import compose, identity
+from dyt.config.arguments import lookup
+from dyt.config.compose import CONFIGS, SITES, load, options
+from dyt.config.identity import NEUTRAL, config_hash, plan
 
 SHA = "0" * 64
 
 
 def data_for(task: str) -> list[str]:
-    return [n for n in options("data") if config.option_task(n) == task]
+    return [n for n in options("data") if compose.option_task(n) == task]
 
 
 @pytest.mark.parametrize("norm", options("norm"))
@@ -26,7 +27,7 @@ def test_every_model_composes_with_every_norm(model, norm):
 
 @pytest.mark.parametrize("data", options("data"))
 def test_every_data_set_composes(data):
-    model = "gpt_nano" if config.option_task(data) == "text" else "vit_tiny"
+    model = "gpt_nano" if compose.option_task(data) == "text" else "vit_tiny"
     assert load([f"model={model}", f"data={data}"])["data"]["name"] == data
 
 
@@ -41,7 +42,7 @@ def test_every_experiment_composes_and_its_keys_win(experiment):
     for group, option in groups.items():
         if group in ("model", "norm", "data"):
             assert made[group]["name"] == option
-    for key, value in config.flatten(recipe).items():
+    for key, value in identity.flatten(recipe).items():
         assert lookup(made, key) == value, key
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dyt.config import load
+from dyt.config.compose import load
 from dyt.data import open_data
 from dyt.data.order import Order, derive
 from dyt.data.sources import STDLIB, locate

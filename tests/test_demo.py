@@ -3,7 +3,8 @@
 import json
 import sys
 
-from dyt.config import config_hash, load
+from dyt.config.compose import load
+from dyt.config.identity import config_hash
 
 from .helpers import ROOT
 

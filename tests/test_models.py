@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from dyt.config import load, options
+from dyt.config.compose import load, options
 from dyt.data import Spec
 from dyt.data.order import seed_all
 from models import FAMILIES, build_model

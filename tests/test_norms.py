@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dyt import Derf, DynamicTanh
-from dyt.config import norm_arguments, options
+from dyt.config.compose import norm_arguments, options
 from dyt.norms import NORMS, NormFactory
 from dyt.norms.statistical import layer_norm_by_hand
 from dyt.training.optim import adamw
@@ -120,7 +120,7 @@ def test_yaml_gives_every_argument_and_its_default(name):
 
     import yaml
 
-    from dyt.config import CONFIGS
+    from dyt.config.compose import CONFIGS
 
     text = (CONFIGS / "norm" / f"{name}.yaml").read_text()
     kind = "dyt" if name == "dyt_unit_gain" else yaml.safe_load(text)["kind"]

@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("report")
     short = ["trainer.max_steps=30", "trainer.log_every=1", "trainer.eval_every=10", "trainer.eval_batches=1"]
     short += ["logger.mode=disabled", f"out_root={place / 'runs'}"]
-    from dyt import config
+    from dyt.config import compose, identity
     from dyt.run import execute
 
     for words in (
@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
         [*TINY_VIT, "norm=dyt", "trainer.probe_every=10"],
         [*TINY_GPT, "norm=none", "optim.lr=1e6", "optim.clip_grad=null", "optim.warmup_steps=0"],
     ):
-        execute(config.plan(config.load([*words, *short]), [*words, *short]))
+        execute(identity.plan(compose.load([*words, *short]), [*words, *short]))
     (place / "runs/default/damaged").mkdir()
     (place / "runs/default/damaged/run.json").write_text("{")
     odd = next(place.glob("runs/default/gpt*-dyt-*-s1-*"))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dyt.config import config_hash
+from dyt.config.identity import config_hash
 from dyt.studies import overview, rows, runner, table
 from dyt.studies.derived import DERIVED
 from dyt.studies.statistics import Interval, interval, paired, rank_correlation

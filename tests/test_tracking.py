@@ -264,7 +264,7 @@ def test_without_the_package_tensorboard_is_one_line(monkeypatch):
 def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(monkeypatch, tmp_path):
     import yaml
 
-    from dyt import config
+    from dyt.config import compose
 
     sweep = yaml.safe_load((ROOT / "configs/wandb_sweep.yaml").read_text())
     assert sweep["command"][-1] == "${args_no_hyphens}" and sweep["program"] == "train.py"
@@ -272,7 +272,7 @@ def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(mo
         f"{key}={about.get('value', about.get('values', [None])[0])}" for key, about in sweep["parameters"].items()
     ]
     for norm in sweep["parameters"]["norm"]["values"]:
-        assert config.load([*words, f"norm={norm}"])["norm"]["name"] == norm
+        assert compose.load([*words, f"norm={norm}"])["norm"]["name"] == norm
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
     with Server() as server:

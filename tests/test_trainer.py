@@ -7,12 +7,12 @@ import signal
 import pytest
 import torch
 
+from dyt.config.compose import load
 from dyt.rundir import checkpoint
-from dyt.config import load
 from dyt.rundir.files import manifests, read_json
-from dyt.training.optim import learning_rate
 from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.loop import Schedule
+from dyt.training.optim import learning_rate
 
 from .helpers import TINY_GPT, TINY_VIT, rows_of, train
 
@@ -309,8 +309,8 @@ def test_summary_and_metrics_hold_what_scripts_rely_on():
 
 def test_validation_is_weighted_exactly():
     """The mean over all tokens, though batches and the last window differ in size."""
-    from dyt.training.distributed import join
     from dyt.run import assemble
+    from dyt.training.distributed import join
     from dyt.training.loop import evaluate
 
     config = load([*TINY_GPT, "data.eval_batch_size=7777"])

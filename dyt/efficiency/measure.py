@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dyt.training import cpu
 from dyt.efficiency.contenders import EAGER_RMS, FUSED_RMS, OURS, PAPER, contenders, llama_models
 from dyt.efficiency.timing import difference, peak_bytes, profiled, ratio, saved_bytes, spread, take_turns
+from dyt.training import cpu
 
 MIB = 2**20
 
@@ -50,12 +50,12 @@ def measure_op(rows: int, cols: int, device, dtype, rounds: int) -> list[dict]:
 
 def _training(model_name: str, norm: str, world, words=()):
     """A model as train.py makes it: (config, data, order, model, task, optimizer)."""
-    from dyt import config as configs
+    from dyt.config import compose
     from dyt.data.order import Order
-    from dyt.training.optim import adamw
     from dyt.run import assemble
+    from dyt.training.optim import adamw
 
-    config = configs.load([f"model={model_name}", f"norm={norm}", *words])
+    config = compose.load([f"model={model_name}", f"norm={norm}", *words])
     data, model, _, task = assemble(config, world, 0)
     optim = config["optim"]
     optimizer = adamw(model, lr=optim["lr"], betas=optim["betas"], weight_decay=optim["weight_decay"])
@@ -132,13 +132,13 @@ def measure_model(sizes: dict, device, dtype, rounds: int, compiled: bool) -> li
 
 def measure_data(rounds: int) -> list[dict]:
     """Samples a second that each embedded set can feed, augmentation included, the loop left out."""
-    from dyt import config as configs
+    from dyt.config import compose
     from dyt.data import open_data
     from dyt.data.order import Order
 
     found = []
     for words, context in ((["model=vit_nano"], None), (["model=gpt_nano"], 64)):
-        data_config = configs.load(words)["data"]
+        data_config = compose.load(words)["data"]
         data = open_data(data_config, context)
         order = Order(data.samples, data_config["batch_size"], 0)
         times = []
@@ -182,9 +182,9 @@ def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     The learning rate is 0, so that norms work on like values. Logging is to metrics.jsonl and W&B offline. Python, the
     autograd engine and the profiler's own cost are ``everything else``.
     """
-    from dyt.training.distributed import join
     from dyt.tracking.metrics import Metrics
     from dyt.tracking.wandb import Wandb
+    from dyt.training.distributed import join
     from dyt.training.loop import Schedule, Stop, Trainer
 
     cpu.prepare()

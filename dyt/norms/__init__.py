@@ -10,7 +10,7 @@ from collections import Counter
 
 from torch import nn
 
-from dyt.arguments import accepts, check_arguments
+from dyt.config.arguments import accepts, check_arguments
 from dyt.norms.registry import NORMS, register
 
 # The package's own files are the registry: a new norm is found because its file is here.

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from dyt.config import flatten
-from dyt.rundir.lock import held
+from dyt.config.identity import flatten
 from dyt.rundir.files import finite, read_json
+from dyt.rundir.lock import held
 from dyt.studies.figures import COLOURS
 from dyt.studies.overview import present
 from dyt.studies.rows import read_curves, read_runs, thin

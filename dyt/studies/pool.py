@@ -47,7 +47,7 @@ def _work(pipe: Connection, logs: Path) -> None:
     sys.stdout = sys.stderr = stream
     import logging
 
-    from dyt import config as configs
+    from dyt.config import identity
     from dyt.run import execute
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=stream)
@@ -60,7 +60,7 @@ def _work(pipe: Connection, logs: Path) -> None:
         except EOFError:
             return
         try:
-            plan = configs.plan(config, words)
+            plan = identity.plan(config, words)
             summary = execute(plan)
             answer = {"status": summary["status"], "why": summary["why"], "wall_s": summary["wall_s"]}
         except (ValueError, OSError) as error:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dyt.rundir.files import read_json, replace_file, write_text
 from dyt.run import RESULTS
+from dyt.rundir.files import read_json, replace_file, write_text
 from dyt.studies.derived import DERIVED
 from dyt.studies.study import Run, Study, names
 from dyt.tracking.metrics import read_metrics

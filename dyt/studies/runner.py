@@ -5,15 +5,15 @@ import sys
 import time
 from pathlib import Path
 
-from dyt import config as configs
-from dyt.config import Plan
-from dyt.rundir.files import remove_parts, write_json, write_text
+from dyt.config import compose, identity
+from dyt.config.identity import Plan
 from dyt.run import RESULTS, finished
+from dyt.rundir.files import remove_parts, write_json, write_text
 from dyt.studies import rows as csv
 from dyt.studies.pool import Pool, Task
 from dyt.studies.study import Run, Study, result_folder
 
-ROOT = configs.CONFIGS.parent
+ROOT = compose.CONFIGS.parent
 RESULTS_FOLDER = ROOT / "results"
 
 
@@ -51,7 +51,7 @@ class StudyAt:
                     f"{study.path}: scale {scale} must fix trainer.threads, or --jobs would change numbers"
                 )
             words = [*words, f"seed={run.seed}"]
-            plan = configs.plan(config, words)
+            plan = identity.plan(config, words)
             self.planned[plan.hash] = (run, plan, words)
         self.rows: dict[str, dict] = {}
 

@@ -21,10 +21,10 @@ def samples(folder: Path) -> list[dict]:
     import torch
     import yaml
 
+    from dyt.run import assemble
     from dyt.rundir import checkpoint
     from dyt.training.distributed import join
     from dyt.training.probe import Probe
-    from dyt.run import assemble
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
     chars = (read_json(folder / "tokenizer.json") or {}).get("chars")

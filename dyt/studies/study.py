@@ -9,11 +9,11 @@ from pathlib import Path
 
 import yaml
 
-from dyt import config as configs
-from dyt.arguments import closest
+from dyt.config import compose
+from dyt.config.arguments import closest
 
 SCALES = ("smoke", "small", "gpu", "paper")
-FOLDER = configs.CONFIGS / "study"
+FOLDER = compose.CONFIGS / "study"
 KEYS = set("title metric base factors baseline search floor collapse derived scales tests figures own".split())
 SCALE_KEYS = {"base", "replace", "grid", "seeds", "spec", "about"}
 TEST_KEYS = set("says claims kind arm against margin better over metric sign level scales where".split())
@@ -47,7 +47,7 @@ class Run:
 
 @functools.lru_cache(maxsize=4096)
 def _compose(words: tuple[str, ...]) -> dict:
-    return configs.load(list(words))
+    return compose.load(list(words))
 
 
 def names() -> list[str]:

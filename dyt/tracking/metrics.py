@@ -1,7 +1,7 @@
 """metrics.jsonl: each step once, whole lines or none, whatever the disk does."""
 
-import errno
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path

@@ -4,7 +4,7 @@ import logging
 import math
 from pathlib import Path
 
-from dyt.config import flatten
+from dyt.config.identity import flatten
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from dyt.config import flatten
+from dyt.config.identity import flatten
 
 log = logging.getLogger(__name__)
 CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # W&B's own server, by its old and its new name

@@ -19,13 +19,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from dyt.rundir import checkpoint
 from dyt.data.order import Order, seed_all
+from dyt.rundir import checkpoint
+from dyt.rundir.patience import Patience
+from dyt.tasks import sums_over
 from dyt.training.distributed import World
 from dyt.training.faults import say
 from dyt.training.optim import adamw, learning_rate
-from dyt.rundir.patience import Patience
-from dyt.tasks import sums_over
 
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
 

@@ -8,7 +8,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dyt.arguments import closest
+from dyt.config.arguments import closest
 
 
 def one_line(error: Exception, overrides: list[str], configs: Path) -> str:

@@ -2,7 +2,7 @@
 
 import math
 
-from dyt.arguments import closest, lookup
+from dyt.config.arguments import closest, lookup
 
 DATA_RANGES = (
     ("batch_size", 1, None),

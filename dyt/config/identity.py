@@ -1,0 +1,95 @@
+"""Which run a config is: its hash, its directory, and what differs from another's."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Keys that change where or how fast a run goes, not its numbers: two runs that differ only here are one run.
+NOT_HASHED = (
+    "experiment tag study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
+    "data.hub_config data.revision data.cache_dir data.workers data.timeout trainer.device trainer.save_every "
+    "trainer.keep trainer.save_patience"
+).split()
+# A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
+NEUTRAL: dict[str, Any] = {"trainer.kernel": "auto", "data.on_error": "raise"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, decided: its plain config, its hash, its directory."""
+
+    config: dict
+    hash: str
+    dir: Path
+    data_sha256: str
+    init_sha256: str | None
+
+
+def flatten(config: dict, prefix: str = "") -> dict:
+    """Nested dicts as ``{"optim.lr": 0.001, ...}``."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def counted(config: dict, data_sha256: str, init_sha256: str | None = None) -> dict:
+    """The flat settings that change a run's numbers. Null counts as absent: null means "inherit" or "off"."""
+    flat = {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value
+        for key, value in flatten(config).items()
+        if value is not None
+        and not any(key == skip or key.startswith(skip + ".") for skip in NOT_HASHED)
+        and not (key in NEUTRAL and NEUTRAL[key] == value)
+    }
+    flat["data.sha256"] = data_sha256
+    if init_sha256:
+        flat["init_sha256"] = init_sha256
+    return flat
+
+
+def config_hash(config: dict, data_sha256: str, init_sha256: str | None = None) -> str:
+    """Ten hex digits that change when, and only when, a setting does that changes the numbers."""
+    text = json.dumps(counted(config, data_sha256, init_sha256), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def plan(config: dict, overrides: list[str] = ()) -> Plan:
+    """Names the run: ``<out_root>/<experiment>/<model>-<norm>-<data>-<overrides>-s<seed>-<hash>``.
+
+    The hash alone identifies: where a directory with it exists, however its overrides were typed, that one is meant.
+
+    Raises:
+        ValueError, OSError: the data or the ``init_from`` weights are not there.
+    """
+    from dyt.data.sources import locate
+    from dyt.rundir.files import weights_sha256
+
+    data_sha256 = locate(config["data"]).sha256
+    init_sha256 = weights_sha256(config["init_from"]) if config["init_from"] else None
+    digest = config_hash(config, data_sha256, init_sha256)
+    words = [config["model"]["name"], config["norm"]["name"], config["data"]["name"]]
+    for override in sorted(overrides):
+        key, _, value = override.lstrip("+~").partition("=")
+        skip = key in ("seed", "model", "norm", "data", "experiment") or any(
+            key == s or key.startswith(s + ".") for s in NOT_HASHED
+        )
+        if not skip and not key.startswith("hydra"):
+            words.append(f"{key}-{value}")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:110].strip("-._")
+    parent = Path(config["out_root"]) / config["experiment"]
+    existing = sorted(parent.glob(f"*-{digest}")) if parent.is_dir() else []
+    directory = existing[0] if existing else parent / f"{name}-s{config['seed']}-{digest}"
+    return Plan(config, digest, directory, data_sha256, init_sha256)
+
+
+def difference(ours: dict, theirs: dict) -> str:
+    """``optim.lr 0.001 -> 0.002, ...``: the counted settings in which `theirs` differs from `ours`."""
+    keys = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    return ", ".join(f"{k} {theirs.get(k)} there, {ours.get(k)} here" for k in keys) or "nothing that counts"
