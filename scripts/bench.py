@@ -93,9 +93,9 @@ def main() -> int:
     import torch
 
     from dyt.efficiency import tables
-    from dyt.readme import between, fill
     from dyt.rundir.files import write_json, write_text
     from dyt.rundir.provenance import provenance
+    from dyt.studies.showing.marked import between, fill
     from dyt.training import cpu
 
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")

@@ -182,7 +182,7 @@ def main() -> int:
     )
     write_text(OUT / "table.md", text)
     if "--readme" in sys.argv:
-        from dyt.readme import fill
+        from dyt.studies.showing.marked import fill
 
         fill("demo", text)
     print(f"\n{text}\ntable    {OUT / 'table.md'}\npicture  {OUT / 'curves.png'}")

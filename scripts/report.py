@@ -111,7 +111,7 @@ def main() -> int:
     asked = parser.parse_args()
     from dyt.config.arguments import closest
     from dyt.report.collect import run_directories
-    from dyt.studies.study import names
+    from dyt.studies.running.study import names
 
     places, studies = [], []
     for word in asked.words:

@@ -56,8 +56,9 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.config.arguments import closest
     from dyt.config.compose import options
     from dyt.config.identity import NOT_HASHED
-    from dyt.studies import overview, runner
-    from dyt.studies.study import SCALES, Study, names
+    from dyt.studies import runner
+    from dyt.studies.running.study import SCALES, Study, names
+    from dyt.studies.showing import overview
 
     if asked.scale not in SCALES:
         raise ValueError(f"--scale {asked.scale}: {closest(asked.scale, SCALES)}choose from {', '.join(SCALES)}")
@@ -94,7 +95,7 @@ def reproduce(asked: argparse.Namespace) -> int:
         print("\n".join(wrong) if wrong else "README and tables are what the rows say")
         return 1 if wrong else 0
     if asked.dry_run:
-        from dyt.studies.cost import dry_run
+        from dyt.studies.running.cost import dry_run
 
         print("\n\n".join(dry_run(s, asked.scale, asked.seeds, asked.results, paths) for s in studies))
         return 0

@@ -84,8 +84,8 @@ def main(words: list[str]) -> int:
 
 def studies(asked: argparse.Namespace) -> int:
     """What ``--study`` asks for."""
-    from dyt.studies.study import SCALES, Study
-    from dyt.tracking.wandb_studies import report_of, send_study, workspace_of
+    from dyt.report.wandb_studies import report_of, send_study, workspace_of
+    from dyt.studies.running.study import SCALES, Study
 
     if not asked.study or asked.scale not in SCALES:
         wrong = (

@@ -166,8 +166,8 @@ def test_a_full_disk_behind_the_output_ends_no_run(tmp_path):
 
 
 def test_readme_says_of_the_soak_what_its_file_says():
-    from dyt.readme import between
-    from scripts.soak import KINDS, OUT, line
+    from dyt.studies.showing.marked import between
+    from scripts.maintain.soak import KINDS, OUT, line
 
     report = json.loads(OUT.read_text())
     assert between("soak").strip() == line(report)

@@ -10,11 +10,13 @@ import pytest
 import yaml
 
 from dyt.config.identity import config_hash
-from dyt.studies import overview, rows, runner, table
-from dyt.studies.derived import DERIVED
+from dyt.studies import runner
+from dyt.studies.judging.verdicts import Rows, below_floor, judge
+from dyt.studies.running import rows
+from dyt.studies.running.derived import DERIVED
+from dyt.studies.running.study import FOLDER, SCALES, Study, names
+from dyt.studies.showing import overview, table
 from dyt.studies.statistics import Interval, interval, paired, rank_correlation
-from dyt.studies.study import FOLDER, SCALES, Study, names
-from dyt.studies.verdicts import Rows, below_floor, judge
 
 from .helpers import ROOT, one_line, python
 
@@ -216,7 +218,7 @@ def test_words_depend_on_the_scale():
 
 
 def judge_like(answer):
-    from dyt.studies.verdicts import Finding
+    from dyt.studies.judging.verdicts import Finding
 
     return Finding(answer, "")
 
@@ -396,7 +398,7 @@ def test_check_finds_one_changed_digit(gradient_depth, tmp_path):
 
 
 def test_check_finds_one_changed_digit_in_readme(monkeypatch, tmp_path):
-    from dyt import readme
+    from dyt.studies.showing import marked as readme
 
     file = tmp_path / "README.md"
     monkeypatch.setattr(readme, "README", file)

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from dyt.studies.rows import TIMING
-from dyt.studies.study import names
+from dyt.studies.running.rows import TIMING
+from dyt.studies.running.study import names
 
 from .helpers import ROOT
 

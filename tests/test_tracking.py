@@ -282,8 +282,8 @@ def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(mo
 
 @pytest.mark.slow
 def test_a_study_and_the_papers_numbers_are_runs_once(tmp_path):
-    from dyt.studies.study import Study
-    from dyt.tracking.wandb_studies import papers
+    from dyt.report.wandb_studies import papers
+    from dyt.studies.running.study import Study
 
     study = Study("gpt_norms")
     want = {paper["id"]: paper for paper in papers(study)}
@@ -304,8 +304,8 @@ def test_a_study_and_the_papers_numbers_are_runs_once(tmp_path):
 
 
 def test_reports_and_the_workspace_are_made_or_one_line_says_what_to_install(monkeypatch):
-    from dyt.studies.study import Study
-    from dyt.tracking.wandb_studies import report_of, workspace_of
+    from dyt.report.wandb_studies import report_of, workspace_of
+    from dyt.studies.running.study import Study
 
     pytest.importorskip("wandb_workspaces")
     report = report_of(Study("gpt_norms"), "small", ROOT / "results", "dyt", "team")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dyt.studies.table import claims
+from dyt.studies.showing.table import claims
 
 PAPER_EAGER = "DyT (as in the paper, eager)"
 

@@ -73,7 +73,7 @@ template <class W> INLINE W at_most(const W& z, typename W::value_type limit) {
 
 // ---------------------------------------------------------------------------------------------- f and its derivative
 // Rational approximations z * P(z^2) / Q(z^2), relative error 2e-8 before rounding and 4e-7 after; coefficients by
-// scripts/fit_squash.py. Beyond the limit (9, and 4) the quotient stays, z grows, and the clamp makes +-1 of it. NaN
+// scripts/maintain/fit_squash.py. Beyond the limit (9, and 4) the quotient stays, z grows, and the clamp makes +-1 of it. NaN
 // passes through.
 
 // Horner's scheme, coefficients highest first.
@@ -141,7 +141,7 @@ INLINE at::vec::Vectorized<float> power_of_two(at::vec::Vectorized<float> n) {
 }
 
 // exp(-a) for a >= 0 as s * (1 + q), s a power of two and |q| below 0.42: exp(-a) - 1 keeps its digits as
-// s * q + (s - 1). NaN passes through. Coefficients of q = 2^f - 1, f in [-0.5, 0.5], by scripts/fit_squash.py, relative error 5e-7.
+// s * q + (s - 1). NaN passes through. Coefficients of q = 2^f - 1, f in [-0.5, 0.5], by scripts/maintain/fit_squash.py, relative error 5e-7.
 template <class W> INLINE void exp_of_minus(const W& any, W& s, W& q) {
   const W a = at_most(any, FAR), rate(-1.44269504f);  // -log2(e)
   const W n = each(a * rate, [](auto v) { return v.round(); });

@@ -14,10 +14,10 @@ import yaml
 from dyt.config.identity import flatten
 from dyt.rundir.files import finite, read_json
 from dyt.rundir.lock import held
-from dyt.studies.figures import COLOURS
-from dyt.studies.overview import present
-from dyt.studies.rows import read_curves, read_runs, thin
-from dyt.studies.study import SCALES, Study, names, result_folder
+from dyt.studies.running.rows import read_curves, read_runs, thin
+from dyt.studies.running.study import SCALES, Study, names, result_folder
+from dyt.studies.showing.figures import COLOURS
+from dyt.studies.showing.overview import present
 from dyt.tracking.metrics import rows_of_text
 
 POINTS = 700_000  # in all curves together: about 10 MB

@@ -9,9 +9,9 @@ from dyt.config import compose, identity
 from dyt.config.identity import Plan
 from dyt.run import RESULTS, finished
 from dyt.rundir.files import remove_parts, write_json, write_text
-from dyt.studies import rows as csv
-from dyt.studies.pool import Pool, Task
-from dyt.studies.study import Run, Study, result_folder
+from dyt.studies.running import rows as csv
+from dyt.studies.running.pool import Pool, Task
+from dyt.studies.running.study import Run, Study, result_folder
 
 ROOT = compose.CONFIGS.parent
 RESULTS_FOLDER = ROOT / "results"
@@ -156,8 +156,8 @@ class StudyAt:
 
     def report(self) -> list[dict]:
         """Writes runs.csv, curves.parquet, table.md, verdicts.json and the figures; returns the verdicts."""
-        from dyt.studies.figures import draw
-        from dyt.studies.table import table, verdicts
+        from dyt.studies.showing.figures import draw
+        from dyt.studies.showing.table import table, verdicts
 
         if not self.rows:
             return []
@@ -260,7 +260,7 @@ def _time(seconds: float) -> str:
 
 def check(studies: list[tuple[Study, str]], results: Path) -> list[str]:
     """What is not as the rows say, one line each: table.md and verdicts.json of every scale that has a runs.csv."""
-    from dyt.studies.table import table, verdicts
+    from dyt.studies.showing.table import table, verdicts
 
     wrong = []
     for study, scale in studies:

@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from dyt.readme import README, between, fill
-from dyt.studies.rows import read_runs
+from dyt.studies.running.rows import read_runs
+from dyt.studies.running.study import FOLDER, SCALES, Study, names, result_folder
+from dyt.studies.showing.marked import README, between, fill
+from dyt.studies.showing.table import asked, claims, spread
 from dyt.studies.statistics import interval
-from dyt.studies.study import FOLDER, SCALES, Study, names, result_folder
-from dyt.studies.table import asked, claims, spread
 
 FINDINGS = FOLDER / "findings.md"
 

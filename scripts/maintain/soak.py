@@ -1,7 +1,7 @@
 """A small study under random faults ends with the same rows as one that nothing happened to.
 
-    python scripts/soak.py --faults 100          about 20 minutes on 2 CPU cores
-    python scripts/soak.py --faults 10 --out /tmp/soak.json
+    python scripts/maintain/soak.py --faults 100          about 20 minutes on 2 CPU cores
+    python scripts/maintain/soak.py --faults 10 --out /tmp/soak.json
 
 Faults: SIGKILL and SIGTERM of the study or one of its workers, a flipped bit in the checkpoint that a run would go on
 from, a full disk (a real file system, so mounting must be allowed), and a second process that wants to write a running
@@ -23,11 +23,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 STUDY = """\
-title: Tiny runs for scripts/soak.py.
+title: Tiny runs for scripts/maintain/soak.py.
 metric: val/loss
 base: >-
   model=gpt_nano model.dim=16 model.depth=2 model.heads=2 model.context=16 model.dropout=0.1 data.workers=0
@@ -169,7 +169,7 @@ except ValueError as error:
 
 def read(path: Path) -> list[dict]:
     """A runs.csv without what the clock decides."""
-    from dyt.studies.rows import TIMING
+    from dyt.studies.running.rows import TIMING
 
     if not path.is_file():
         return []
@@ -243,9 +243,9 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.faults < len(KINDS):
         parser.error(f"--faults {asked.faults}: at least {len(KINDS)}, one of each kind")
-    from dyt.readme import fill
     from dyt.rundir.files import write_json
     from dyt.rundir.provenance import provenance
+    from dyt.studies.showing.marked import fill
 
     dice, left = random.Random(asked.seed), Counter()
     for i in range(asked.faults):

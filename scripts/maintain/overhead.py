@@ -1,6 +1,6 @@
 """What the loop costs: a GPT step through dyt.training.loop over the bare step on prepared batches, in one process.
 
-    python scripts/overhead.py [rounds=12] [model=gpt_nano ...]
+    python scripts/maintain/overhead.py [rounds=12] [model=gpt_nano ...]
 
 Rounds alternate: 60 bare steps (forward, backward, clip, optimizer), then 60 through the loop with data, logging to
 metrics.jsonl and offline W&B. Prints medians and the ratio; evaluation and checkpoints are not steps, and left out.
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 STEPS, SKIP = 60, 10
 
 

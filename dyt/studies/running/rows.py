@@ -14,8 +14,8 @@ import pandas as pd
 
 from dyt.run import RESULTS
 from dyt.rundir.files import read_json, replace_file, write_text
-from dyt.studies.derived import DERIVED
-from dyt.studies.study import Run, Study, names
+from dyt.studies.running.derived import DERIVED
+from dyt.studies.running.study import Run, Study, names
 from dyt.tracking.metrics import read_metrics
 
 log = logging.getLogger(__name__)

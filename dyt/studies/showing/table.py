@@ -6,11 +6,11 @@ from pathlib import Path
 
 import yaml
 
+from dyt.studies.judging.verdicts import Rows, below_floor, judge
+from dyt.studies.running.study import Study
 from dyt.studies.statistics import Interval, interval, paired
-from dyt.studies.study import Study
-from dyt.studies.verdicts import Rows, below_floor, judge
 
-CLAIMS_FILE = Path(__file__).resolve().parent.parent.parent / "results" / "paper" / "claims.yaml"
+CLAIMS_FILE = Path(__file__).resolve().parents[3] / "results" / "paper" / "claims.yaml"
 
 
 @cache

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from dyt.rundir.files import read_json, replace_file
-from dyt.studies.study import Study
-from dyt.studies.verdicts import Rows
+from dyt.studies.judging.verdicts import Rows
+from dyt.studies.running.study import Study
 
 LAYERS = 4  # shown per setting: first, last, and two between
 TOKENS, CHANNELS = 24, 24  # points per layer: whole tokens, so that each one's straight line shows

@@ -7,9 +7,9 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from dyt.studies.overview import present
-from dyt.studies.study import Study, result_folder
-from dyt.studies.table import claims
+from dyt.studies.running.study import Study, result_folder
+from dyt.studies.showing.overview import present
+from dyt.studies.showing.table import claims
 from dyt.tracking.wandb import as_html, start_wandb
 
 

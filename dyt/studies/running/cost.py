@@ -4,8 +4,8 @@ import functools
 import json
 from pathlib import Path
 
-from dyt.studies import rows as csv
-from dyt.studies.study import Study, result_folder
+from dyt.studies.running import rows as csv
+from dyt.studies.running.study import Study, result_folder
 
 # FLOPs a second that a run of ours reaches, an assumption except for `small`: measured here, gpt_nano on one of two
 # busy CPU threads. paper: one H100 at 40% of its dense bfloat16 peak; float32 recipes take longer.

@@ -1,6 +1,6 @@
 """How fast the page is with many runs: 500 synthetic ones of 2,000 points each, in headless Chromium.
 
-    python scripts/page_load.py [runs=500] [points=2000] [times=3]
+    python scripts/maintain/page_load.py [runs=500] [points=2000] [times=3]
 
 Prints the size of the page's data, the time from opening the file to the first chart drawn (the median of `times`
 openings), and to redraw it when a norm is hidden. Needs chromium and chromedriver (apt-get install chromium-driver).
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NORMS = ("layernorm", "rmsnorm", "dyt", "derf", "none")
 HIDE = """
 const [done, began] = [arguments[0], performance.now()];

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dyt.rundir.files import write_text
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 def _pattern(part: str) -> re.Pattern:

@@ -1,6 +1,6 @@
 """Fits the approximations in dyt/kernels/squash.h: tanh and erf as z P(z^2) / Q(z^2) on [0, limit], 2^f - 1 as f P(f).
 
-    python scripts/fit_squash.py
+    python scripts/maintain/fit_squash.py
 
 Linearised least squares (Sanathanan-Koerner), reweighted towards the largest relative error (Lawson). Prints the
 coefficients, highest power first, and the relative error of the exact quotient.

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from dyt.studies.judging.verdicts import Rows
+from dyt.studies.running.study import Study
 from dyt.studies.statistics import interval
-from dyt.studies.study import Study
-from dyt.studies.verdicts import Rows
 
 # Okabe and Ito's colours, one per norm everywhere; variants of a norm differ by line and marker.
 COLOURS = {
@@ -50,7 +50,7 @@ def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folde
     about = Rows(rows, study.factors, study.higher_is_better, search=study.search, collapse=study.collapse.get(scale))
     panels = [p for p in study.figures if scale in p.get("scales", [scale])]
     if any(p["kind"] == "scurve" for p in panels):
-        from dyt.studies.scurve import draw as draw_scurve
+        from dyt.studies.showing.scurve import draw as draw_scurve
 
         draw_scurve(study, about, folder, folders)
         return

@@ -1,0 +1,1 @@
+"""From rows to verdicts: what a study's tests found, and how sure that is."""

@@ -1,0 +1,1 @@
+"""From verdicts to what a person reads: tables, figures, findings, and the marked parts of README and pages."""
