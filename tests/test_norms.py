@@ -198,3 +198,54 @@ def test_no_weight_decay_for_one_dimensional_parameters():
     decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {id(model[0].weight)}
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("make", [DynamicTanh, Derf])
+@pytest.mark.parametrize("alpha_shape", ["layer", "channel"])
+def test_however_alpha_is_learned_the_start_and_the_formula_are_the_same(make, alpha_shape, x):
+    published = make(C, 0.3, alpha_shape=alpha_shape).double()
+    for how, parameter in (("ratio", "alpha_ratio"), ("log", "log_alpha")):
+        m = make(C, 0.3, alpha=how, alpha_shape=alpha_shape).double()
+        assert parameter in dict(m.named_parameters()) and "alpha" not in dict(m.named_parameters())
+        torch.testing.assert_close(m(x), published(x), rtol=1e-7, atol=1e-7)  # alpha0 began in float32
+        torch.testing.assert_close(m.slope(), published.alpha, rtol=1e-7, atol=0)
+
+
+def test_the_same_relative_step_whatever_alpha0_is():
+    """One step of Adam: as published alpha moves by the learning rate, as a ratio or logarithm by that share of it."""
+    lr = 1e-2
+    for alpha0 in (1.0, 0.05):
+        for how in ("learned", "ratio", "log"):
+            m = DynamicTanh(C, alpha0, alpha=how).double()
+            optimizer = torch.optim.Adam([p for n, p in m.named_parameters() if "alpha" in n], lr=lr)
+            x = torch.linspace(-3, 3, C, dtype=torch.float64)
+            (m(x) * x).sum().backward()  # the larger alpha, the larger: a step down
+            optimizer.step()
+            share = 1 - m.slope().item() / alpha0
+            assert share == pytest.approx(lr / alpha0 if how == "learned" else lr, rel=2e-2)
+
+
+@pytest.mark.parametrize("make", [DynamicTanh, Derf])
+@pytest.mark.parametrize("to", ["learned", "ratio", "log", "fixed"])
+@pytest.mark.parametrize("of", ["learned", "ratio", "log", "fixed"])
+def test_a_checkpoint_loads_however_alpha_was_learned(make, of, to, x):
+    old, new = make(C, 0.2, alpha=of).double(), make(C, 0.7, alpha=to).double()
+    for p in old.parameters():
+        p.data.mul_(1.3)
+    state = old.state_dict()
+    before = {k: v.clone() for k, v in state.items()}
+    new.load_state_dict(state)
+    torch.testing.assert_close(new(x), old(x), rtol=1e-12, atol=1e-12)
+    assert {k: v.tolist() for k, v in state.items()} == {k: v.tolist() for k, v in before.items()}  # not changed
+    again = make(C, 0.2, alpha=of).double()
+    again.load_state_dict(old.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), old.parameters(), strict=True))
+
+
+def test_alpha_that_cannot_be_learned_so_is_refused():
+    with pytest.raises(ValueError, match="alpha='ratio' needs alpha_init other than 0"):
+        DynamicTanh(C, 0.0, alpha="ratio")
+    with pytest.raises(ValueError, match="alpha='log' needs alpha_init above 0, not -0.5"):
+        DynamicTanh(C, -0.5, alpha="log")
+    with pytest.raises(ValueError, match="alpha='rate': choose from learned, ratio, log, fixed, absent"):
+        DynamicTanh(C, alpha="rate")

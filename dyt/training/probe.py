@@ -15,14 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dyt.norms.dynamic import DynamicTanh
+
 SAMPLES = 32  # of the validation set
 POINTS = 20_000  # of a norm's input, for the fits
 
 
 def alphas(model: nn.Module) -> dict[str, float]:
     """Each layer's learned alpha (mean over channels) as ``alpha/<module>``; needs no forward pass."""
-    learned = ((name, p) for name, p in model.named_parameters() if name.endswith(".alpha"))
-    return {f"alpha/{name.removesuffix('.alpha')}": p.detach().float().mean().item() for name, p in learned}
+    layers = ((n, m) for n, m in model.named_modules() if isinstance(m, DynamicTanh))
+    return {
+        f"alpha/{name}": layer.slope().detach().float().mean().item()
+        for name, layer in layers
+        if layer.learns not in ("fixed", "absent")
+    }
 
 
 class Probe:
@@ -117,8 +123,8 @@ def plain(norm: nn.Module, x: Tensor) -> Tensor | None:
 def _statistics(name: str, norm: nn.Module, x: Tensor) -> dict[str, float]:
     x = x.float()
     found = {"in_mean": x.mean().item(), "in_std": x.std().item()}
-    alpha = getattr(norm, "alpha", None)
-    if isinstance(alpha, Tensor):
+    alpha = norm.slope() if isinstance(norm, DynamicTanh) else None
+    if alpha is not None:
         found["alpha"] = alpha.mean().item()
         place = alpha if norm.channels_last or alpha.numel() == 1 else alpha.view(-1, *[1] * (x.ndim - 2))
         shift = getattr(norm, "shift", None)
