@@ -69,8 +69,8 @@ def test_every_test_and_figure_of_a_study_names_cells_that_it_runs(name):
                 assert about.of(where), (scale, panel)
 
 
-def test_sixteen_studies_and_a_reason_for_every_claim_left_out():
-    assert len(names()) == 16
+def test_studies_are_found_and_a_reason_for_every_claim_left_out():
+    assert len(names()) >= 16
     overview.check_claims()
     by = overview.tested()
     for id, claim in table.claims().items():
