@@ -103,6 +103,20 @@ def test_gain_init_and_squash_share_their_vit_runs():
 # -- statistics ------------------------------------------------------------------------------------------
 
 
+def test_a_row_that_another_study_committed_is_adopted():
+    """gain_clip asks for runs that gain_init has made; in a fresh clone only gain_init's runs.csv tells of them."""
+    sha = "710e78e768d44ab8d0a4b7f7a581f05ee8f8b97d009eb20ae380e073ceab2f4f"  # tiny Shakespeare
+    known = rows.committed(ROOT / "results")
+    study = Study("gain_clip")
+    cell = {"setting": "gpt", "norm": "dyt-fed 1/1", "lr": "4e-3"}
+    run = next(r for r in study.runs("small") if r.cell == cell and r.seed == 2)
+    row, folder = known[config_hash(run.config(), sha)]
+    assert folder.parent.name in ("gain_init", "gain_clip", "gpt_norms", "alpha_init", "embed_scale")
+    adopted = rows.adopt(row, folder, run, study)
+    assert adopted["final"] == row["final"] and {k: adopted[k] for k in cell} == cell
+    assert rows.adopt(row, folder, run, Study("ln_scurve")) is None  # which reads numbers that this row has not
+
+
 def test_interval_is_students_t():
     from scipy import stats
 

@@ -134,7 +134,7 @@ def committed(results: Path) -> dict[str, tuple[dict, Path]]:
     return known
 
 
-def adopt(row: dict, run: Run, study: Study, folder: Path) -> dict | None:
+def adopt(row: dict, folder: Path, run: Run, study: Study) -> dict | None:
     """A row another study wrote, as a row of this one; None where it lacks what this study reads."""
     if folder.parent.name == study.name:
         return {**row, **{d: float(row[d]) if row[d] else None for d in study.derived}, **run.cell}
