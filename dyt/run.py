@@ -1,53 +1,20 @@
-"""One run, from its plan to its summary. Read top to bottom once."""
+"""One run, from its plan to its summary: `execute` names the stages, which follow it in their order."""
 
 import contextlib
 import json
-import logging
 import os
-import shutil
 import sys
 import traceback
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from dyt.config.identity import Plan, counted, difference
+from dyt.config.identity import Plan
+from dyt.resume import finished, where_to_start
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
-
-log = logging.getLogger(__name__)
-RESULTS = ("finished", "diverged")  # statuses that no further training changes
-
-
-def finished(plan: Plan) -> dict | None:
-    """The summary of a run that needs no more training, or None. Imports nothing heavy.
-
-    Raises:
-        ValueError: the directory was made by another config; the line shows the difference.
-    """
-    if plan.config["resume"] == "fresh" or not plan.dir.exists():
-        return None
-    about = read_json(plan.dir / "run.json")
-    if about is not None and (plan.dir / "config.yaml").is_file():
-        theirs = counted(_config_of(plan.dir), about.get("data_sha256", ""), about.get("init_sha256"))
-        ours = counted(plan.config, plan.data_sha256, plan.init_sha256)
-        if theirs != ours:
-            raise ValueError(
-                f"{plan.dir} was made by another config ({difference(ours, theirs)}); "
-                "set another out_root, or resume=fresh to move that directory aside"
-            )
-    summary = read_json(plan.dir / "summary.json")
-    return summary if summary and summary.get("status") in RESULTS else None
-
-
-def _config_of(folder: Path) -> dict:
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
-        config = None
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder}: its config.yaml is damaged; type resume=fresh to move that directory aside")
-    return config
 
 
 def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
@@ -77,27 +44,55 @@ def execute(plan: Plan) -> dict:
         print(f"already {done['status']}: {plan.dir}")
         return done
     with contextlib.ExitStack() as held:
-        return _execute(plan, held)
+        run = prepare(plan)
+        if (done := take_directory(run, held)) is not None:
+            return done
+        start = where_to_start(plan, run.loop)
+        announce(run, start)
+        saver = open_directory(run)
+        status, why = "failed", None
+        try:
+            status, why = train(run, saver)
+        finally:
+            summary = conclude(run, saver, status, why)
+        return summary
 
 
-def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
-    # ---------------------------------------------------------------------------------------------- device, parts
+@dataclass
+class Run:
+    """A run's plan with everything that it is made of, built and on its device."""
+
+    plan: Plan
+    world: Any  # training/distributed.py: this process among those of the run
+    data: Any
+    model: Any
+    norms: Any  # the factory that made them, which knows their sites
+    task: Any
+    order: Any
+    schedule: Any
+    probe: Any
+    loop: Any
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.plan.dir / "checkpoints"
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def prepare(plan: Plan) -> Run:
+    """Sets up the process, and builds data, model and loop. Writes nothing."""
     import torch
 
     from dyt import kernels
     from dyt.data.order import Order
-    from dyt.data.text import continued
-    from dyt.rundir import checkpoint
-    from dyt.rundir.lock import Lock
-    from dyt.rundir.patience import Unwritable
-    from dyt.rundir.provenance import peak_memory_mib, provenance
-    from dyt.tracking.metrics import Metrics
-    from dyt.tracking.wandb import logger_of, new_id, short_summary, where
     from dyt.training import cpu
-    from dyt.training.distributed import join, leave
-    from dyt.training.faults import explain, say, write_failure
-    from dyt.training.loop import Diverged, Schedule, Trainer
-    from dyt.training.probe import Probe, alphas
+    from dyt.training.distributed import join
+    from dyt.training.loop import Trainer
+    from dyt.training.probe import Probe
+    from dyt.training.schedule import Schedule
 
     config, trainer = plan.config, plan.config["trainer"]
     world = join(trainer["device"])
@@ -108,202 +103,203 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
     kernels.force(trainer["kernel"])
-    data, model, factory, task = assemble(config, world, config["seed"])
-    order = Order(
-        data.samples, config["data"]["batch_size"], config["seed"], trainer["accumulate"], world.rank, world.size
-    )
+    data, model, norms, task = assemble(config, world, config["seed"])
+    batch, pieces = config["data"]["batch_size"], trainer["accumulate"]
+    order = Order(data.samples, batch, config["seed"], pieces, world.rank, world.size)
     schedule = Schedule.of(trainer, order.steps_per_epoch)
-    probe = Probe(model, factory.made, task, data, world) if trainer["probe_every"] and world.leads else None
+    probe = Probe(model, norms.made, task, data, world) if trainer["probe_every"] and world.leads else None
     loop = Trainer(config, model, task, data, order, schedule, world, probe)
+    return Run(plan, world, data, model, norms, task, order, schedule, probe, loop)
 
-    # ------------------------------------------------------------- where to start: this directory, init_from, scratch
-    folder = plan.dir / "checkpoints"
-    start = "from scratch"
-    if world.leads:
-        try:
-            held.enter_context(Lock(plan.dir))
-        except OSError as error:
-            raise _unwritable(config["out_root"], error) from error
-        if (done := finished(plan)) is not None:  # by the process that held the lock until now
-            say(f"already {done['status']}: {plan.dir}")
-            leave()
-            return done
-        remove_parts(plan.dir)
-    if config["resume"] == "fresh":
-        if world.leads:
-            _move_aside(plan.dir)
-        world.wait()
-    elif (found := checkpoint.newest(folder, device=world.device)) is not None:
-        loop.load(found[0], str(plan.dir))
-        start = f"resumed at step {loop.step}"
-    elif manifests(folder, "step"):
-        raise ValueError(f"{plan.dir}: no checkpoint there verifies; type resume=fresh to move it aside and start over")
-    if config["init_from"] and loop.step == 0:
-        start = _init(loop, config, plan, schedule)
 
-    parameters = sum(p.numel() for p in model.parameters())
-    if world.leads:
-        say(_block(plan, data, factory, parameters, schedule, world, start, where(config["logger"])))
-    # ------------------------------------------------------------------------------------- the directory and its files
-    metrics = logger = None
-    about = read_json(plan.dir / "run.json") or {}
-    if world.leads:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(config["out_root"], error) from error
-        about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
-        about.setdefault("wandb_id", new_id(plan.hash))
-        write_json(plan.dir / "run.json", about)
-        write_text(plan.dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        if hasattr(data, "tokenizer"):
-            write_json(plan.dir / "tokenizer.json", data.tokenizer.to_json())
-        for manifest in manifests(folder, "best"):  # of steps that come anew
-            if (read_json(manifest) or {}).get("step", 0) > loop.step:
-                checkpoint.remove(manifest)
-        metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
-        logger = logger_of(config, plan.dir, about, metrics.rows, loop.step, partial(alphas, model))
+def take_directory(run: Run, held: contextlib.ExitStack) -> dict | None:
+    """Locks the run's directory until `held` closes; the summary, where the process that held it has just finished.
 
-        (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
+    Raises:
+        ValueError: another process writes there, or nothing can be written there.
+    """
+    from dyt.rundir.lock import Lock
+    from dyt.training.distributed import leave
+    from dyt.training.faults import say
 
-    # ------------------------------------------------------------------------------------------------------ train
-    status, why = "failed", None
+    if not run.world.leads:
+        return None
     try:
-        status = loop.fit(metrics, logger, folder)
+        held.enter_context(Lock(run.plan.dir))
+    except OSError as error:
+        raise _unwritable(run.plan.config["out_root"], error) from error
+    if (done := finished(run.plan)) is not None:
+        say(f"already {done['status']}: {run.plan.dir}")
+        leave()
+        return done
+    remove_parts(run.plan.dir)
+    return None
+
+
+def open_directory(run: Run):
+    """Writes what a run's directory begins with, opens its files, and returns their `Saver`.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    from dyt.rundir import checkpoint
+    from dyt.tracking.metrics import Metrics
+    from dyt.tracking.wandb import logger_of, new_id
+    from dyt.training.probe import alphas
+    from dyt.training.saving import Saver
+
+    plan, loop = run.plan, run.loop
+    how = {"patience": plan.config["trainer"]["save_patience"], "keep": plan.config["trainer"]["keep"]}
+    if not run.world.leads:
+        return Saver(run.checkpoints, **how)
+    try:
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(plan.config["out_root"], error) from error
+    about = read_json(plan.dir / "run.json") or {}
+    about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
+    about.setdefault("wandb_id", new_id(plan.hash))
+    write_json(plan.dir / "run.json", about)
+    write_text(plan.dir / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
+    if hasattr(run.data, "tokenizer"):
+        write_json(plan.dir / "tokenizer.json", run.data.tokenizer.to_json())
+    for manifest in manifests(run.checkpoints, "best"):  # of steps that come anew
+        if (read_json(manifest) or {}).get("step", 0) > loop.step:
+            checkpoint.remove(manifest)
+    metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
+    logger = logger_of(plan.config, plan.dir, about, metrics.rows, loop.step, partial(alphas, run.model))
+    (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
+    return Saver(run.checkpoints, metrics, logger, **how)
+
+
+def train(run: Run, saver) -> tuple[str, str | None]:
+    """Status and, where it did not simply finish, why in words. What goes wrong ends here, not in the caller."""
+    from dyt.rundir.patience import Unwritable
+    from dyt.training.faults import explain, say, write_failure
+    from dyt.training.loop import Diverged
+    from dyt.training.probe import Probe
+
+    try:
+        return run.loop.fit(saver), None
     except Diverged as error:
-        status, why = "diverged", str(error)
-        if world.leads:
-            seen = probe or Probe(model, factory.made, task, data, world)
-            write_failure(plan.dir / "failure.json", loop, seen, why)
-            say(f"diverged: {why}. That is a result; the curve, the last checkpoint and failure.json are kept.")
+        if run.world.leads:
+            seen = run.probe or Probe(run.model, run.norms.made, run.task, run.data, run.world)
+            write_failure(run.plan.dir / "failure.json", run.loop, seen, str(error))
+            say(f"diverged: {error}. That is a result; the curve, the last checkpoint and failure.json are kept.")
+        return "diverged", str(error)
     except Unwritable as error:
-        why = str(error)
-        say(f"failed: {why}", file=sys.stderr)
+        say(f"failed: {error}", file=sys.stderr)
+        return "failed", str(error)
     except KeyboardInterrupt:
-        status, why = "interrupted", "stopped at once by a second signal"
+        return "interrupted", "stopped at once by a second signal"
     except Exception as error:
-        why = explain(error, config)
+        why = explain(error, run.plan.config)
         if why is None or os.environ.get("DYT_TRACEBACK"):
             traceback.print_exc()
         why = why or f"{type(error).__name__}: {error}"
-        say(f"failed in step {loop.step + 1}: {why}", file=sys.stderr)
-    finally:
-        summary = {
-            "status": status,
-            "why": why,
-            "step": loop.step,
-            "max_steps": schedule.total,
-            "final": loop.final,
-            "best": {k: {"value": v, "step": s} for k, (v, s) in loop.best.items()},
-            "config_hash": plan.hash,
-            "model": config["model"]["name"],
-            "norm": config["norm"]["name"],
-            "data": config["data"]["name"],
-            "seed": config["seed"],
-            "parameters": parameters,
-            "norms": dict(factory.count),
-            data.unit: loop.step * order.batch * data.unit_per_sample,
-            "wall_s": round(loop.elapsed, 2),
-            "peak_memory_mib": round(peak_memory_mib(), 1),
-            "data_sha256": plan.data_sha256,
-            "skipped": loop.skipped,
-            "processes": world.size,
-            "provenance": provenance(world.device, torch.get_num_threads()),
-            "wandb_url": None,
-        }
-        if world.leads:
-            summary["wandb_url"] = logger.url
-            metrics.close()
-            if metrics.unwritten:
-                say(f"{len(metrics.unwritten)} rows that metrics.jsonl could not take:", file=sys.stderr)
-                say("".join(metrics.unwritten).rstrip("\n"), file=sys.stderr)
-            try:
-                write_json(plan.dir / "summary.json", summary)
-            except OSError as error:
-                say(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
-            more = {}
-            if status == "finished" and config["model"]["task"] == "text" and logger.shows:
-                with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
-                    how = {"temperature": 0.8}
-                    more["sample"] = continued(loop.shown(), data.tokenizer, "\n", 200, 0, world.device, **how)
-            if config["logger"]["artifacts"] and (best := manifests(folder, "best")):
-                more["checkpoint"] = best[0].with_suffix(".pt")
-            logger.finish(short_summary(summary), failed=status == "failed", **more)
-        leave()
-    if status == "interrupted" and world.leads:
-        say(f"interrupted at step {loop.step} of {schedule.total}; the same command goes on from the last checkpoint")
+        say(f"failed in step {run.loop.step + 1}: {why}", file=sys.stderr)
+        return "failed", why
+
+
+def conclude(run: Run, saver, status: str, why: str | None) -> dict:
+    """Writes summary.json, closes the files, ends W&B, leaves the other processes; returns the summary."""
+    from dyt.tracking.wandb import short_summary
+    from dyt.training.distributed import leave
+    from dyt.training.faults import say
+
+    summary = summary_of(run, status, why)
+    if run.world.leads:
+        summary["wandb_url"] = saver.logger.url
+        saver.metrics.close()
+        if lost := saver.metrics.unwritten:
+            say(f"{len(lost)} rows that metrics.jsonl could not take:", file=sys.stderr)
+            say("".join(lost).rstrip("\n"), file=sys.stderr)
+        try:
+            write_json(run.plan.dir / "summary.json", summary)
+        except OSError as error:
+            say(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
+        saver.logger.finish(short_summary(summary), failed=status == "failed", **_for_logger(run, saver, status))
+    leave()
+    if status == "interrupted" and run.world.leads:
+        step, total = run.loop.step, run.schedule.total
+        say(f"interrupted at step {step} of {total}; the same command goes on from the last checkpoint")
     return summary
 
 
-def _init(loop, config: dict, plan: Plan, schedule) -> str:
-    """Takes ``init_from``: the whole state where it is this run, only shorter; else weights alone."""
-    from dyt.rundir import checkpoint
+def summary_of(run: Run, status: str, why: str | None) -> dict:
+    """What summary.json holds."""
+    import torch
 
-    source = Path(config["init_from"]).expanduser()
-    about = read_json(source / "run.json") if source.is_dir() else None
-    if about is not None and (source / "config.yaml").is_file():
-        theirs = counted(_config_of(source), about.get("data_sha256", ""))
-        ours = counted(config, plan.data_sha256)
-        free = ("trainer.max_steps", "trainer.max_epochs", "trainer.eval_every", "trainer.log_every")
-        if {k: v for k, v in theirs.items() if k not in free} == {k: v for k, v in ours.items() if k not in free}:
-            found = checkpoint.newest(source / "checkpoints", device=loop.world.device)
-            if found is not None and found[0]["step"] >= schedule.total:
-                raise ValueError(
-                    f"init_from={source} is at step {found[0]['step']} already; set trainer.max_steps above that"
-                )
-            if found is not None:
-                loop.load(found[0], f"init_from={source}")
-                # Its rows come along, so that the extended run's curve is whole.
-                if loop.world.leads and not (plan.dir / "metrics.jsonl").exists():
-                    plan.dir.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(source / "metrics.jsonl", plan.dir / "metrics.jsonl")
-                    (plan.dir / "checkpoints").mkdir(exist_ok=True)
-                    for file in (source / "checkpoints").glob("best-*"):
-                        shutil.copy(file, plan.dir / "checkpoints")
-                return f"extending {source} from step {loop.step}"
-    checkpoint.load_weights(loop.model, checkpoint.read_weights(str(source)), f"init_from={source}")
-    if loop.ema:
-        loop.ema.set(loop.model)
-    return f"weights of {source}"
+    from dyt.rundir.provenance import peak_memory_mib, provenance
+
+    config, loop, data = run.plan.config, run.loop, run.data
+    return {
+        "status": status,
+        "why": why,
+        "step": loop.step,
+        "max_steps": run.schedule.total,
+        "final": loop.final,
+        "best": {k: {"value": v, "step": s} for k, (v, s) in loop.best.items()},
+        "config_hash": run.plan.hash,
+        "model": config["model"]["name"],
+        "norm": config["norm"]["name"],
+        "data": config["data"]["name"],
+        "seed": config["seed"],
+        "parameters": run.parameters,
+        "norms": dict(run.norms.count),
+        data.unit: loop.step * run.order.batch * data.unit_per_sample,
+        "wall_s": round(loop.elapsed, 2),
+        "peak_memory_mib": round(peak_memory_mib(), 1),
+        "data_sha256": run.plan.data_sha256,
+        "skipped": loop.skipped,
+        "processes": run.world.size,
+        "provenance": provenance(run.world.device, torch.get_num_threads()),
+        "wandb_url": None,
+    }
+
+
+def _for_logger(run: Run, saver, status: str) -> dict:
+    """What W&B gets beside the summary: a language model's text, and the best checkpoint where that is asked for."""
+    from dyt.data.text import continued
+
+    more = {}
+    if status == "finished" and run.plan.config["model"]["task"] == "text" and saver.logger.shows:
+        with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
+            about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
+            more["sample"] = continued(*about, temperature=0.8)
+    if run.plan.config["logger"]["artifacts"] and (best := manifests(run.checkpoints, "best")):
+        more["checkpoint"] = best[0].with_suffix(".pt")
+    return more
 
 
 def _unwritable(out_root: str, error: OSError) -> ValueError:
     return ValueError(f"out_root={out_root}: cannot write there ({error.strerror}); set another folder")
 
 
-def _move_aside(folder: Path) -> None:
-    """Renames a run directory to ``<name>.replaced-N``: starting over loses nothing."""
-    if folder.exists():
-        number = 1
-        while (to := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
-            number += 1
-        folder.rename(to)
-        print(f"resume=fresh: the old run is now {to}")
+def announce(run: Run, start: str) -> None:
+    """The lines that a run begins with."""
+    import torch
 
+    from dyt.tracking.wandb import where
+    from dyt.training.faults import say
 
-def _block(plan, data, factory, parameters, schedule, world, start, shown) -> str:
-    config = plan.config
+    if not run.world.leads:
+        return
+    config, data, world = run.plan.config, run.data, run.world
     sizes = ", ".join(f"{split} {size:,}" for split, size in data.spec.sizes.items())
     batch = config["data"]["batch_size"]
     shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} images"
     pieces = f" in {config['trainer']['accumulate']} pieces" if config["trainer"]["accumulate"] > 1 else ""
     at = f" at {config['data']['path']}" if config["data"]["path"] else ""
     place = str(world.device) + (f" x {world.size}" if world.size > 1 else "")
-    import torch
-
     threads = f", {torch.get_num_threads()} threads" if world.device.type == "cpu" else ""
-    return "\n".join(
-        (
-            f"model  {config['model']['name']}, {parameters:,} parameters; norms: {factory.describe()}",
-            f"data   {config['data']['name']}{at} ({data.unit}: {sizes}; sha256 {plan.data_sha256[:12]})",
-            f"device {place}{threads}, {config['trainer']['precision']}",
-            f"batch  {shape}{pieces}; {schedule.total} steps, {order_epochs(schedule, data, batch)} epochs; {start}",
-            f"run    {plan.dir}",
-            f"logger {shown}",
-        )
+    total, epochs = run.schedule.total, run.schedule.total / max(1, data.samples // batch)
+    lines = (
+        f"model  {config['model']['name']}, {run.parameters:,} parameters; norms: {run.norms.describe()}",
+        f"data   {config['data']['name']}{at} ({data.unit}: {sizes}; sha256 {run.plan.data_sha256[:12]})",
+        f"device {place}{threads}, {config['trainer']['precision']}",
+        f"batch  {shape}{pieces}; {total} steps, {epochs:.3g} epochs; {start}",
+        f"run    {run.plan.dir}",
+        f"logger {where(config['logger'])}",
     )
-
-
-def order_epochs(schedule, data, batch: int) -> str:
-    """How often the training set is seen, e.g. ``1.5``."""
-    return f"{schedule.total / max(1, data.samples // batch):.3g}"
+    say("\n".join(lines))

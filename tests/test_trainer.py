@@ -11,8 +11,8 @@ from dyt.config.compose import load
 from dyt.rundir import checkpoint
 from dyt.rundir.files import manifests, read_json
 from dyt.tracking.metrics import Metrics, read_metrics
-from dyt.training.loop import Schedule
 from dyt.training.optim import learning_rate
+from dyt.training.schedule import Schedule
 
 from .helpers import TINY_GPT, TINY_VIT, rows_of, train
 

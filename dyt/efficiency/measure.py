@@ -185,7 +185,8 @@ def measure_profile(model_name: str, norm: str, steps: int) -> dict:
     from dyt.tracking.metrics import Metrics
     from dyt.tracking.wandb import Wandb
     from dyt.training.distributed import join
-    from dyt.training.loop import Schedule, Stop, Trainer
+    from dyt.training.loop import Trainer
+    from dyt.training.schedule import Schedule, Stop
 
     cpu.prepare()
     config, data, order, model, task, _ = _training(model_name, norm, join("cpu"))

@@ -58,16 +58,17 @@ def load_weights(model: torch.nn.Module, weights: dict, source: str) -> None:
         ValueError: they are of another model; the line names the first keys or shapes that differ.
     """
     ours = model.state_dict()
-    wrong = [f"{k} missing" for k in ours if k not in weights] + [f"{k} unknown" for k in weights if k not in ours]
-    wrong += [
+    wrong = [
         f"{k} {tuple(weights[k].shape)} there, {tuple(ours[k].shape)} here"
         for k in ours
         if k in weights and weights[k].shape != ours[k].shape
     ]
+    if not wrong:  # a layer may know a parameter by another name: DyT takes alpha however it was learned
+        missing, unknown = model.load_state_dict(weights, strict=False)
+        wrong = [f"{k} missing" for k in missing] + [f"{k} unknown" for k in unknown]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"{source}: weights of another model or norm ({'; '.join(wrong[:3])}{more})")
-    model.load_state_dict(weights)
 
 
 def read_weights(source: str) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dyt.config import compose, identity
 from dyt.config.identity import Plan
-from dyt.run import RESULTS, finished
+from dyt.resume import RESULTS, finished
 from dyt.rundir.files import remove_parts, write_json, write_text
 from dyt.studies.running import rows as csv
 from dyt.studies.running.pool import Pool, Task

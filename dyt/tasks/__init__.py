@@ -15,6 +15,11 @@ def build_task(config: dict, classes: int):
     return Language(config["trainer"]["label_smoothing"])
 
 
+def wide(logits: Tensor) -> Tensor:
+    """Logits for a loss: float32 at least, float64 where the model is."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def sums_over(model: nn.Module, batches, device: torch.device, measure) -> Tensor:
     """Adds ``measure(model, inputs, targets)``, a 1-D tensor whose last entry counts, over batches. float64."""
     total = None

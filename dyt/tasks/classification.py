@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dyt.tasks import wide
+
 
 class Classification:
     """Batches are images (B, C, H, W) and labels (B,)."""
@@ -30,12 +32,13 @@ class Classification:
         """Mean loss of a batch. Mixup draws from numpy's generator, which the loop seeds for each step."""
         if self.mixup is not None:
             inputs, targets = self.mixup(inputs, targets)  # targets become (B, classes)
-            return F.cross_entropy(model(inputs).float(), targets.float())
-        return F.cross_entropy(model(inputs).float(), targets, label_smoothing=self.label_smoothing)
+            logits = wide(model(inputs))
+            return F.cross_entropy(logits, targets.to(logits))
+        return F.cross_entropy(wide(model(inputs)), targets, label_smoothing=self.label_smoothing)
 
     def measure(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Sums of loss (no smoothing), top-1 and top-5 hits, and the count."""
-        logits = model(inputs).float()
+        logits = wide(model(inputs))
         ranked = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == targets[:, None]
         loss = F.cross_entropy(logits, targets, reduction="sum")
         return torch.stack([loss, ranked[:, 0].sum().to(loss), ranked.sum().to(loss), loss.new_tensor(len(targets))])

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dyt.tasks import wide
+
 
 class Language:
     """Batches are token ids (B, T) and the ids one token later (B, T)."""
@@ -16,12 +18,12 @@ class Language:
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss over the batch's tokens."""
-        logits = model(inputs).flatten(0, 1).float()  # (B T, V)
+        logits = wide(model(inputs)).flatten(0, 1)  # (B T, V)
         return F.cross_entropy(logits, targets.flatten(), label_smoothing=self.label_smoothing)
 
     def measure(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Sums of loss (no smoothing) and of right first guesses, and the count of tokens."""
-        logits, targets = model(inputs).flatten(0, 1).float(), targets.flatten()
+        logits, targets = wide(model(inputs)).flatten(0, 1), targets.flatten()
         loss = F.cross_entropy(logits, targets, reduction="sum")
         hits = (logits.argmax(dim=-1) == targets).sum()
         return torch.stack([loss, hits.to(loss), loss.new_tensor(targets.numel())])

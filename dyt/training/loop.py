@@ -7,12 +7,9 @@ One number is read from the device each step, for the finite check; all else onl
 
 import contextlib
 import math
-import signal
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -21,11 +18,12 @@ from tqdm import tqdm
 
 from dyt.data.order import Order, seed_all
 from dyt.rundir import checkpoint
-from dyt.rundir.patience import Patience
 from dyt.tasks import sums_over
 from dyt.training.distributed import World
 from dyt.training.faults import say
 from dyt.training.optim import adamw, learning_rate
+from dyt.training.saving import Saver
+from dyt.training.schedule import Clock, Schedule, Stop
 
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
 
@@ -38,51 +36,12 @@ class Diverged(Exception):
         super().__init__(f"{values} in step {step}")
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Every duration, in optimizer steps."""
-
-    total: int
-    log_every: int
-    eval_every: int
-    save_every: int
-
-    @classmethod
-    def of(cls, trainer: dict, steps_per_epoch: int) -> "Schedule":
-        total = trainer["max_steps"] or math.ceil(trainer["max_epochs"] * steps_per_epoch)
-        eval_every = trainer["eval_every"] or steps_per_epoch
-        return cls(total, trainer["log_every"], eval_every, trainer["save_every"] or eval_every)
-
-
-class Stop:
-    """SIGINT, SIGTERM and SIGUSR1 ask the loop to end after this step; a second one ends it at once."""
-
-    def __init__(self):
-        self.asked = 0
-
-    def _handle(self, number, frame):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = 1
-
-    def __enter__(self):
-        self._before = {}
-        with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 class Trainer:
     """Trains `model` from where its state says to ``schedule.total``.
 
     Args:
         config: the run's plain config.
-        probe: measures the model once in a while (dyt/probe.py); None: never.
+        probe: measures the model once in a while (training/probe.py); None: never.
     """
 
     def __init__(
@@ -96,16 +55,9 @@ class Trainer:
         world: World,
         probe=None,
     ):
-        self.probe = probe
         self.trainer, self.optim, self.seed = config["trainer"], config["optim"], config["seed"]
-        self.model, self.task, self.data, self.order, self.schedule, self.world = (
-            model,
-            task,
-            data,
-            order,
-            schedule,
-            world,
-        )
+        self.model, self.task, self.data, self.order = model, task, data, order
+        self.schedule, self.world, self.probe = schedule, world, probe
         self.optimizer = adamw(
             model,
             lr=self.optim["lr"],
@@ -163,102 +115,49 @@ class Trainer:
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
-    def fit(self, metrics, logger, folder) -> str:
+    def fit(self, saver: Saver) -> str:
         """Trains to the end; returns ``finished`` or ``interrupted``.
 
         Raises:
             Diverged: before the optimizer step that would have spoilt the weights.
             Unwritable: the disk took nothing for ``trainer.save_patience`` seconds, or not the last checkpoint.
         """
-        every, world = self.schedule, self.world
+        every = self.schedule
         batches = iter(self.data.train_batches(self.order, self.step, every.total))
-        began, paused = time.perf_counter() - self.elapsed, 0.0
-        bar = tqdm(
-            total=every.total,
-            initial=self.step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not (world.leads and sys.stderr.isatty()),
-        )
-        last = (time.perf_counter(), self.step)
-        disk = Patience(self.trainer["save_patience"], str(folder.parent))
-        unsaved = None  # (step, weights) of a best checkpoint that is still to be written
-        with Stop() as stop, bar:
+        clock = Clock(self.step, self.elapsed)
+        with Stop() as stop, self.bar() as bar:
             while self.step < every.total:
-                # ------------------------------------------------------------------------------ one training step
-                lr = learning_rate(
-                    self.step,
-                    every.total,
-                    lr=self.optim["lr"],
-                    min_lr=self.optim["min_lr"],
-                    warmup_steps=self.optim["warmup_steps"],
-                )
+                lr = self.learning_rate(self.step)
                 loss, grad_norm, stopping = self.train_step(batches, lr, stop)
                 self.step += 1
-                self.loss_sum += loss
-                self.loss_count += 1
+                self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
                 bar.update()
-                # ---------------------------------------------------------------------------------- once in a while
+                # ------------------------------------------------------------------------------ once in a while
                 at_end = self.step == every.total
                 row = {}
                 if self.step % every.log_every == 0 or at_end:
-                    now = time.perf_counter()
-                    samples = (self.step - last[1]) * self.order.batch
-                    speed = samples * self.data.unit_per_sample / max(1e-9, now - last[0] - paused)
-                    row |= {
-                        "train/loss": self.loss_sum / self.loss_count,
-                        "grad_norm": grad_norm,
-                        "lr": lr,
-                        "epoch": self.step / self.order.steps_per_epoch,
-                        self.data.unit: self.step * self.order.batch * self.data.unit_per_sample,
-                        f"{self.data.unit}_per_s": speed,
-                    }
-                    self.loss_sum, self.loss_count = 0.0, 0
-                    last, paused = (now, self.step), 0.0
-                    self.show(bar, row, every.total)
-                pause = time.perf_counter()
-                improved = False
-                if self.step % every.eval_every == 0 or at_end:
-                    row |= self.evaluate("val")
-                    row["eval_s"] = time.perf_counter() - pause
-                probe_every = self.trainer["probe_every"]
-                if self.probe and (self.step == 1 or self.step % probe_every == 0 or at_end):
-                    row |= self.probe.row(self.autocast)
-                if row:
-                    improved = self.note(row)
-                    row = {"step": self.step, **row, "time_s": time.perf_counter() - began}
-                    if metrics:
-                        disk.attempt("metrics.jsonl", partial(metrics.log, row))
-                        logger.log(row)
-                self.elapsed = time.perf_counter() - began
-                if not math.isfinite(row.get("val/loss", 0.0)):
-                    raise Diverged(self.step, validation_loss=row["val/loss"])
-                if world.leads and improved:
-                    unsaved = (self.step, self.shown().state_dict())
-                if unsaved and row:
-                    best = partial(checkpoint.save, folder, "best", unsaved[0], {"model": unsaved[1]}, keep=1)
-                    if disk.attempt("the best checkpoint", best):
-                        unsaved = None
-                    elif improved:  # training goes on; these weights wait as they are now
-                        unsaved = (self.step, {k: v.clone() for k, v in unsaved[1].items()})
-                if self.step % every.save_every == 0 or at_end or stopping:
-                    if world.leads and disk.attempt("metrics.jsonl", metrics.sync):
-                        keep = self.trainer["keep"]
-                        save = partial(checkpoint.save, folder, "step", self.step, self.state(), keep=keep)
-                        disk.attempt("a checkpoint", save)
-                    world.wait()
-                paused += time.perf_counter() - pause
+                    row |= self.log(bar, clock, lr, grad_norm)
+                with clock.paused():
+                    if self.step % every.eval_every == 0 or at_end:
+                        row |= self.evaluate("val")
+                    if every.probe_every and (self.step == 1 or self.step % every.probe_every == 0 or at_end):
+                        row |= self.probe.row(self.autocast) if self.probe else {}
+                    if row:
+                        self.record(row, clock, saver)
+                    if self.step % every.save_every == 0 or at_end or stopping:
+                        saver.checkpoint(self.step, self.state)
+                        self.world.wait()
                 if stopping and not at_end:
-                    disk.end()
+                    saver.end()
                     return "interrupted"
-        disk.end()
+        saver.end()
         return "finished"
 
     def train_step(self, batches, lr: float, stop: Stop) -> tuple[float, float, bool]:
         """One optimizer step. Returns the batch's mean loss, the gradient norm, and whether to stop after it."""
         if not self.model.training:  # after an evaluation; walking the modules takes 0.1 ms
             self.wrapped.train()
-        total = torch.zeros((), device=self.world.device)
+        total = torch.zeros((), device=self.world.device, dtype=self.parameters[0].dtype)
         pieces = self.order.pieces
         for piece in range(pieces):
             inputs, targets = next(batches)
@@ -295,12 +194,44 @@ class Trainer:
         """The model that is evaluated and saved as the best: with EMA, of the averaged weights."""
         return self.ema.module if self.ema else self.model
 
-    @torch.no_grad()
+    def learning_rate(self, step: int) -> float:
+        """Of the optimizer step after `step` steps."""
+        rates = {name: self.optim[name] for name in ("lr", "min_lr", "warmup_steps")}
+        return learning_rate(step, self.schedule.total, **rates)
+
+    def log(self, bar: tqdm, clock: Clock, lr: float, grad_norm: float) -> dict:
+        """The row of what training saw since the last one; shown on the bar. Touches no disk."""
+        unit, per_step = self.data.unit, self.order.batch * self.data.unit_per_sample
+        row = {
+            "train/loss": self.loss_sum / self.loss_count,
+            "grad_norm": grad_norm,
+            "lr": lr,
+            "epoch": self.step / self.order.steps_per_epoch,
+            unit: self.step * per_step,
+            f"{unit}_per_s": clock.steps_per_s(self.step) * per_step,
+        }
+        self.loss_sum, self.loss_count = 0.0, 0
+        self.show(bar, row)
+        return row
+
     def evaluate(self, split: str) -> dict:
         """``{"val/loss": ...}`` over the split, every sample weighing the same; with EMA, of the averaged weights."""
-        return evaluate(
-            self.shown(), self.task, self.data, split, self.world, self.autocast, self.trainer["eval_batches"]
-        )
+        began, limit = time.perf_counter(), self.trainer["eval_batches"]
+        row = evaluate(self.shown(), self.task, self.data, split, self.world, self.autocast, limit)
+        return row | {"eval_s": time.perf_counter() - began}
+
+    def record(self, row: dict, clock: Clock, saver: Saver) -> None:
+        """Writes the row, then the weights if they are the best so far.
+
+        Raises:
+            Diverged: the validation loss is not finite; the row is written, the weights are not.
+        """
+        improved = self.note(row)
+        self.elapsed = clock.elapsed()
+        saver.row({"step": self.step, **row, "time_s": self.elapsed})
+        if not math.isfinite(row.get("val/loss", 0.0)):
+            raise Diverged(self.step, validation_loss=row["val/loss"])
+        saver.best(self.step, self.shown().state_dict() if improved else None)
 
     def note(self, row: dict) -> bool:
         """Keeps final and best of each metric; True when the one that picks the best checkpoint improved."""
@@ -317,7 +248,12 @@ class Trainer:
                 improved |= key == self.task.best[0]
         return improved
 
-    def show(self, bar, row: dict, total: int) -> None:
+    def bar(self) -> tqdm:
+        """A progress bar, in a terminal and in the leading process only."""
+        off = not (self.world.leads and sys.stderr.isatty())
+        return tqdm(total=self.schedule.total, initial=self.step, unit="step", dynamic_ncols=True, disable=off)
+
+    def show(self, bar: tqdm, row: dict) -> None:
         """The bar's figures; in a pipe, a line."""
         if not self.world.leads:
             return
@@ -327,8 +263,8 @@ class Trainer:
             seen += val
         if bar.disable:
             rate = row[f"{unit}_per_s"] / (self.order.batch * self.data.unit_per_sample)
-            left = (total - self.step) / max(rate, 1e-9)
-            say(f"step {self.step}/{total}: {seen}, {left:.0f} s left")
+            left = (self.schedule.total - self.step) / max(rate, 1e-9)
+            say(f"step {self.step}/{self.schedule.total}: {seen}, {left:.0f} s left")
         else:
             bar.set_postfix_str(seen, refresh=False)
 

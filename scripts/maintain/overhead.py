@@ -41,7 +41,9 @@ def loop_ms(config: dict, model, task, data, world, folder: Path) -> float:
     from dyt.data.order import Order
     from dyt.tracking.metrics import Metrics
     from dyt.tracking.wandb import Wandb
-    from dyt.training.loop import Schedule, Trainer
+    from dyt.training.loop import Trainer
+    from dyt.training.saving import Saver
+    from dyt.training.schedule import Schedule
 
     class Clocked(Metrics):
         times: dict[int, float] = {}
@@ -54,7 +56,7 @@ def loop_ms(config: dict, model, task, data, world, folder: Path) -> float:
     trainer = Trainer(config, model, task, data, order, Schedule(STEPS + SKIP, SKIP, 10**9, 10**9), world)
     metrics = Clocked(folder / "metrics.jsonl", 0)
     wandb = Wandb(os.environ.get("WANDB_MODE", "offline"), folder, f"overhead-{time.time_ns()}", {}, [])
-    trainer.fit(metrics, wandb, folder / "checkpoints")
+    trainer.fit(Saver(folder / "checkpoints", metrics, wandb, patience=600, keep=1))
     metrics.close()
     wandb.finish({}, failed=False)
     return 1000 * (metrics.times[STEPS] - metrics.times[SKIP]) / (STEPS - SKIP)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dyt.run import RESULTS
+from dyt.resume import RESULTS
 from dyt.rundir.files import read_json, replace_file, write_text
 from dyt.studies.running.derived import DERIVED
 from dyt.studies.running.study import Run, Study, names
