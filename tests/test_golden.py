@@ -1,7 +1,12 @@
 """The curves of 100 steps, for each family and norm, as they were on the machine that wrote tests/golden.json.
 
 A change that moves them beyond rounding shows here. Tolerance across machines and torch versions: 2e-3 of the loss
-(sums in another order grow over 100 steps; a wrong gradient is far outside). Where a change is meant to move them:
+(sums in another order grow over 100 steps; a wrong gradient is far outside). Seen to hold on Intel with AVX-512 and on
+AMD with AVX2. A net with BatchNorm gets 10 steps of 64 pictures instead: BatchNorm makes the gradient of the scale of
+the weights before it zero but for rounding, Adam makes whole steps of that rounding, and 100 steps of 8 pictures were
+4% apart between those two machines (in float64 too: the pictures are float32).
+
+Where a change is meant to move them:
 
     DYT_WRITE_GOLDEN=1 python -m pytest -m slow tests/test_golden.py
 """
@@ -31,6 +36,7 @@ FAMILIES = {
 }
 NORMS = ["layernorm", "rmsnorm", "dyt", "derf", "dyt_unit_gain", "none"]
 CASES = [(f, n) for f in ("gpt", "llama", "vit") for n in NORMS]
+SHORT = ["data.batch_size=64", "trainer.max_steps=10", "trainer.log_every=1"]  # what rounding moves, for BatchNorm
 CASES += [("convnext", n) for n in ("layernorm", "dyt")] + [("resnet", n) for n in ("batchnorm", "dyt")]
 
 
@@ -50,7 +56,8 @@ def text(tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("family, norm", CASES)
 def test_the_curve_is_the_golden_one(family, norm, text):
     data = text if family in ("gpt", "llama") else []
-    summary, folder = train(*FAMILIES[family], f"norm={norm}", *data, *COMMON)
+    short = SHORT if norm == "batchnorm" else []
+    summary, folder = train(*FAMILIES[family], f"norm={norm}", *data, *COMMON, *short)
     assert summary["status"] == "finished"
     losses = [row["train/loss"] for row in rows_of(folder) if "train/loss" in row]
     curve = [float(f"{value:.6g}") for value in [*losses, summary["final"]["val/loss"]]]
