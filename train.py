@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
@@ -135,39 +136,21 @@ def _interrupt(number, frame):
 
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    for number in (
-        signal.SIGTERM,
-        signal.SIGUSR1,
-    ):  # before and between runs, as Ctrl-C; in a run the loop handles them
-        signal.signal(number, _interrupt)
-    words = sys.argv[1:]
-    takes_value = {
-        "--cfg",
-        "-c",
-        "--package",
-        "-p",
-        "--config-path",
-        "-cp",
-        "--config-name",
-        "-cn",
-        "--config-dir",
-        "-cd",
-    }
-    values = {i + 1 for i, w in enumerate(words) if w in takes_value | {"--info", "-i"}}
-    overrides = [w for i, w in enumerate(words) if not w.startswith("-") and i not in values]
-    sweep = bool({"-m", "--multirun"} & set(words))
-    asks = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # before and between runs, as Ctrl-C
+        signal.signal(number, _interrupt)  # in a run the loop handles them
+    asked = get_args()  # Hydra's own parser, so that its flags are not listed here again
+    sweep = asked.multirun
     if sweep and "WORLD_SIZE" in os.environ:
         print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
         return 1
     try:
-        preflight(overrides, sweep)
+        preflight(asked.overrides, sweep)
     except (ValueError, OSError) as error:
         if os.environ.get("DYT_TRACEBACK"):
             traceback.print_exc()
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    if asks & {w.split("=")[0] for w in words}:
+    if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         job()
         return 0
     with tempfile.TemporaryDirectory() as folder:
