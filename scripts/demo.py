@@ -1,8 +1,8 @@
-"""Two families x four norms on data that the packages ship, through train.py, then one table and one picture.
+"""Two families x five norms on data that the packages ship, through train.py, then one table and one picture.
 
-    python scripts/demo.py        about 5 minutes on 2 CPU cores; again: a few seconds, nothing is trained twice
+    python scripts/demo.py        about 6 minutes on 2 CPU cores; again: a few seconds, nothing is trained twice
 
-Writes results/demo/table.md and curves.png from the runs' own files.
+Writes results/demo/rows.json, table.md and curves.png from the runs' own files.
 """
 
 import math
@@ -10,26 +10,37 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 OUT = ROOT / "results" / "demo"
-NORMS = ("layernorm", "rmsnorm", "dyt", "none")
-# alpha0 1.0 is the paper's value at its smallest width, 1024; the GPT's DyT has it at every site.
-# The two families run side by side, one thread each.
+NORMS = ("layernorm", "rmsnorm", "dyt", "dyt_unit_gain", "none")
+# alpha0 1.0 is the paper's value at its smallest width, 1024; the GPT's DyT has it at every site. dyt_unit_gain starts
+# where it does best in the study gain_init: alpha0 0.2 in a GPT, 0.5 in a ViT. The families run side by side, one thread
+# each.
 COMMANDS = {
-    "vit": (["-m", "experiment=demo_vit", "norm=layernorm,rmsnorm,dyt,none"],),
+    "vit": (["-m", "experiment=demo_vit", "norm=layernorm,rmsnorm,dyt,dyt_unit_gain,none"],),
     "gpt": (
         ["-m", "experiment=demo_gpt", "norm=layernorm,rmsnorm,none"],
         ["-m", "experiment=demo_gpt", "norm=dyt", "norm.alpha_init=1.0"],
+        ["-m", "experiment=demo_gpt", "norm=dyt_unit_gain", "norm.alpha_init=0.2"],
     ),
 }
-COLOURS = {"layernorm": "#0072B2", "rmsnorm": "#56B4E9", "dyt": "#D55E00", "none": "#777777"}  # Okabe-Ito
+# Okabe and Ito's colours
+COLOURS = {
+    "layernorm": "#0072B2",
+    "rmsnorm": "#56B4E9",
+    "dyt": "#D55E00",
+    "dyt_unit_gain": "#E69F00",
+    "none": "#777777",
+}
+EVERY = 20  # seconds between two signs of life where no bar can be drawn
 
 
 def plans() -> list:
-    """The eight runs, in the table's order."""
+    """The ten runs, in the table's order."""
     from dyt.config import compose, identity
 
     made = {}
@@ -52,32 +63,23 @@ def unigram_entropy() -> float:
     return float(-sum(p * math.log(p) for p in share if p))
 
 
-def table(runs: list[tuple]) -> str:
-    """The comparison as Markdown; a missing number shows as missing."""
-
-    def number(value, digits=4):
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    lines = [
-        "| model | norm | parameters | val loss, final | best | accuracy, final | ms a step | steps | status |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for plan, summary in runs:
-        best = (summary["best"].get("val/loss") or {}).get("value")
-        final, alpha = summary["final"], plan.config["norm"].get("alpha_init")
-        cells = (
-            summary["model"],
-            summary["norm"] + (f" (alpha0 {alpha:g})" if alpha is not None else ""),
-            f"{summary['parameters']:,}",
-            number(final.get("val/loss")),
-            number(best),
-            number(final.get("val/top1")),
-            number(step_ms(plan.dir, summary), 1),
-            str(summary["step"]),
-            summary["status"],
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def row(plan, summary: dict) -> dict:
+    """What the table shows of a run; None where a number is missing."""
+    norm, final = plan.config["norm"], summary["final"]
+    gamma = norm.get("gamma_init")
+    return {
+        "model": summary["model"],
+        "norm": summary["norm"],
+        "alpha0": norm.get("alpha_init"),
+        "gamma0": 1 / norm["alpha_init"] if gamma == "inverse_alpha" else gamma,
+        "parameters": summary["parameters"],
+        "final": final.get("val/loss"),
+        "best": (summary["best"].get("val/loss") or {}).get("value"),
+        "top1": final.get("val/top1"),
+        "step_ms": step_ms(ROOT / plan.dir, summary),
+        "step": summary["step"],
+        "status": summary["status"],
+    }
 
 
 def step_ms(folder: Path, summary: dict) -> float | None:
@@ -108,7 +110,7 @@ def picture(runs: list[tuple], path: Path) -> None:
         for plan, summary in runs:
             if summary["model"] != model:
                 continue
-            rows, colour = read_metrics(plan.dir / "metrics.jsonl"), COLOURS[summary["norm"]]
+            rows, colour = read_metrics(ROOT / plan.dir / "metrics.jsonl"), COLOURS[summary["norm"]]
             for key, style in (
                 ("train/loss", {"alpha": 0.35, "lw": 1}),
                 ("val/loss", {"lw": 2, "marker": "o", "ms": 3}),
@@ -134,14 +136,14 @@ def picture(runs: list[tuple], path: Path) -> None:
     plt.close(figure)
 
 
-def train(family: str, place: int, codes: dict) -> None:
-    """Runs a family's commands; its step lines move a bar, all others are printed."""
+def train(family: str, place: int, codes: dict, now: dict) -> None:
+    """Runs a family's commands; its step lines move a bar and are kept in `now`, all others are printed."""
     import re
 
     from tqdm import tqdm
 
     for command in COMMANDS[family]:
-        tqdm.write(f"{family} | $ python train.py {' '.join(command)}")
+        say(f"{family} | $ python train.py {' '.join(command)}")
         words = [sys.executable, str(ROOT / "train.py"), *command]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
@@ -152,40 +154,55 @@ def train(family: str, place: int, codes: dict) -> None:
                 if step := re.match(r"step (\d+)/(\d+): (.*)", line):
                     bar.total, bar.n = int(step[2]), int(step[1])
                     bar.set_postfix_str(step[3])
+                    now[family] = line.rstrip()
                 else:
-                    tqdm.write(f"{family} | {line.rstrip()}")
+                    say(f"{family} | {line.rstrip()}")
         codes[family] = max(codes.get(family, 0), process.wait())
+    now.pop(family, None)
+
+
+def say(text: str) -> None:
+    """Prints a line at once, above the bars."""
+    from tqdm import tqdm
+
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
+def wait_for(threads: list, now: dict) -> None:
+    """Until all threads end; where no bar can be drawn, how far each family is, every `EVERY` seconds."""
+    began, said = time.monotonic(), time.monotonic()
+    while running := [thread for thread in threads if thread.is_alive()]:
+        running[0].join(timeout=1)
+        if not sys.stderr.isatty() and time.monotonic() - said >= EVERY:
+            said = time.monotonic()
+            for family in list(now):
+                say(f"{family} | {said - began:.0f} s, {now[family]}")
 
 
 def main() -> int:
     codes: dict[str, int] = {}
-    threads = [threading.Thread(target=train, args=(family, i, codes)) for i, family in enumerate(COMMANDS)]
+    now = dict.fromkeys(COMMANDS, "starting")
+    threads = [threading.Thread(target=train, args=(family, i, codes, now)) for i, family in enumerate(COMMANDS)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    wait_for(threads, now)
     if code := max(codes.values()):
         print(f"demo: a command ended with exit code {code}; make demo again goes on from here", file=sys.stderr)
         return code
-    from dyt.rundir.files import read_json, write_text
+    from dyt.rundir.files import read_json, write_json, write_text
+    from dyt.studies.showing.demo import PART
 
     runs = [(plan, read_json(ROOT / plan.dir / "summary.json")) for plan in plans()]
     OUT.mkdir(parents=True, exist_ok=True)
     picture(runs, OUT / "curves.png")
-    hardware = runs[0][1]["provenance"]
-    entropy = unigram_entropy()
-    text = (
-        f"{table(runs)}\n\nOne seed, short runs: a demonstration, not evidence (short budgets favour LayerNorm; DyT is "
-        "slower to start). Accuracy is of held-out digits, or of the next byte. A text model without context cannot "
-        f"go below the unigram entropy, {entropy:.3f} nats. {hardware['hardware']}, {hardware['threads']} thread(s), "
-        f"torch {hardware['versions']['torch']}, Python {hardware['python']}.\n"
-    )
+    about = {"rows": [row(*run) for run in runs], "unigram_entropy": unigram_entropy()}
+    write_json(OUT / "rows.json", about | {"provenance": runs[0][1]["provenance"]})
+    text = PART.text(OUT.parent)
     write_text(OUT / "table.md", text)
     if "--readme" in sys.argv:
-        from dyt.studies.showing.marked import fill
-
-        fill("demo", text)
-    print(f"\n{text}\ntable    {OUT / 'table.md'}\npicture  {OUT / 'curves.png'}")
+        PART.write(OUT.parent)
+    print(f"\n{text}\ntable    {OUT / 'table.md'}\npicture  {OUT / 'curves.png'}", flush=True)
     done = subprocess.run([sys.executable, str(ROOT / "scripts/report.py")], cwd=ROOT, capture_output=True, text=True)
     print(f"page     {done.stdout.strip()}" if done.returncode == 0 else done.stderr.strip())
     print(f"W&B's own view of these runs, without an account: wandb leet {ROOT / plans()[0].dir / 'wandb'}")

@@ -213,22 +213,6 @@ def round_of(place: Path, left: Counter, dice: random.Random) -> dict:
     return {"caused": caused, "starts": soak.starts, "passed_over": noticed, "full": full, "wrong": soak.wrong}
 
 
-def line(report: dict) -> str:
-    """README's sentence about a soak."""
-    kinds = ", ".join(f"{count} x {kind}" for kind, count in report["faults"].items())
-    end = (
-        "nothing was lost: every row of `runs.csv` and of every `metrics.jsonl` equal to those of an undisturbed study"
-    )
-    if not report["nothing_lost"]:
-        end = f"{len(report['differing'])} differences from an undisturbed study, in `results/reliability/soak.json`"
-    return (
-        f"{report['total']} faults ({kinds}) in {report['rounds']} rounds of a study of 6 runs, started "
-        f"{report['starts']} times, {report['checkpoints_passed_over']} damaged checkpoints passed over; {end} "
-        f"({report['runs_compared']} runs, {report['rows_compared']:,} rows; {report['minutes']:g} minutes, "
-        f"{report['provenance']['hardware']})."
-    )
-
-
 def left_over(place: Path) -> list[str]:
     """Files that no run directory should have at the end."""
     found = [*place.rglob("*.part"), *place.glob("runs/default/.locks/*")]
@@ -245,7 +229,7 @@ def main() -> int:
         parser.error(f"--faults {asked.faults}: at least {len(KINDS)}, one of each kind")
     from dyt.rundir.files import write_json
     from dyt.rundir.provenance import provenance
-    from dyt.studies.showing.marked import fill
+    from dyt.studies.showing.soak import PART
 
     dice, left = random.Random(asked.seed), Counter()
     for i in range(asked.faults):
@@ -302,7 +286,7 @@ def main() -> int:
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(asked.out, report)
     if asked.out == OUT:
-        fill("soak", line(report))
+        PART.write(ROOT / "results")
     print(json.dumps({k: v for k, v in report.items() if k != "provenance"}, indent=2))
     return 1 if differing else 0
 
