@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT))
 OUT = ROOT / "results" / "demo"
 NORMS = ("layernorm", "rmsnorm", "dyt", "dyt_unit_gain", "none")
 # alpha0 1.0 is the paper's value at its smallest width, 1024; the GPT's DyT has it at every site. dyt_unit_gain starts
-# where it does best in the study gain_init: alpha0 0.2 in a GPT, 0.5 in a ViT. The families run side by side, one thread
-# each.
+# where it does best in the study gain_init: alpha0 0.2 in a GPT, 0.5 in a ViT. The two families run side by side, a
+# thread each.
 COMMANDS = {
     "vit": (["-m", "experiment=demo_vit", "norm=layernorm,rmsnorm,dyt,dyt_unit_gain,none"],),
     "gpt": (

@@ -16,7 +16,7 @@ SCALES = ("smoke", "small", "gpu", "paper")
 FOLDER = compose.CONFIGS / "study"
 KEYS = set("title metric base factors baseline search floor collapse derived scales tests figures own".split())
 SCALE_KEYS = {"base", "replace", "grid", "seeds", "spec", "about"}
-TEST_KEYS = set("says claims kind arm against margin better over metric sign level scales where".split())
+TEST_KEYS = set("says claims paper kind arm against margin better over metric sign level scales where".split())
 KINDS = ("difference", "parity", "trend", "best", "diverges")
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from dyt.studies.judging.verdicts import Rows, below_floor, judge
 from dyt.studies.running.study import Study
+from dyt.studies.showing import words
 from dyt.studies.statistics import Interval, interval, paired
 
 CLAIMS_FILE = Path(__file__).resolve().parents[3] / "results" / "paper" / "claims.yaml"
@@ -52,6 +53,8 @@ def verdicts(study: Study, scale: str, rows: list[dict]) -> list[dict]:
                 "claims": test["claims"],
                 "paper": the_paper(test["claims"]) if test["claims"] else None,
                 "ours": ours(test, finding),
+                "papers_say": words.the_papers(test, claims()),
+                "we_found": words.ours(test, finding, about, study),
                 "metric": study.metric if test["metric"] in ("final", "best") else test["metric"],
                 "mean": _rounded(spread.mean) if spread else None,
                 "low": _rounded(spread.low) if spread else None,
@@ -99,7 +102,8 @@ def table(study: Study, scale: str, rows: list[dict], found: list[dict]) -> str:
     lines += ["| verdict | claim | the papers | ours | kind |", "| --- | --- | --- | --- | --- |"]
     for v in found:
         lines.append(
-            f"| **{v['verdict']}** | {v['says']} | {v['paper'] or 'not in the papers'} | {v['ours']} | {v['kind']} |"
+            f"| **{v['verdict']}** | {v['says']} | {v['papers_say'] or 'not in the papers'} | {v['we_found']} "
+            f"| {v['kind']} |"
         )
     factors = [f for f in study.factors if any(r.get(f) for r in rows)]
     derived = [d for d in study.derived if any(r.get(d) is not None for r in rows)]

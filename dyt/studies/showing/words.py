@@ -1,0 +1,159 @@
+"""A verdict's numbers as a person says them: the papers' two numbers and ours, with names, unit and interval.
+
+``LayerNorm 82.3 -> DyT 82.5 % top-1, ViT-B`` and ``LayerNorm 2.10 -> DyT 2.31 nats, +0.21 ± 0.02, 3 seeds``.
+"""
+
+import re
+
+from dyt.studies.running.study import Study
+from dyt.studies.statistics import Interval, paired
+
+NAMES = {
+    "layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "batchnorm": "BatchNorm", "dyt": "DyT", "derf": "Derf",
+    "none": "no norm", "fixup": "Fixup", "skipinit": "SkipInit", "sigma_reparam": "sigmaReparam",
+}  # fmt: skip
+MODELS = {"vit": "ViT", "convnext": "ConvNeXt", "llama": "LLaMA", "gpt2": "GPT-2", "resnet50": "ResNet-50"}
+SAME = {"tanh": "dyt"}  # a level's name here, and in the papers' tables
+DERIVED = {
+    "alpha_std_rank": "rank correlation {} between alpha and 1 / std over the layers",
+    "alpha_std_time": "rank correlation {} between alpha and 1 / std over training",
+    "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
+}  # what a metric that is no loss and no accuracy says
+RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
+          "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
+
+
+def name(level: str) -> str:
+    """A norm as a person writes it: ``dyt-fed 0.2/5`` is ``DyT 0.2/5`` (in a GPT all but LayerNorm are fed anyway)."""
+    first, fed, alpha0, rest = re.fullmatch(r"([a-z_\d]*)(-fed)?(-[\d.]+)?(.*)", level, re.DOTALL).groups()
+    known = NAMES.get(first, first)
+    before = "fed " if fed and first == "layernorm" else ""
+    return before + known + (f" alpha0 {alpha0[1:]}" if alpha0 else "") + rest
+
+
+def _colon(label: str) -> str:
+    """A label that ends with a digit is kept apart from the number after it."""
+    return label + ":" if label[-1:].isdigit() else label
+
+
+def the_papers(test: dict, claims: dict[str, dict]) -> str | None:
+    """The papers' numbers of a test: its own ``paper`` words, or its two arms' values of the first claim with both."""
+    about = [claims[id] for id in test["claims"]]
+    if not about:
+        return None
+    if test.get("paper"):
+        return re.sub(r"\{(?:(\d)\.)?([^}]+)\}", lambda m: _value(about, m[1], m[2]), test["paper"])
+    levels = [re.split(r"[ -]", (test.get(side) or {}).get("norm", ""))[0] for side in ("against", "arm")]
+    keys = [SAME.get(level, level) for level in levels]
+    for claim in about:
+        if all(key in claim["values"] for key in keys):
+            digits = 1 if "%" in claim["metric"] else 2
+            gone = claim.get("diverged", [])
+            one, other = (
+                f"{name(level)} {'diverged at ' if key in gone else ''}{claim['values'][key]:.{digits}f}"
+                for key, level in zip(keys, levels, strict=True)
+            )
+            return f"{one} -> {other} {_unit(claim)}"
+    return None
+
+
+def _value(about: list[dict], which: str | None, key: str) -> str:
+    found = [about[int(which) - 1]] if which else about
+    for claim in found:
+        if key in claim["values"]:
+            return f"{claim['values'][key]:g}"
+    raise ValueError(f"{{{key}}}: none of {', '.join(c['id'] for c in found)} has it")
+
+
+def _unit(claim: dict) -> str:
+    """Unit, model, and, where it is not ImageNet, the data."""
+    family, _, size = claim["model"].partition(" (")[0].partition("-")
+    model = MODELS.get(family, family.upper()) + (f"-{size.upper()}" if family in ("vit", "convnext") else "")
+    if family in ("llama", "gpt2"):
+        model += f" {size.upper()}"
+    if "%" in claim["metric"]:
+        return f"% top-1, {model}"
+    return f"nats, {model}, {claim['dataset'].replace('first ', '')}"
+
+
+def spread(found: Interval, digits: int, sign: bool = False) -> str:
+    """``+0.21 ± 0.02``; a single value has no interval."""
+    half = "" if found.low is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
+    return f"{found.mean:{'+' if sign else ''}.{digits}f}{half}"
+
+
+def ours(test: dict, finding, about, study: Study) -> str:
+    """What we found; `finding` and `about` (the study's `Rows`) are what judged the test."""
+    found, seeds = finding.interval, f"{finding.n} seeds"
+    if finding.answer == "undertrained":
+        return f"not compared: {finding.why}"
+    if test["kind"] in ("difference", "parity") and test["against"]:
+        return _two_arms(test, about, study)
+    if found is None or found.mean is None:
+        return finding.why
+    if test["kind"] == "trend":
+        between = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+        clear = found.low is not None and not found.low <= 0 <= found.high
+        metric = study.metric if test["metric"] in ("final", "best") else test["metric"]
+        what = RISING.get(metric, metric)
+        says = f"{what} {'rises' if found.mean > 0 else 'falls'} with {test['over']}"
+        if not clear:
+            says = f"no clear trend of {what} with {test['over']}"
+        return f"{says}: rank correlation {found.mean:.2f}{between}, {seeds}"
+    if test["kind"] == "best":
+        by = "" if "is best of" in finding.why else f" ({spread(_times(found, study), 3, sign=True)} {_of(study)[1]})"
+        return f"{finding.why.replace('alpha0s', 'alpha0')}{by}, {seeds}"
+    if test["metric"] == "gradient_ratio":  # log10
+        between = "" if found.low is None else f" ({10**found.low:.2f} to {10**found.high:.2f})"
+        return f"the first block's gradient is {10**found.mean:.2f} times the last's{between}, {seeds}"
+    if test["metric"] == "tanh_gain":  # of R squared
+        gain = spread(Interval(found.n, *(v if v is None else 100 * v for v in (found.mean, found.low, found.high))), 1)
+        return f"a tanh explains {gain} points more of a layer's output than a line, {seeds}"
+    return f"{DERIVED.get(test['metric'], test['metric'] + ' {}').format(spread(found, 2, sign=True))}, {seeds}"
+
+
+def _of(study: Study) -> tuple[str, str, float, int]:
+    """Unit of a value, unit of a difference, factor, decimals."""
+    return ("% top-1", "points", 100, 1) if study.higher_is_better else ("nats", "nats", 1, 2)
+
+
+def _times(found: Interval, study: Study) -> Interval:
+    factor = _of(study)[2]
+    return Interval(found.n, *(None if v is None else factor * v for v in (found.mean, found.low, found.high)))
+
+
+def _two_arms(test: dict, about, study: Study) -> str:
+    """Baseline, arm, and their difference paired by seed; what diverged instead where no pair is left."""
+    where = test.get("where") or {}
+    cells = [{**where, **test[side]} for side in ("against", "arm")]
+    values = [about.values(cell, test["metric"]) for cell in cells]
+    labels = _labels(*cells)
+    pair = paired(values[1], values[0])
+    gone = [f"{label or side} diverged in {sum(x is None for x in v.values())} of {len(v)}"
+            for label, side, v in zip(labels, ("the baseline", "the arm"), values, strict=True)
+            if None in v.values()]  # fmt: skip
+    both = [seed for seed in values[0].keys() & values[1].keys() if None not in (values[0][seed], values[1][seed])]
+    if not both:
+        return "; ".join(gone) or "no run in common"
+    unit, difference, factor, digits = _of(study)
+    means = [factor * sum(v[seed] for seed in both) / len(both) for v in values]
+    one, other = (f"{_colon(label)} {mean:.{digits}f}".strip() for label, mean in zip(labels, means, strict=True))
+    change = _times(pair.difference, study)
+    small = abs(change.mean) < 0.1 or (change.low is not None and change.high - change.low < 0.01)
+    fine = digits + (digits == 2 and small)
+    best = " at the best checkpoint" if test["metric"] == "best" else ""
+    told = f"{one} -> {other} {unit}{best}, {spread(change, fine, sign=True)}"
+    told += f" {difference}" if difference != unit else ""
+    return "; ".join([f"{told}, {len(both)} seed{'s' if len(both) > 1 else ''}", *gone])
+
+
+def _labels(one: dict, other: dict) -> tuple[str, str]:
+    """What to call two cells: their levels of the one factor in which they differ, else nothing."""
+    factors = [f for f in {**one, **other} if one.get(f) != other.get(f)]
+    if len(factors) != 1:
+        return "", ""
+    (factor,) = factors
+    levels = [str(cell.get(factor, "")) for cell in (one, other)]
+    if factor == "norm":
+        return name(levels[0]), name(levels[1])
+    return f"{factor} {levels[0]}", f"{factor} {levels[1]}"
