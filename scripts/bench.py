@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)
     parser.add_argument("--rounds", type=int, default=None, help="blocks of calls a contender; at least 2")
     parser.add_argument("--json", action="store_true", help="print the rows")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--readme", action="store_true", help="put the table into its page, docs/speed.md")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="instead of results/efficiency")
     parser.add_argument(
         "--fresh-memory", action="store_true", help="op, step, model: let freed memory go back to the system"
@@ -89,7 +89,7 @@ def main() -> int:
     if given.rounds is not None and given.rounds < 2:
         parser.error(f"--rounds {given.rounds}: type 2 or more")
     if given.readme and given.out.resolve() != OUT:
-        parser.error("--readme: README quotes results/efficiency; leave out --out")
+        parser.error("--readme: pages quote results/efficiency; leave out --out")
     import torch
 
     from dyt.efficiency import tables
@@ -103,12 +103,12 @@ def main() -> int:
         parser.error(f"--device cuda: {given.what} looks at the CPU; type --device cpu")
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")
-    measure, table, rounds = {
-        "op": (op, tables.op_table, 25),
-        "model": (model, tables.model_table, 25 if device == "cpu" else 8),  # 7B takes long
-        "step": (step, tables.step_table, 10),
-        "data": (data, tables.data_table, 9),
-        "profile": (profile, tables.profile_table, 15),
+    measure, rounds = {
+        "op": (op, 25),
+        "model": (model, 25 if device == "cpu" else 8),  # 7B takes long
+        "step": (step, 10),
+        "data": (data, 9),
+        "profile": (profile, 15),
     }[given.what]
     try:  # before minutes are spent on what could not be written
         given.out.mkdir(parents=True, exist_ok=True)
@@ -130,12 +130,9 @@ def main() -> int:
     rows = measure(device, given.rounds or rounds)
     about = provenance(torch.device(device), torch.get_num_threads())
     about |= {"kernel": os.environ.get("DYT_KERNEL", "auto"), "load_average_before": round(busy, 2)}
-    write_json(given.out / f"{name}.json", {"provenance": about, "rows": rows})
-    text = table(rows) + f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}"
-    taken = "; medians (quartiles), [95% intervals]; contenders take turns in one process.\n"
-    text += ".\n" if given.what == "profile" else taken
-    if (given.what, device) == ("op", "cuda"):
-        text += "Time of the kernels on the GPU; what Python takes to launch them is left out.\n"
+    written = {"provenance": about, "rows": rows}
+    write_json(given.out / f"{name}.json", written)
+    text = tables.text(name, written)
     write_text(given.out / f"{name}.md", text)
     asked = tables.targets(given.out)
     write_text(given.out / "targets.md", asked)

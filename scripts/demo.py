@@ -197,7 +197,8 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     picture(runs, OUT / "curves.png")
     about = {"rows": [row(*run) for run in runs], "unigram_entropy": unigram_entropy()}
-    write_json(OUT / "rows.json", about | {"provenance": runs[0][1]["provenance"]})
+    about |= {"load_average": os.getloadavg()[2], "provenance": runs[0][1]["provenance"]}
+    write_json(OUT / "rows.json", about)
     text = PART.text(OUT.parent)
     write_text(OUT / "table.md", text)
     if "--readme" in sys.argv:

@@ -5,6 +5,8 @@
     python scripts/reproduce.py --scale smoke --jobs 2          all of them, in seconds each
     python scripts/reproduce.py --scale paper --dry-run         the papers' own recipes: parameters, FLOPs, hours
     python scripts/reproduce.py depth --data shakespeare=tinyshakespeare/ logger.mode=disabled
+    python scripts/reproduce.py --check                         are README, the pages and all tables what the rows say?
+    python scripts/reproduce.py --readme                        writes them from the rows that are there; runs nothing
 
 A word with = is an override for every run; it may only be one that changes no number (data.workers, logger.mode,
 out_root, trainer.device ...). Exit codes as train.py's: 0, 1 (a run failed, bad input, or --check found something), 75.
@@ -31,8 +33,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=ROOT / "results", help=argparse.SUPPRESS)
     parser.add_argument("--dry-run", action="store_true", help="print runs, parameters, FLOPs and hours; run nothing")
     parser.add_argument("--list", action="store_true", help="every study with its claims, cost and present verdict")
-    parser.add_argument("--check", action="store_true", help="fail when README or a table is not what the rows say")
-    parser.add_argument("--readme", action="store_true", help="write the verdicts into README")
+    parser.add_argument("--check", action="store_true", help="fail when a page or table is not what the rows say")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="write pages and tables; without a STUDY nothing is run",
+    )
     parser.add_argument("--rerun", action="store_true", help="run again what is finished; old runs are moved aside")
     parser.add_argument("--merge", type=Path, metavar="FILE", help="add another machine's runs.csv to one study's rows")
     return parser.parse_intermixed_args()
@@ -58,7 +64,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.config.identity import NOT_HASHED
     from dyt.studies import runner
     from dyt.studies.running.study import SCALES, Study, names
-    from dyt.studies.showing import overview
+    from dyt.studies.showing import front, marked, overview
 
     if asked.scale not in SCALES:
         raise ValueError(f"--scale {asked.scale}: {closest(asked.scale, SCALES)}choose from {', '.join(SCALES)}")
@@ -91,9 +97,14 @@ def reproduce(asked: argparse.Namespace) -> int:
         studies = [s for s in studies if asked.scale in s.scales]
     if asked.check:
         wrong = runner.check([(s, scale) for s in studies for scale in s.scales], asked.results)
-        wrong += overview.readme_differs(asked.results) if not chosen else []
-        print("\n".join(wrong) if wrong else "README and tables are what the rows say")
+        if not chosen:
+            wrong += marked.differs(parts(asked.results), asked.results) + front.differs(asked.results)
+        print("\n".join(wrong) if wrong else "README, pages and tables are what the rows say")
         return 1 if wrong else 0
+    if asked.readme and not chosen:
+        runner.rewrite([(s, scale) for s in studies for scale in s.scales], asked.results)
+        write_pages(asked.results)
+        return 0
     if asked.dry_run:
         from dyt.studies.running.cost import dry_run
 
@@ -113,8 +124,25 @@ def reproduce(asked: argparse.Namespace) -> int:
         return 0
     code = runner.reproduce(made, asked.jobs or _jobs(), asked.rerun)
     if asked.readme and code == 0:
-        overview.fill_readme(asked.results)
+        write_pages(asked.results)
     return code
+
+
+def parts(results: Path) -> list:
+    """Every part of README and the pages that a program writes."""
+    from dyt.efficiency import tables
+    from dyt.studies.showing import demo, overview, soak
+
+    return [*overview.PARTS, *tables.parts(results), demo.PART, soak.PART]
+
+
+def write_pages(results: Path) -> None:
+    """Every such part, and README's picture, from what is in `results`."""
+    from dyt.studies.showing import front
+
+    for part in parts(results):
+        part.write(results)
+    front.write(results)
 
 
 def _jobs() -> int:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from dyt.studies.showing.marked import Part
 from dyt.studies.showing.table import claims
 
 PAPER_EAGER = "DyT (as in the paper, eager)"
@@ -73,6 +74,22 @@ def profile_table(rows: list[dict]) -> str:
         for r in rows
     ]
     return "\n".join([*table(head, body, 2), ""])
+
+
+def text(name: str, written: dict) -> str:
+    """What a page shows of a file ``<what>-<device>.json``: its table, and on what it was measured.
+
+    `written` is the file's content, ``{provenance, rows}``.
+    """
+    what, about = name.partition("-")[0], written["provenance"]
+    made = TABLES[what](written["rows"])
+    made += f"\n{about['hardware']}, {about['threads']} threads, torch {about['versions']['torch']}"
+    made += ".\n" if what == "profile" else (
+        "; medians (quartiles), [95% intervals]; contenders take turns in one process.\n"
+    )  # fmt: skip
+    if name == "op-cuda":
+        made += "Time of the kernels on the GPU; what Python takes to launch them is left out.\n"
+    return made
 
 
 # ------------------------------------------------------------------------------------------------ the paper's claims
@@ -176,6 +193,27 @@ def targets(folder: Path) -> str:
         command = f"pip install -e .[liger] && {again}" if "liger" in base else again
         line(f"{size}: forward + backward of {base}", 1.0, ours.get(f"forward_backward_of {base}"), command)
     return "\n".join([*table(["our DyT", "asked", "found", "held"], body), ""])
+
+
+TABLES = {"op": op_table, "step": step_table, "model": model_table, "data": data_table, "profile": profile_table}
+
+
+def _part(name: str) -> Part:
+    what, _, device = name.partition("-")
+    command = f"python scripts/bench.py {what} --device {device} --readme"
+
+    def told(results: Path) -> str:
+        return text(name, json.loads((results / "efficiency" / f"{name}.json").read_text()))
+
+    return Part(f"bench-{name}", command, told, f"efficiency/{name}.md")
+
+
+def parts(results: Path) -> list[Part]:
+    """A part for each file ``results/efficiency/<what>-<device>.json``, and what was asked for."""
+    names = sorted(path.stem for path in (results / "efficiency").glob("*-*.json"))
+    again = "python scripts/bench.py op --readme"
+    asked = Part("bench-targets", again, lambda folder: targets(folder / "efficiency"), "efficiency/targets.md")
+    return [*map(_part, names), asked]
 
 
 def picture(rows: list[dict], path: Path) -> None:

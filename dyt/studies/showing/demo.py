@@ -5,6 +5,8 @@ from pathlib import Path
 
 from dyt.studies.showing.marked import Part
 
+BUSY = 3.0  # load average of a quarter of an hour; the demo itself makes two
+
 
 def _number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
@@ -59,13 +61,14 @@ def text(results: Path) -> str:
     """The table, the lesson, and what the numbers are worth."""
     about = json.loads((results / "demo" / "rows.json").read_text())
     made = about["provenance"]
+    busy = " Other work ran on this machine: the times mean little." if about["load_average"] > BUSY else ""
     return (
         f"{table(about['rows'])}\n\n{lesson(about['rows'])}\n\nOne seed and short runs: a demonstration, not evidence. "
         "Short budgets favour LayerNorm, for DyT is slower to start. Accuracy is of held-out digits, or of the next "
         f"byte. A text model without context cannot go below the unigram entropy, {about['unigram_entropy']:.3f} nats. "
         f"{made['hardware']}, {made['threads']} thread(s), torch {made['versions']['torch']}, "
-        f"Python {made['python']}.\n"
+        f"Python {made['python']}.{busy}\n"
     )
 
 
-PART = Part("demo", "python scripts/demo.py --readme", text)
+PART = Part("demo", "python scripts/demo.py --readme", text, "demo/table.md")

@@ -16,14 +16,22 @@ PART = re.compile(r"(<!-- (?P<name>[\w-]+):[^>]*-->\n)(?P<text>.*?)(<!-- /(?P=na
 
 @dataclass(frozen=True)
 class Part:
-    """A part of README or a page: its name, the command that makes its rows, and what it must say of ``results/``."""
+    """A part of README or a page: its name, the command that makes its rows, and what it must say of ``results/``.
+
+    `file` is where below ``results/`` the same text stands, if anywhere.
+    """
 
     name: str
     command: str
     text: Callable[[Path], str]
+    file: str | None = None
 
     def write(self, results: Path) -> None:
-        fill(self.name, self.text(results))
+        """Fills the part, wherever it stands, and its file."""
+        text = self.text(results)
+        if self.file:
+            write_text(results / self.file, text)
+        fill(self.name, text)
 
 
 def files() -> list[Path]:
@@ -63,15 +71,19 @@ def fill(part: str, text: str) -> None:
 def differs(parts: Iterable[Part], results: Path) -> list[str]:
     """One line for each part that is not what `results` says, that no program writes, or that stands nowhere."""
     known = {part.name: part for part in parts}
-    wrong, seen = [], set()
-    for file, name, text in _found():
-        where = f"{file.relative_to(ROOT)}: part {name}"
-        seen.add(name)
+    text = {name: part.text(results).rstrip() + "\n" for name, part in known.items()}
+    found = [(f"{file.relative_to(ROOT)}: part {name}", name, inside) for file, name, inside in _found()]
+    for name, part in known.items():
+        if part.file:
+            inside = (results / part.file).read_text() if (results / part.file).is_file() else ""
+            found.append((f"{results.name}/{part.file}: part {name}", name, inside))
+    wrong = []
+    for where, name, inside in found:
         if name not in known:
             wrong.append(f"{where} is written by no program")
-        elif text != known[name].text(results).rstrip() + "\n":
+        elif inside.rstrip() + "\n" != text[name]:
             command = known[name].command
             anew = "" if command == WRITES else f" ({command} measures anew)"
-            wrong.append(f"{where} is not what {results.name}/ says; type {WRITES}{anew}")
-    wrong += [f"part {name} stands neither in README.md nor in docs/" for name in known if name not in seen]
-    return wrong
+            wrong.append(f"{where} is not what the rows say; type {WRITES}{anew}")
+    seen = {name for _, name, _ in _found()}
+    return wrong + [f"part {name} stands neither in README.md nor in docs/" for name in known if name not in seen]

@@ -1,4 +1,4 @@
-"""Every claim in a study or with the reason why not; the list of studies; README's verdict table."""
+"""Every claim in a study or with the reason why not; the list of studies; findings and verdicts of README and pages."""
 
 import json
 import re
@@ -6,11 +6,10 @@ from pathlib import Path
 
 from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import FOLDER, SCALES, Study, names, result_folder
-from dyt.studies.showing.marked import README, between, fill
-from dyt.studies.showing.table import asked, claims, spread
-from dyt.studies.statistics import interval
-
-FINDINGS = FOLDER / "findings.md"
+from dyt.studies.showing import words
+from dyt.studies.showing.marked import WRITES, Part
+from dyt.studies.showing.table import asked, claims
+from dyt.studies.statistics import Interval, interval
 
 # Claims that no study tests, by the beginning of their id, and why. The first that fits counts.
 LEFT_OUT = (
@@ -115,75 +114,83 @@ def listing(studies: list[Study], results: Path, everything: bool) -> str:
     return "\n".join(lines)
 
 
-def readme_table(results: Path) -> str:
-    """README's verdict table: one row per test, at the largest scale that was run."""
-    lines = ["| claim | the papers | ours | scale | verdict | study |", "| --- | --- | --- | --- | --- | --- |"]
+def verdict_page(results: Path) -> str:
+    """Every study with its verdicts: one row per test, at the largest scale that was run."""
+    lines = []
     for name in names():
         study = Study(name)
+        lines += [f"## {name}", "", " ".join(study.title.split()), ""]
+        lines += ["| claim | the papers | ours | scale | verdict |", "| --- | --- | --- | --- | --- |"]
+        ran = {}
         for test in study.tests:
-            row = None
-            for scale in reversed(SCALES):
-                row = row or next(
-                    (v for v in present(study, scale, results) if v["says"] == test["says"] and scale != "smoke"), None
-                )
+            row = next((r for scale in reversed(SCALES[1:]) for r in present(study, scale, results)
+                        if r["says"] == test["says"]), None)  # fmt: skip
             if row is None:
-                where = next((s for s in ("small", "gpu", "paper") if s in test["scales"]), "small")
-                row = {"paper": None, "ours": "not run", "scale": where, "verdict": "not run"}
-            paper = row["paper"] or ("this repository's own" if study.own or not test["claims"] else "-")
-            link = f"[{name}](results/{name}/{row['scale']}/table.md)" if row["verdict"] != "not run" else name
-            lines.append(
-                f"| {test['says']} | {paper} | {row['ours']} | {row['scale']} | **{row['verdict']}** | {link} |"
-            )
+                where = next((s for s in ("small", *SCALES[2:]) if s in test["scales"]), "small")
+                row = {"we_found": "-", "scale": where, "verdict": "not run"}
+            else:
+                ran[row["scale"]] = f"[table and figure](../results/{name}/{row['scale']}/table.md)"
+            paper = words.the_papers(test, claims()) or "not in the papers"
+            cells = (test["says"], paper, row["we_found"], row["scale"], f"**{row['verdict']}**")
+            lines.append(f"| {' | '.join(cells)} |")
+        missing = " ".join(s for s in study.scales if s not in (*ran, "smoke"))
+        lines += ["", "; ".join(f"{scale}: {link}" for scale, link in ran.items()) or "Not run yet."]
+        lines += [f"Not run: {missing.replace(' ', ', ')}.", ""] if missing else [""]
     gpu = [
         n for n in names() if "gpu" in Study(n).scales and not (result_folder(results, n, "gpu") / "runs.csv").is_file()
     ]
-    lines += ["", "Each row: `python scripts/reproduce.py <study> --scale <scale>`."]
     if gpu:
-        lines.append(
+        lines += [
             f"Not run at `gpu` scale, for want of a GPU: {', '.join(gpu)}. The one command: "
             f"`python scripts/reproduce.py {' '.join(gpu)} --scale gpu`."
-        )
+        ]
     return "\n".join(lines)
 
 
-def findings(results: Path) -> str:
-    """``configs/study/findings.md`` with every ``{study|level;level}`` replaced by that cell's mean and interval.
+def told(template: Path, results: Path) -> str:
+    """A text of ``configs/study/`` with its numbers filled in.
+
+    ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone.
+    The levels are of the cell's first factors; a searched one that is left out is at its best. ``{paper|claim|arm}`` is
+    a number of the papers.
 
     Raises:
-        ValueError: a study or cell that does not exist; missing rows show as "not run".
+        ValueError: a study, cell, claim or arm that does not exist. Missing rows show as "not run".
     """
 
-    def value(found: re.Match) -> str:
-        study = Study(found[1])
-        levels = found[2].split(";")
-        cell = next((c for c in study.cells("small") if list(c.values()) == levels), None)
-        if cell is None:
-            raise ValueError(f"{FINDINGS}: {found[0]}: {study.name} has no such cell")
-        about = asked(study, "small", read_runs(result_folder(results, study.name, "small") / "runs.csv", study))
-        values = [
-            v for r in about.rows if all(r.get(f) == cell.get(f, "") for f in study.factors) for v in [about.value(r)]
-        ]
-        if not values:
-            return "not run"
-        if None in values:
-            return f"diverged in {values.count(None)} of {len(values)} runs"
-        return spread(interval(values), 3 if study.higher_is_better else 2)
+    def number(found: re.Match) -> str:
+        what, which, how = found[1], found[2], found[3]
+        if what != "paper":
+            return _cell(Study(what), which.split(";"), how == "mean", results, f"{template}: {found[0]}")
+        value = claims().get(which, {}).get("values", {}).get(how)
+        if value is None:
+            raise ValueError(f"{template}: {found[0]}: claims.yaml has no such number")
+        return f"{value:.2f}" if "loss" in claims()[which]["metric"] else f"{value:g}"
 
-    return re.sub(r"\{(\w+)\|([^}]*)\}", value, FINDINGS.read_text())
+    return re.sub(r"\{(\w+)\|([^|}]*)(?:\|([^}]*))?\}", number, template.read_text())
 
 
-def readme_part(results: Path) -> str:
-    """What README's studies part holds: findings, then the verdict table."""
-    return f"{findings(results)}\n### Verdicts\n\n{readme_table(results)}"
+def _cell(study: Study, levels: list[str], only_mean: bool, results: Path, where: str) -> str:
+    cell = next((c for c in study.cells("small") if list(c.values())[: len(levels)] == levels), None)
+    if cell is None:
+        raise ValueError(f"{where}: {study.name} has no such cell")
+    cell = dict(list(cell.items())[: len(levels)])
+    about = asked(study, "small", read_runs(result_folder(results, study.name, "small") / "runs.csv", study))
+    if factor := about.mixed(cell):
+        raise ValueError(f"{where}: several rows for a seed; it must fix {factor}")
+    values = list(about.values(cell).values())
+    if not values:
+        return "not run"
+    if None in values:
+        return f"diverged in {values.count(None)} of {len(values)} runs"
+    factor, digits, unit = (100, 1, " %") if study.higher_is_better else (1, 2, "")
+    found = interval([factor * v for v in values])
+    return words.spread(Interval(found.n, found.mean) if only_mean else found, digits) + unit
 
 
-def fill_readme(results: Path) -> None:
-    """Writes findings and verdicts between README's markers."""
-    fill("studies", readme_part(results))
+def _told(name: str) -> Part:
+    return Part(name, WRITES, lambda results: told(FOLDER / f"{name}.md", results))
 
 
-def readme_differs(results: Path) -> list[str]:
-    """One line where README's verdict table is not what the verdicts on disk say."""
-    if between("studies") == readme_part(results).rstrip() + "\n":
-        return []
-    return [f"{README.name}'s studies part is not what results/ says; type python scripts/reproduce.py --readme"]
+# README's findings, and what speaks for and against DyT; the page of findings; the page of verdicts.
+PARTS = (_told("front"), _told("evidence"), _told("findings"), Part("verdicts", WRITES, verdict_page))
