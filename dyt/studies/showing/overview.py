@@ -121,7 +121,7 @@ def verdict_page(results: Path) -> str:
         study = Study(name)
         lines += [f"## {name}", "", " ".join(study.title.split()), ""]
         lines += ["| claim | the papers | ours | scale | verdict |", "| --- | --- | --- | --- | --- |"]
-        ran = {}
+        ran = set()
         for test in study.tests:
             row = next((r for scale in reversed(SCALES[1:]) for r in present(study, scale, results)
                         if r["says"] == test["says"]), None)  # fmt: skip
@@ -129,13 +129,13 @@ def verdict_page(results: Path) -> str:
                 where = next((s for s in ("small", *SCALES[2:]) if s in test["scales"]), "small")
                 row = {"we_found": "-", "scale": where, "verdict": "not run"}
             else:
-                ran[row["scale"]] = f"[table and figure](../results/{name}/{row['scale']}/table.md)"
+                ran.add(row["scale"])
             paper = words.the_papers(test, claims()) or "not in the papers"
             cells = (test["says"], paper, row["we_found"], row["scale"], f"**{row['verdict']}**")
             lines.append(f"| {' | '.join(cells)} |")
-        missing = " ".join(s for s in study.scales if s not in (*ran, "smoke"))
-        lines += ["", "; ".join(f"{scale}: {link}" for scale, link in ran.items()) or "Not run yet."]
-        lines += [f"Not run: {missing.replace(' ', ', ')}.", ""] if missing else [""]
+        links = [f"[{scale}: table and runs](../results/{name}/{scale}/table.md)" for scale in SCALES if scale in ran]
+        missing = [scale for scale in study.scales if scale not in (*ran, "smoke")]
+        lines += ["", ". ".join([*links, *([f"Not run: {', '.join(missing)}"] if missing else [])]) + ".", ""]
     gpu = [
         n for n in names() if "gpu" in Study(n).scales and not (result_folder(results, n, "gpu") / "runs.csv").is_file()
     ]
@@ -165,7 +165,7 @@ def told(template: Path, results: Path) -> str:
         value = claims().get(which, {}).get("values", {}).get(how)
         if value is None:
             raise ValueError(f"{template}: {found[0]}: claims.yaml has no such number")
-        return f"{value:.2f}" if "loss" in claims()[which]["metric"] else f"{value:g}"
+        return f"{value:.2f}" if "loss" in claims()[which]["metric"] else str(float(value))
 
     return re.sub(r"\{(\w+)\|([^|}]*)(?:\|([^}]*))?\}", number, template.read_text())
 
