@@ -165,11 +165,9 @@ def test_a_full_disk_behind_the_output_ends_no_run(tmp_path):
     assert json.loads(file.read_text())["status"] == "finished"
 
 
-def test_readme_says_of_the_soak_what_its_file_says():
-    from dyt.studies.showing.marked import between
-    from scripts.maintain.soak import KINDS, OUT, line
+def test_the_soak_lost_nothing():
+    from scripts.maintain.soak import KINDS, OUT
 
     report = json.loads(OUT.read_text())
-    assert between("soak").strip() == line(report)
     assert report["nothing_lost"] and report["total"] >= 100
     assert all(report["faults"][kind] >= 10 for kind in KINDS)

@@ -408,23 +408,8 @@ def test_check_finds_one_changed_digit(gradient_depth, tmp_path):
         file.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
         wrong = runner.check(pairs, tmp_path / "results")
         assert len(wrong) == 1 and name in wrong[0]
-        file.write_text(text)
-
-
-def test_check_finds_one_changed_digit_in_readme(monkeypatch, tmp_path):
-    from dyt.studies.showing import marked as readme
-
-    file = tmp_path / "README.md"
-    monkeypatch.setattr(readme, "README", file)
-    file.write_text("a\n<!-- studies: by a program -->\n<!-- /studies -->\nb\n")
-    assert len(overview.readme_differs(ROOT / "results")) == 1
-    overview.fill_readme(ROOT / "results")
-    assert overview.readme_differs(ROOT / "results") == []
-    text = file.read_text()
-    digit = re.search(r"\d", text[text.index("| --- |") :])
-    at = text.index("| --- |") + digit.start()
-    file.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
-    assert len(overview.readme_differs(ROOT / "results")) == 1
+        runner.rewrite(pairs, tmp_path / "results")
+        assert file.read_text() == text
 
 
 def test_a_failed_run_is_shown_and_run_again(tmp_path, capsys):
@@ -484,10 +469,9 @@ def test_committed_rows_are_what_the_study_asks_for(path):
         assert row["overrides"] == rows.overrides(run)
 
 
-def test_results_and_readme_are_what_the_rows_say():
+def test_tables_are_what_the_rows_say():
     pairs = [(Study(p.parts[-3]), p.parts[-2]) for p in COMMITTED]
     assert runner.check(pairs, ROOT / "results") == []
-    assert overview.readme_differs(ROOT / "results") == []
 
 
 def test_no_file_of_results_names_a_path_of_a_machine():

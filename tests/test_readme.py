@@ -1,0 +1,227 @@
+"""README and the pages: short enough to be read, their links resolve, and every number is what the rows say."""
+
+import re
+import shlex
+import shutil
+import sys
+
+import pytest
+
+from dyt.config import compose
+from dyt.efficiency import tables
+from dyt.studies.running.study import Study, names
+from dyt.studies.showing import demo, front, marked, overview, soak
+
+from .helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import reproduce  # noqa: E402
+
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "results"
+NUMBER = re.compile(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?\w*")  # GPT-2 is a name, 7B a number
+
+
+def prose(text: str) -> list[str]:
+    """The sentences of a Markdown text, cells of tables too, without code, comments and where links lead."""
+    text = re.sub(r"```.*?```|<!--.*?-->|`[^`\n]*`|\*\*", "", text, flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    blocks = re.split(r"\n\s*\n|\n(?=[-|#])| \| |\|\n", text)
+    return [sentence for block in blocks for sentence in re.split(r"(?<=[.!?:])\s+", " ".join(block.split()))]
+
+
+def test_sentences_and_their_numbers_are_counted():
+    text = "GPT-2 has 1.5 and 2,000 [here](a/3.md). Then\n7B\n\n| a 1 | 2 |\n`3 4` end"
+    assert [len(NUMBER.findall(s)) for s in prose(text) if s] == [2, 1, 1, 1, 0]
+
+
+def test_readme_is_short_enough_to_be_read():
+    assert len(README.splitlines()) <= 220
+    assert len(README.split()) <= 2300
+    assert sum(line.startswith("|") for line in README.splitlines()) <= 25
+    for sentence in prose(README):
+        assert len(NUMBER.findall(sentence)) <= 4, sentence
+
+
+def test_readme_has_its_sections_in_order():
+    wanted = ["What was found", "For and against DyT", "Train, sweep, resume, look", "DyT in your own model"]
+    wanted += ["From a laptop to a cluster", "The map", "Limits, honestly", "Cite"]
+    assert re.findall(r"^## (.*)$", README, re.MULTILINE) == wanted
+    before = README.partition("\n## ")[0]
+    assert before.index("docs/img/front.png") < before.index("make demo") < before.index("make test")
+
+
+def slugs(text: str) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("file", marked.files(), ids=lambda f: str(f.relative_to(ROOT)))
+def test_links_resolve(file):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", file.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        to = (file.parent / path).resolve() if path else file
+        assert to.exists(), target
+        assert not anchor or anchor in slugs(to.read_text()), target
+
+
+# Commands that pages show and no test types as they stand: by their beginning, the test that runs the same in small (a
+# function of tests/), or what they need.
+SHOWN = {
+    "make demo": "test_demo.py::test_the_ten_runs_differ_only_in_the_norm",
+    "make test": "needs ten minutes: it runs these tests",
+    "python train.py -m ": "test_cli.py::test_sweep_runs_all_skips_what_is_finished_and_goes_on_past_failures",
+    "python train.py": "composed here",
+    "torchrun": "test_cli.py::test_two_processes_give_the_curve_of_one",
+    "python scripts/report.py": "test_report.py",
+    "python scripts/runs.py": "test_runs_table.py",
+    "python scripts/reproduce.py --check": "test_every_part_and_the_picture_are_what_the_rows_say",
+    "python scripts/reproduce.py --list": "test_studies.py::test_list_shows_every_study_and_every_claim",
+    "python scripts/reproduce.py --scale paper --dry-run": "test_readme.py::test_the_papers_recipes_are_costed",
+    "python scripts/reproduce.py gain_init --merge": "test_studies.py::test_merge_takes_another_machines_rows",
+    "python scripts/reproduce.py gain_init --scale gpu": "needs a GPU",
+    "python scripts/reproduce.py depth gain_init --data": "needs hours",
+    "python scripts/reproduce.py embed_scale --data": "needs half an hour",
+    "python scripts/wandb_sync.py": "test_tracking.py",
+    "wandb leet": "needs a terminal",
+    "wandb sweep": "needs an account",
+}
+
+
+def commands() -> list[str]:
+    """Every command in README's and the pages' blocks, without its comment."""
+    blocks = [b for f in marked.files() for b in re.findall(r"```bash\n(.*?)```", f.read_text(), re.DOTALL)]
+    return sorted({line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()} - {""})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_that_is_shown_is_run_somewhere_or_says_what_it_needs(command):
+    where = next((SHOWN[start] for start in sorted(SHOWN, key=len, reverse=True) if command.startswith(start)), None)
+    assert where, f"{command}: no test runs it, and SHOWN does not say what it needs"
+    if not where.startswith(("needs", "composed")):
+        file, _, function = where.partition("::")
+        if file.startswith("test_every"):
+            file, function = "test_readme.py", file
+        assert f"def {function}" in (ROOT / "tests" / file).read_text()
+    if "train.py" in command:
+        words = [w for w in shlex.split(command.partition("train.py")[2]) if "=" in w and "," not in w]
+        compose.load([w for w in words if not w.startswith("data.path=")])
+
+
+def test_the_papers_recipes_are_costed():
+    from dyt.studies.running.cost import dry_run
+
+    told = dry_run(Study("batchnorm"), "paper", None, RESULTS, {})
+    assert "device hours" in told.splitlines()[-1] and "python train.py model=resnet50 norm=dyt" in told
+
+
+# -- what programs write -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(monkeypatch, tmp_path):
+    """README, pages and results in a folder of their own."""
+    shutil.copy(ROOT / "README.md", tmp_path)
+    for name in ("docs", "results"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(marked, "ROOT", tmp_path)
+    return tmp_path
+
+
+def changed(text: str) -> str:
+    """One digit of a text changed: the last, so that it is a result and no year or count of the setting."""
+    at = [m.start() for m in re.finditer(r"\d", text)][-1]
+    return text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+
+
+def test_every_part_and_the_picture_are_what_the_rows_say():
+    parts = reproduce.parts(RESULTS)
+    assert marked.differs(parts, RESULTS) == [] and front.differs(RESULTS) == []
+    assert {p.name for p in parts} >= {"front", "evidence", "findings", "verdicts", "demo", "soak", "bench-targets"}
+
+
+@pytest.mark.parametrize("part", reproduce.parts(RESULTS), ids=lambda p: p.name)
+def test_one_changed_digit_in_a_part_is_found(copy, part):
+    """The line names the file, the part and what to type; filling it in again mends it."""
+    (file,) = (f for f in marked.files() if f"<!-- {part.name}:" in f.read_text())
+    inside = marked.between(part.name)
+    file.write_text(file.read_text().replace(inside, changed(inside)))
+    (line,) = (w for w in marked.differs([part], copy / "results") if f"part {part.name}" in w)
+    assert line.startswith(f"{file.relative_to(copy)}: part {part.name} is not what the rows say; type ")
+    assert marked.WRITES in line and part.command in line
+    part.write(copy / "results")
+    assert [w for w in marked.differs([part], copy / "results") if f"part {part.name}" in w] == []
+
+
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("demo/rows.json", demo.PART),
+        ("reliability/soak.json", soak.PART),
+        ("efficiency/step-cpu.json", "bench-step-cpu"),
+    ],
+)
+def test_one_changed_digit_in_the_rows_is_found(copy, name, part):
+    part = next(p for p in tables.parts(RESULTS) if p.name == part) if isinstance(part, str) else part
+    file = copy / "results" / name
+    key = {"demo": '"final": ', "reliability": '"total": ', "efficiency": '"saved_mib": '}[name.partition("/")[0]]
+    text = file.read_text()
+    at = text.index(key) + len(key)
+    file.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    wrong = [w for w in marked.differs([part], copy / "results") if f"part {part.name}" in w]
+    assert any(w.startswith("docs/") for w in wrong)
+    assert part.file is None or any(w.startswith(f"results/{part.file}") for w in wrong)
+
+
+def test_a_picture_of_other_numbers_is_found(copy):
+    front.write(copy / "results")
+    assert front.differs(copy / "results") == []
+    file = copy / "results/embed_scale/small/runs.csv"
+    file.write_text(re.sub(r"3\.3476", "3.4476", file.read_text(), count=1))
+    assert front.differs(copy / "results") == [
+        "docs/img/front.png does not show what results/ says; type python scripts/reproduce.py --readme"
+    ]
+    front.write(copy / "results")
+    assert front.differs(copy / "results") == []
+    front.picture().write_bytes(b"no picture")
+    assert len(front.differs(copy / "results")) == 1
+
+
+def test_a_part_that_no_program_writes_and_one_that_stands_nowhere(copy):
+    page = copy / "docs" / "running.md"
+    page.write_text(page.read_text() + "\n<!-- mine: by hand -->\n1\n<!-- /mine -->\n")
+    absent = marked.Part("absent", "make absent", lambda results: "2")
+    wrong = marked.differs([absent], copy / "results")
+    assert "docs/running.md: part mine is written by no program" in wrong
+    assert wrong[-1] == "part absent stands neither in README.md nor in docs/"
+    with pytest.raises(ValueError, match="has a part <!-- absent: ... -->"):
+        marked.fill("absent", "2")
+
+
+def test_a_text_with_a_number_that_is_not_there_is_refused(tmp_path):
+    template = tmp_path / "t.md"
+    for text, says in (
+        ("{depth|dyt;3}", "depth has no such cell"),
+        ("{paper|no-claim|dyt}", "no such number"),
+        ("{gain_clip|gpt;layernorm}", None),
+    ):
+        template.write_text(text)
+        if says:
+            with pytest.raises(ValueError, match=says):
+                overview.told(template, RESULTS)
+        else:  # a cell that a study has and nobody ran
+            assert overview.told(template, tmp_path) == "not run"
+
+
+def test_every_claim_of_the_papers_has_words():
+    from dyt.studies.showing.table import claims
+    from dyt.studies.showing.words import the_papers
+
+    for name in names():
+        for test in Study(name).tests:
+            if test["claims"]:
+                assert re.search(r"\d", the_papers(test, claims())), (name, test["says"])
