@@ -143,7 +143,7 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
 
 def about_study(study: Study, scale: str, results: Path) -> dict:
     """A study at a scale in words: its claims with the papers' numbers, ours, and the verdicts."""
-    keys = ("says", "paper", "ours", "mean", "low", "high", "seeds", "verdict", "why")
+    keys = ("says", "papers_say", "we_found", "mean", "low", "high", "seeds", "verdict", "why")
     cost = [line for line in study.header().splitlines() if line.startswith("Cost:")]
     picture = result_folder(results, study.name, scale) / "figure.png"
     return {

@@ -69,7 +69,7 @@ def send_study(
         config = {"study": study.name, "scale": scale, "title": study.title, "metric": study.metric}
         rows = hashlib.sha256((folder / "runs.csv").read_bytes()).hexdigest()[:8]  # other rows are another run
         run = begin(f"study-{study.name}-{scale}-{rows}", config, **about)
-        keys = ["says", "paper", "ours", "verdict"]
+        keys = ["says", "papers_say", "we_found", "verdict"]
         answers = [[str(v.get(k) or "") for k in keys] for v in present(study, scale, results)]
         if run.starting_step == 0:  # not sent before
             media = {"verdicts": as_html("\n\n".join("\n".join(answer) for answer in answers))}
@@ -104,7 +104,7 @@ def report_of(study: Study, scale: str, results: Path, project: str, entity: str
     ours = wr.Runset(name="ours", groupby=["config.norm.name"], **place)
     everything = wr.Runset(name="paper and ours", **place)
     lines = [
-        f"- {v['says']}: **{v['verdict']}** ({v['ours']}; the papers: {v['paper'] or 'none'})"
+        f"- {v['says']}: **{v['verdict']}** ({v['we_found']}; the papers: {v['papers_say'] or 'none'})"
         for v in present(study, scale, results)
     ]
     command = f"`python scripts/reproduce.py {study.name} --scale {scale}`"

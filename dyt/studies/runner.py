@@ -244,7 +244,7 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
 
 def _close(at: StudyAt) -> None:
     for found in at.report():
-        print(f"  {found['verdict']:<12} {found['says']} ({found['ours']})")
+        print(f"  {found['verdict']:<12} {found['says']} ({found['we_found']})")
     print(f"  {at.folder / 'table.md'}", flush=True)
 
 

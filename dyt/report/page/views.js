@@ -23,7 +23,7 @@ function studiesView() {
         el("thead", {}, el("tr", {}, ["claim", "the papers", "ours, 95% interval", "seeds", "verdict"]
           .map((t) => el("th", { scope: "col" }, t)))),
         el("tbody", {}, study.tests.map((t) => el("tr", {}, el("td", { class: "name" }, t.says),
-          el("td", {}, t.paper ?? "–"), el("td", {}, t.ours ?? "–"), el("td", { class: "number" }, String(t.seeds ?? "–")),
+          el("td", {}, t.papers_say ?? "–"), el("td", {}, t.we_found ?? "–"), el("td", { class: "number" }, String(t.seeds ?? "–")),
           el("td", {}, badge(t.verdict))))))),
       study.figure ? el("details", { open: data.studies.length < 4 }, el("summary", {}, "figure"),
         el("img", { class: "figure", src: study.figure, loading: "lazy", alt: `Figure of ${study.name}: ${study.title}` }))
