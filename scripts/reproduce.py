@@ -34,11 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print runs, parameters, FLOPs and hours; run nothing")
     parser.add_argument("--list", action="store_true", help="every study with its claims, cost and present verdict")
     parser.add_argument("--check", action="store_true", help="fail when a page or table is not what the rows say")
-    parser.add_argument(
-        "--readme",
-        action="store_true",
-        help="write pages and tables; without a STUDY nothing is run",
-    )
+    parser.add_argument("--readme", action="store_true", help="write README and the pages; without a STUDY run nothing")
     parser.add_argument("--rerun", action="store_true", help="run again what is finished; old runs are moved aside")
     parser.add_argument("--merge", type=Path, metavar="FILE", help="add another machine's runs.csv to one study's rows")
     return parser.parse_intermixed_args()
@@ -102,7 +98,6 @@ def reproduce(asked: argparse.Namespace) -> int:
         print("\n".join(wrong) if wrong else "README, pages and tables are what the rows say")
         return 1 if wrong else 0
     if asked.readme and not chosen:
-        runner.rewrite([(s, scale) for s in studies for scale in s.scales], asked.results)
         write_pages(asked.results)
         return 0
     if asked.dry_run:

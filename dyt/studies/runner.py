@@ -258,37 +258,26 @@ def _time(seconds: float) -> str:
     )
 
 
-def _texts(study: Study, scale: str, results: Path) -> dict[str, str]:
-    """What a scale's runs.csv says its other files must hold, by name; empty where there is no runs.csv."""
-    from dyt.studies.showing.table import table, verdicts
-
-    file = result_folder(results, study.name, scale) / "runs.csv"
-    if not file.is_file():
-        return {}
-    found = csv.read_runs(file, study)
-    answers = verdicts(study, scale, found)
-    return {"verdicts.json": json.dumps(answers, indent=2) + "\n", "table.md": table(study, scale, found, answers)}
-
-
-def rewrite(studies: list[tuple[Study, str]], results: Path) -> None:
-    """Writes table.md and verdicts.json of every scale that has a runs.csv anew from it."""
-    for study, scale in studies:
-        for name, text in _texts(study, scale, results).items():
-            write_text(result_folder(results, study.name, scale) / name, text)
-
-
 def check(studies: list[tuple[Study, str]], results: Path) -> list[str]:
     """What is not as the rows say, one line each: table.md and verdicts.json of every scale that has a runs.csv."""
+    from dyt.studies.showing.table import table, verdicts
+
     wrong = []
     for study, scale in studies:
         folder = result_folder(results, study.name, scale)
-        texts = _texts(study, scale, results)
-        for name, want in texts.items():
+        if not (folder / "runs.csv").is_file():
+            continue
+        found = csv.read_runs(folder / "runs.csv", study)
+        answers = verdicts(study, scale, found)
+        for name, want in (
+            ("verdicts.json", json.dumps(answers, indent=2) + "\n"),
+            ("table.md", table(study, scale, found, answers)),
+        ):
             file = folder / name
             if not file.is_file() or file.read_text() != want:
                 wrong.append(f"{file.relative_to(results.parent)} is not what runs.csv says; type python "
                              f"scripts/reproduce.py {study.name} --scale {scale}")  # fmt: skip
-        for name in ("curves.parquet", "figure.png") if texts else ():
+        for name in ("curves.parquet", "figure.png"):
             if not (folder / name).is_file():
                 wrong.append(f"{(folder / name).relative_to(results.parent)} is missing")
     return wrong

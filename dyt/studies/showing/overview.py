@@ -2,8 +2,10 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
+from dyt.studies.judging.verdicts import Rows
 from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import FOLDER, SCALES, Study, names, result_folder
 from dyt.studies.showing import words
@@ -158,10 +160,15 @@ def told(template: Path, results: Path) -> str:
         ValueError: a study, cell, claim or arm that does not exist. Missing rows show as "not run".
     """
 
+    @cache
+    def of(name: str) -> tuple[Study, Rows]:
+        study = Study(name)
+        return study, asked(study, "small", read_runs(result_folder(results, name, "small") / "runs.csv", study))
+
     def number(found: re.Match) -> str:
         what, which, how = found[1], found[2], found[3]
         if what != "paper":
-            return _cell(Study(what), which.split(";"), how == "mean", results, f"{template}: {found[0]}")
+            return _cell(*of(what), which.split(";"), how == "mean", f"{template}: {found[0]}")
         value = claims().get(which, {}).get("values", {}).get(how)
         if value is None:
             raise ValueError(f"{template}: {found[0]}: claims.yaml has no such number")
@@ -170,12 +177,11 @@ def told(template: Path, results: Path) -> str:
     return re.sub(r"\{(\w+)\|([^|}]*)(?:\|([^}]*))?\}", number, template.read_text())
 
 
-def _cell(study: Study, levels: list[str], only_mean: bool, results: Path, where: str) -> str:
+def _cell(study: Study, about: Rows, levels: list[str], only_mean: bool, where: str) -> str:
     cell = next((c for c in study.cells("small") if list(c.values())[: len(levels)] == levels), None)
     if cell is None:
         raise ValueError(f"{where}: {study.name} has no such cell")
     cell = dict(list(cell.items())[: len(levels)])
-    about = asked(study, "small", read_runs(result_folder(results, study.name, "small") / "runs.csv", study))
     if factor := about.mixed(cell):
         raise ValueError(f"{where}: several rows for a seed; it must fix {factor}")
     values = list(about.values(cell).values())
