@@ -93,15 +93,15 @@ def ours(test: dict, finding, about, study: Study) -> str:
         return finding.why
     if test["kind"] == "trend":
         between = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
-        clear = found.low is not None and not found.low <= 0 <= found.high
         metric = study.metric if test["metric"] in ("final", "best") else test["metric"]
         what = RISING.get(metric, metric)
         says = f"{what} {'rises' if found.mean > 0 else 'falls'} with {test['over']}"
-        if not clear:
+        if finding.answer == "inconclusive":
             says = f"no clear trend of {what} with {test['over']}"
         return f"{says}: rank correlation {found.mean:.2f}{between}, {seeds}"
     if test["kind"] == "best":
-        by = "" if "is best of" in finding.why else f" ({spread(_times(found, study), 3, sign=True)} {_of(study)[1]})"
+        beaten = "is best of" in finding.why and "against" not in finding.why  # then the interval is the level's own
+        by = "" if beaten else f" ({spread(_times(found, study), 3, sign=True)} {_of(study)[1]})"
         return f"{finding.why.replace('alpha0s', 'alpha0')}{by}, {seeds}"
     if test["metric"] == "gradient_ratio":  # log10
         between = "" if found.low is None else f" ({10**found.low:.2f} to {10**found.high:.2f})"
