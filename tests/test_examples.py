@@ -90,3 +90,61 @@ def test_it_prints_losses_and_refuses_in_one_line(tmp_path):
         python(str(MINIMAL), "--text", str(text))
     )
     assert "nowhere: No such file" in one_line(python(str(MINIMAL), "--text", "nowhere"))
+
+
+def test_the_notebook_parses_and_stores_no_output():
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        ast.parse(cell.source, filename=f"{NOTEBOOK.name}, cell {cell.id}")
+        assert not cell.outputs and cell.execution_count is None
+    assert len(code) >= 4 and NOTEBOOK.stat().st_size < 20_000
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert all(kinds[i - 1] == "markdown" for i, kind in enumerate(kinds) if kind == "code")  # prose before each cell
+
+
+def test_the_notebooks_runs_compose():
+    """Its words are a config: read from the cell, composed as the cell would."""
+    cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"]}
+    same, norms = [], {}
+    for node in ast.parse(cells["runs"]).body:
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+            if name == "SAME":
+                same += ast.literal_eval(node.value)
+            elif name == "NORMS":
+                norms = ast.literal_eval(node.value)
+    kinds = [compose.load([*same, *words])["norm"]["kind"] for words in norms.values()]
+    assert kinds == ["layernorm", "dyt"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("import sys, dyt; print(sys.executable, dyt.__file__)"))
+    client = nbclient.NotebookClient(
+        notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(folder)}}
+    )
+    client.execute()  # raises with the cell's traceback
+    printed = {
+        cell.id: "".join(output.get("text", "") for output in cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+    assert printed[notebook.cells[-1].id].split() == [sys.executable, str(ROOT / "dyt" / "__init__.py")]
+    summaries = [json.loads(p.read_text()) for p in (tmp_path / "runs" / "default").glob("*/summary.json")]
+    assert [(s["status"], s["step"]) for s in summaries] == [("finished", 400)] * 2
+    curves = next(cell for cell in notebook.cells if cell.id == "curves")
+    assert any("image/png" in output.get("data", {}) for output in curves.outputs)
+    assert printed["timm"] == "25 LayerNorms before, 25 DyTs after\n"
+    first, last = map(float, re.fullmatch(r"loss (\S+) -> (\S+)\n", printed["steps"]).groups())
+    assert last < first / 2
