@@ -1,6 +1,7 @@
 """The house keeps its own rules: who may import whom, what `make help` says, what pre-commit runs."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .helpers import ROOT
+from dyt.studies.runner import StudyAt
+from dyt.studies.running import rows as csv
+from dyt.studies.running.study import Study, names
+
+from .helpers import ROOT, python
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 LAYERS = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
 
 
@@ -109,3 +115,52 @@ def test_the_lock_names_all_that_the_project_asks_for():
     locked = {re.split(r"==", line)[0].lower().replace("_", "-") for line in lines}
     missing = {re.match(r"[\w-]+", name)[0].lower() for name in asked} - locked
     assert not missing and lines == sorted(lines, key=str.lower)
+
+
+def test_contributing_shows_commands_that_exist():
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", CONTRIBUTING, flags=re.DOTALL))
+    commands = [shlex.split(line, comments=True) for line in blocks.splitlines()]
+    assert len(commands) >= 12
+    makefile = targets((ROOT / "Makefile").read_text())
+    helped = python(str(ROOT / "scripts/reproduce.py"), "--help").stdout
+    for words in commands:
+        if words[0] == "make":
+            assert words[1] in makefile, words
+        elif words[1:3] == ["-m", "pytest"]:
+            files = [ROOT / word for word in words[3:] if word.startswith("tests/")]
+            assert files and all(file.is_file() for file in files), words
+            if "-k" in words:
+                assert re.search(rf"def test_\w*{words[words.index('-k') + 1]}", files[0].read_text()), words
+        elif words[1] == "scripts/reproduce.py":
+            assert all(word in helped for word in words if word.startswith("--")), words
+            assert words[2].startswith("--") or words[2] in names(), words
+        else:
+            assert words == [".venv/bin/pre-commit", "install"]
+
+
+@pytest.mark.parametrize("file", ["CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(file):
+    links = [to for to in re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text()) if not to.startswith("http")]
+    assert links and all((ROOT / to.partition("#")[0]).exists() for to in links), links
+
+
+def test_a_counter_run_with_new_seeds_is_taken(tmp_path):
+    """As CONTRIBUTING says: `reproduce.py saturation --seeds 6 --merge theirs.csv` with rows of seeds 3 to 5."""
+    study, results = Study("saturation"), tmp_path / "results"
+    shutil.copytree(ROOT / "results/saturation", results / "saturation")
+    at = StudyAt(study, "small", seeds=6, results=results)
+    ours = csv.read_runs(at.folder / "runs.csv", study)
+    theirs = []
+    for hash, (run, _, _) in at.planned.items():
+        if run.seed >= 3:
+            like = next(r for r in ours if {f: r[f] for f in run.cell} == run.cell)
+            theirs.append(
+                {**like, "seed": run.seed, "config_hash": hash, "final": 0.5, "overrides": csv.overrides(run)}
+            )
+    assert theirs and not {r["config_hash"] for r in ours} & {r["config_hash"] for r in theirs}
+    before = (at.folder / "table.md").read_text()
+    csv.write_runs(tmp_path / "theirs.csv", [*ours, *theirs], study)
+    assert at.merge(tmp_path / "theirs.csv") == len(theirs)
+    merged = csv.read_runs(at.folder / "runs.csv", study)
+    assert [r["final"] for r in merged if r["seed"] >= 3] == [0.5] * len(theirs) and len(merged) == len(ours + theirs)
+    assert (at.folder / "table.md").read_text() != before
