@@ -1,9 +1,12 @@
-# Every target is one line a person could type. The first one that needs it makes .venv.
+# Every target is one line a person could type; `make help` prints them. The first one that needs it makes .venv.
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow lint clean
-setup: $(READY)
+.PHONY: help setup demo test test-slow lint clean
+help:             ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)   ## make .venv and install what requirements.lock names
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(PY) || python3 -m venv .venv
@@ -14,14 +17,16 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)    ## 2 families x 4 norms on embedded data, then results/demo/
 	@$(PY) scripts/demo.py
 
-test: $(READY)    ## at most 10 minutes on 2 CPU cores
+test: $(READY)    ## the tests that take at most 10 minutes together on 2 CPU cores
 	@$(PY) -m pytest
 
-test-slow: $(READY)    ## minutes each: every study at smoke scale, kills and resumes
+test-slow: $(READY)    ## minutes each: every study at smoke scale, kills and resumes, the notebook
 	@$(PY) -m pytest -m slow
 
-lint: $(READY)
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+lint: $(READY)    ## style, format, and which room may import which
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@.venv/bin/lint-imports --no-logo --no-cache
 
-clean:            ## removes runs and the environment, never results/
+clean:            ## remove runs and the environment, never results/
 	rm -rf .venv runs

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from dyt.config.arguments import check_arguments
-from dyt.data import Spec
+from dyt.data.spec import Spec
 from dyt.norms import NormFactory
 from dyt.norms.statistical import warn_if_causal
 

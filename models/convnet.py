@@ -9,7 +9,7 @@ import re
 import timm
 from torch import nn
 
-from dyt.data import Spec
+from dyt.data.spec import Spec
 from dyt.norms import NormFactory
 
 

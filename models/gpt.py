@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dyt.data import Spec
+from dyt.data.spec import Spec
 from dyt.norms import NormFactory
 from models.methods import apply_method
 
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self.mlp_norm = norm(dim, "mlp")
         self.mlp = MLP(dim=dim, hidden=mlp_dim, kind=mlp, bias=bias)
         self.drop = nn.Dropout(dropout)
-        self.ls1, self.ls2 = nn.Identity(), nn.Identity()  # where dyt/methods.py scales the branches; timm's names
+        self.ls1, self.ls2 = nn.Identity(), nn.Identity()  # where models/methods.py scales the branches; timm's names
 
     def forward(self, x: Tensor, cache: list | None = None) -> Tensor:
         x = x + self.ls1(self.drop(self.attn(self.attn_norm(x), cache)))

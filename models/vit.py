@@ -11,7 +11,7 @@ import timm
 from torch import nn
 
 from dyt.conversion.replace import replace_norms
-from dyt.data import Spec
+from dyt.data.spec import Spec
 from dyt.norms import NormFactory
 from models.methods import apply_method
 

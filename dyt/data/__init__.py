@@ -4,19 +4,9 @@ A data set offers `spec` (what a model must know of it), `train_batches` and `ev
 is a function of (seed, n) alone, so a resumed run sees exactly what it would have seen.
 """
 
-from dataclasses import dataclass
+from dyt.data.spec import Spec
 
-
-@dataclass(frozen=True)
-class Spec:
-    """What a model and a summary need to know of a data set."""
-
-    task: str  # image | text
-    sha256: str  # of its content
-    sizes: dict[str, int]  # samples, or tokens, in each split
-    classes: int = 0  # image
-    channels: int = 0  # image
-    vocab_size: int = 0  # text
+__all__ = ["Spec", "open_data"]
 
 
 def open_data(data: dict, context: int | None = None, chars: str | None = None):

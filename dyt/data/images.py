@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dyt.data import Spec
 from dyt.data.order import Order, Steps, derive, loader, seed_all
 from dyt.data.sources import load_table, locate
+from dyt.data.spec import Spec
 
 log = logging.getLogger(__name__)
 KEEP_DECODED = 1 << 30  # bytes of decoded pixels kept in memory

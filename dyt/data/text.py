@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dyt.data import Spec
 from dyt.data.order import Order, Steps, derive, loader, seed_all
 from dyt.data.sources import cache_dir, load_table, locate
+from dyt.data.spec import Spec
 
 log = logging.getLogger(__name__)
 
