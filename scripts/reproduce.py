@@ -4,6 +4,7 @@
     python scripts/reproduce.py depth gain_init                 on 2 CPU cores (--scale small is the default)
     python scripts/reproduce.py --scale smoke --jobs 2          all of them, in seconds each
     python scripts/reproduce.py --scale paper --dry-run         the papers' own recipes: parameters, FLOPs, hours
+    python scripts/reproduce.py --report                        tables and figures anew from committed rows; no training
     python scripts/reproduce.py depth --data shakespeare=tinyshakespeare/ logger.mode=disabled
     python scripts/reproduce.py --check                         are README, the pages and all tables what the rows say?
     python scripts/reproduce.py --readme                        writes them from the rows that are there; runs nothing
@@ -26,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="STUDY|KEY=VALUE", help="studies (none: all) and overrides")
-    parser.add_argument("--scale", default="small", help="smoke, small (default), gpu or paper")
+    parser.add_argument("--scale", default="small", help="smoke, small (default), medium, gpu or paper")
     parser.add_argument("--jobs", type=int, default=None, help="worker processes (default: CPU cores, or 1 on a GPU)")
     parser.add_argument("--seeds", type=int, default=None, help="seeds a run (default: the study's own)")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where a data set's files are")
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print runs, parameters, FLOPs and hours; run nothing")
     parser.add_argument("--list", action="store_true", help="every study with its claims, cost and present verdict")
     parser.add_argument("--check", action="store_true", help="fail when a page or table is not what the rows say")
+    parser.add_argument("--report", action="store_true", help="write tables, verdicts and figures anew from their rows")
     parser.add_argument("--readme", action="store_true", help="write README and the pages; without a STUDY run nothing")
     parser.add_argument("--rerun", action="store_true", help="run again what is finished; old runs are moved aside")
     parser.add_argument("--merge", type=Path, metavar="FILE", help="add another machine's runs.csv to one study's rows")
@@ -89,7 +91,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     if asked.list:
         print(overview.listing(studies, asked.results, everything=not chosen))
         return 0
-    if not chosen:  # all that have this scale
+    if not chosen and not asked.report and not asked.check:  # all that have this scale
         studies = [s for s in studies if asked.scale in s.scales]
     if asked.check:
         wrong = runner.check([(s, scale) for s in studies for scale in s.scales], asked.results)
@@ -97,6 +99,12 @@ def reproduce(asked: argparse.Namespace) -> int:
             wrong += marked.differs(parts(asked.results), asked.results) + front.differs(asked.results)
         print("\n".join(wrong) if wrong else "README, pages and tables are what the rows say")
         return 1 if wrong else 0
+    if asked.report:
+        made = [runner.report(s, scale, asked.results) for s in studies for scale in s.scales]
+        print("\n".join(str(path) for path in made if path))
+        if asked.readme:
+            write_pages(asked.results)
+        return 0
     if asked.readme and not chosen:
         write_pages(asked.results)
         return 0

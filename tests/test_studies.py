@@ -11,7 +11,8 @@ import yaml
 
 from dyt.config.identity import config_hash
 from dyt.studies import runner
-from dyt.studies.judging.verdicts import Rows, below_floor, judge
+from dyt.studies.judging.cells import Rows
+from dyt.studies.judging.verdicts import below_floor, judge
 from dyt.studies.running import rows
 from dyt.studies.running.derived import DERIVED
 from dyt.studies.running.study import FOLDER, SCALES, Study, names
@@ -487,7 +488,7 @@ def test_no_file_of_results_names_a_path_of_a_machine():
     "words, says",
     [
         (["dpeth"], "study dpeth: did you mean 'depth'?"),
-        (["depth", "--scale", "tiny"], "--scale tiny: choose from smoke, small, gpu, paper"),
+        (["depth", "--scale", "tiny"], "--scale tiny: choose from smoke, small, medium, gpu, paper"),
         (["ln_scurve", "--scale", "paper"], "ln_scurve has no scale paper; its scales: smoke, small"),
         (["depth", "optim.lr=1"], "a study fixes what changes numbers"),
         (["depth", "data.path=x"], "--data NAME=PATH"),

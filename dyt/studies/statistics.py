@@ -1,4 +1,8 @@
-"""Means with intervals, differences paired by seed, rank correlations. 95% everywhere. No torch, no pandas."""
+"""Means with intervals, differences paired by seed, rank correlations, and what many tests at once ask for.
+
+Intervals are 95% and not adjusted. P-values are two-sided, so that p < 0.05 just where the interval excludes; `holm`
+adjusts them. No torch, no pandas.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +11,8 @@ from dataclasses import dataclass, field
 from scipy import stats
 
 LEVEL = 0.95
+POWER = 0.8
+MOST = 1000  # seeds; beyond it a number says nothing more
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,7 @@ class Interval:
     mean: float | None
     low: float | None = None
     high: float | None = None
+    sd: float | None = None  # of the values
 
     def __str__(self) -> str:
         if self.mean is None:
@@ -40,7 +47,82 @@ def interval(values: Sequence[float]) -> Interval:
         return Interval(1, mean)
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * spread / math.sqrt(n)
-    return Interval(n, mean, mean - half, mean + half)
+    return Interval(n, mean, mean - half, mean + half, spread)
+
+
+def p_against(found: Interval, value: float = 0.0) -> float | None:
+    """Two-sided p of Student's t that the mean is `value`; None for fewer than two values."""
+    if found.sd is None:
+        return None
+    return min(1.0, 2 * min(_above(found, value), _above(_mirrored(found), -value)))
+
+
+def p_inside(found: Interval, margin: float) -> float | None:
+    """Twice the p of TOST (two one-sided tests): below 0.05 just where the 95% interval lies within +-margin."""
+    if found.sd is None:
+        return None
+    return min(1.0, 2 * max(_above(found, -margin), _above(_mirrored(found), -margin)))
+
+
+def p_outside(found: Interval, margin: float) -> float | None:
+    """Two-sided p that the mean lies within +-margin: below 0.05 just where the 95% interval lies outside."""
+    if found.sd is None:
+        return None
+    return min(1.0, 2 * min(_above(found, margin), _above(_mirrored(found), margin)))
+
+
+def _above(found: Interval, value: float) -> float:
+    """One-sided p: small where the mean is above `value`."""
+    off = found.mean - value
+    if found.sd == 0:  # equal in every seed
+        return 0.0 if off > 0 else 1.0
+    return float(stats.t.sf(off / (found.sd / math.sqrt(found.n)), found.n - 1))
+
+
+def _mirrored(found: Interval) -> Interval:
+    return Interval(found.n, -found.mean, sd=found.sd)
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """P-values adjusted by Holm for how many there are; None is in no family and stays None."""
+    from statsmodels.stats.multitest import multipletests
+
+    known = [v for v in values if v is not None]
+    adjusted = iter(multipletests(known, method="holm")[1].tolist() if known else [])
+    return [None if v is None else next(adjusted) for v in values]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Standard deviation within groups, of `runs` values in all."""
+
+    sd: float
+    runs: int
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> Pooled | None:
+    """The groups' common standard deviation: the root of their variances' mean, weighted by degrees of freedom."""
+    groups = [g for g in groups if len(g) > 1]
+    freedom = sum(len(g) - 1 for g in groups)
+    if not freedom:
+        return None
+    squares = math.fsum((v - math.fsum(g) / len(g)) ** 2 for g in groups for v in g)
+    return Pooled(math.sqrt(squares / freedom), sum(map(len, groups)))
+
+
+def seeds_needed(effect: float, sd: float, alpha: float = 1 - LEVEL) -> int | None:
+    """Pairs with which a paired t-test finds `effect` with a power of 80%; None: more than 1,000.
+
+    `sd` is the standard deviation of the pairs' differences.
+    """
+    import numpy as np
+    from statsmodels.stats.power import TTestPower
+
+    counts = np.arange(2, MOST + 1)
+    if sd == 0 or effect == 0:
+        return 2 if effect else None
+    enough = TTestPower().power(min(abs(effect) / sd, 20.0), counts, alpha) >= POWER  # 20: two pairs are enough there
+    return int(counts[enough.argmax()]) if enough.any() else None
 
 
 @dataclass(frozen=True)
@@ -75,6 +157,13 @@ def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
         else:
             differences.append(a - b)
     return Paired(interval(differences), lost, won, void, seeds)
+
+
+def p_rank(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Two-sided p of Spearman's rho; None where `rank_correlation` has no interval."""
+    if rank_correlation(x, y).low is None:
+        return None
+    return float(stats.spearmanr(x, y).pvalue)
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval:

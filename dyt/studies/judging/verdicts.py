@@ -1,108 +1,72 @@
-"""What rows say about a claim: one of five kinds of test, and a verdict that never says more than the scale allows.
+"""What rows say about a claim: six kinds of test, each by itself; rules.py has what holds for a study's tests together.
 
     difference  the arm differs from the baseline, on the side that `better` names; the interval excludes zero
     parity      the difference lies inside the margin
     trend       the metric rises (sign +) or falls (sign -) with the factor `over`: rank correlation over runs
     best        of the levels of `over`, the paper's `level` is the best
+    curves      the two mean curves lie within the margin of each other at every step after warm-up
     diverges    the arm's runs diverge
 
-A row is a dict with the factors, ``seed``, ``status`` and metrics. Fewer than 3 seeds are always inconclusive.
+A row is a dict with the factors, ``seed``, ``status`` and metrics. Fewer than 3 seeds are always inconclusive. Whatever
+divergence decides has no p-value: every seed says the same, or the answer is inconclusive.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dyt.studies.statistics import Interval, Paired, interval, paired, rank_correlation
+from dyt.studies.judging import search
+from dyt.studies.judging.cells import Rows
+from dyt.studies.judging.curves import Curves, StepsToTarget, gaps, steps_to_target
+from dyt.studies.statistics import (
+    Interval,
+    Paired,
+    interval,
+    p_against,
+    p_inside,
+    p_outside,
+    p_rank,
+    paired,
+    rank_correlation,
+)
 
 NEEDED = 3  # seeds
 WORDS = {"paper": {"yes": "reproduced", "no": "contradicted"}}
 TOY = {"yes": "agrees", "no": "disagrees"}
-DONE = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one test found: yes, no, inconclusive or undertrained, and the numbers and words behind it."""
+    """What one test found and the numbers and words behind it.
+
+    The answer is yes, no, level (a difference too small to matter), inconclusive, undertrained or undertuned.
+    """
 
     answer: str
     why: str
     interval: Interval | None = None
     n: int = 0
+    p: float | None = None  # two-sided, of the answer that is nearest
+    distance: float | None = None  # how small a difference must be told from nothing for an answer
+    adjusted: float | None = None  # p after Holm's correction within the study
+    seeds: int | None = None  # that would decide an inconclusive row
+    steps: StepsToTarget | None = None
+    searched: str = "-"  # what the sides could choose from, and what they chose
 
     def verdict(self, scale: str) -> str:
         return WORDS.get(scale, TOY).get(self.answer, self.answer)
 
 
-class Rows:
-    """The rows of a study at a scale, asked by cell. `search` is the factor whose best level each cell may take."""
+def judge(
+    test: dict, rows: Rows, floor: str | None = None, matters: float | None = None, curves: Curves | None = None
+) -> Finding:
+    """The finding of one test.
 
-    def __init__(self, rows: Iterable[dict], factors: Iterable[str], higher_is_better: bool, **settings):
-        self.rows = [r for r in rows if r.get("status") in DONE]
-        self.factors = list(factors)
-        self.higher = higher_is_better
-        self.search: str | None = settings.get("search")
-        self.collapse: float | None = settings.get("collapse")
-
-    def value(self, row: dict, metric: str = "final") -> float | None:
-        """A row's metric, None where the run diverged or ended no better than the study's collapse level."""
-        if row["status"] == "diverged" or (row.get("final") is None or not math.isfinite(row["final"])):
-            return None
-        if self.collapse is not None and (row["final"] < self.collapse) == self.higher:
-            return None
-        found = row.get(metric)
-        return None if found is None or not math.isfinite(found) else found
-
-    def of(self, cell: dict) -> list[dict]:
-        """Rows whose factors agree with `cell`; a list of levels takes any; a factor no row has is passed over."""
-        known = {f: v for f, v in cell.items() if any(r.get(f) not in (None, "") for r in self.rows)}
-        return [
-            r
-            for r in self.rows
-            if all(r.get(f) in v if isinstance(v, list) else r.get(f) == v for f, v in known.items())
-        ]
-
-    def values(self, cell: dict, metric: str = "final") -> dict[int, float | None]:
-        """Values by seed of the cell, at the best level of the searched factor where the cell leaves it open."""
-        return {r["seed"]: self.value(r, metric) for r in self.at_best(cell)}
-
-    def at_best(self, cell: dict) -> list[dict]:
-        """Rows of the cell, at the searched factor's best level where the cell leaves it open."""
-        rows = self.of(cell)
-        if self.search and self.search not in cell:
-            level = self.chosen(cell)
-            rows = [r for r in rows if r.get(self.search) == level]
-        return rows
-
-    def chosen(self, cell: dict) -> str | None:
-        """The searched factor's level with the best mean final value; fewest divergences come first."""
-        by_level: dict[str, list] = {}
-        for row in self.of(cell):
-            by_level.setdefault(row.get(self.search), []).append(self.value(row))
-        if not by_level:
-            return None
-
-        def badness(level):
-            values = by_level[level]
-            fine = [v for v in values if v is not None]
-            mean = math.fsum(fine) / len(fine) if fine else math.inf
-            return (len(values) - len(fine)) / len(values), -mean if self.higher and fine else mean
-
-        return min(by_level, key=badness)
-
-    def mixed(self, cell: dict) -> str | None:
-        """The factor that a cell should have fixed: it has several rows for a seed."""
-        rows = self.at_best(cell)
-        if len({r["seed"] for r in rows}) == len(rows):
-            return None
-        return next((f for f in self.factors if len({r.get(f) for r in rows}) > 1), "seed")
-
-
-def judge(test: dict, rows: Rows, floor: str | None = None) -> Finding:
-    """The finding of one test; `floor` says why the baseline is too weak for any comparison, None where it is not.
+    Args:
+        floor: why the baseline is too weak for any comparison; None: it is not.
+        matters: the smallest difference of the metric that matters; None: none is known.
 
     Raises:
-        ValueError: a cell of the test is not one cell but several.
+        ValueError: a cell of the test is not one cell but several, or the sides were trained for different lengths.
     """
     if floor:
         return Finding("undertrained", floor)
@@ -113,7 +77,7 @@ def judge(test: dict, rows: Rows, floor: str | None = None) -> Finding:
     if test["kind"] == "trend":
         return _trend(test, rows, arm, metric)
     if test["kind"] == "best":
-        return _best(test, rows, arm, metric)
+        return _best(test, rows, arm, metric, matters)
     against = {**where, **test["against"]} if test.get("against") else None
     for cell in (arm, against):
         if cell is not None and (factor := rows.mixed(cell)):
@@ -122,12 +86,35 @@ def judge(test: dict, rows: Rows, floor: str | None = None) -> Finding:
         found = paired(rows.values(arm, metric), dict.fromkeys(rows.values(arm, metric), 0.0))
     else:
         found = paired(rows.values(arm, metric), rows.values(against, metric))
+    sides = {_name(test, "arm"): arm, _name(test, "against"): against} if against else {}
+    about = {"searched": search.told(rows, sides) if against else "-"}
     if found.n < NEEDED:
-        return Finding("inconclusive", f"{found.n} pairs of seeds, {NEEDED} needed", found.difference, found.n)
+        return Finding("inconclusive", f"{found.n} pairs of seeds, {NEEDED} needed", found.difference, found.n, **about)
+    if sides:
+        _same_length(rows, sides)
+        if curves and metric in ("final", "best", rows.metric):
+            ours, theirs = (curves.of(rows, rows.at_best(cell), rows.metric) for cell in sides.values())
+            about["steps"] = steps_to_target(ours, theirs, rows.higher)
+        if why := search.undertuned(rows.search, search.searched(rows, sides)):
+            return Finding("undertuned", why, found.difference, found.n, **about)
     if test["kind"] == "parity":
-        return _parity(found, float(test["margin"]))
+        return _parity(found, float(test["margin"]), about)
+    if test["kind"] == "curves":
+        return _curves(test, rows, sides, found, float(test.get("margin", matters or 0)), curves or Curves(), about)
     metric_higher = rows.higher if metric in ("final", "best") else True
-    return _difference(found, metric_higher, test.get("better", "arm") == "arm")
+    return _difference(found, metric_higher, test.get("better", "arm") == "arm", matters if against else None, about)
+
+
+def _name(test: dict, side: str) -> str:
+    words = " ".join(test[side].values())
+    return f"{words} (the {'arm' if side == 'arm' else 'baseline'})"
+
+
+def _same_length(rows: Rows, sides: dict[str, dict]) -> None:
+    lengths = {name: {r.get("max_steps") for r in rows.at_best(cell)} for name, cell in sides.items()}
+    if len(set().union(*lengths.values())) > 1:
+        told = "; ".join(f"{name} {', '.join(map(str, sorted(found)))}" for name, found in lengths.items())
+        raise ValueError(f"no comparison at equal length: steps of {told}; the test must name runs of one length")
 
 
 def _decided(found: Paired) -> str:
@@ -136,38 +123,69 @@ def _decided(found: Paired) -> str:
     return f"of {found.n} pairs {words} by divergence" if words else ""
 
 
-def _parity(found: Paired, margin: float) -> Finding:
+def _parity(found: Paired, margin: float, about: dict) -> Finding:
     d = found.difference
     if found.lost or found.won:
         half = 2 * max(found.lost, found.won) >= found.n
-        return Finding("no" if half else "inconclusive", _decided(found), d, found.n)
+        return Finding("no" if half else "inconclusive", _decided(found), d, found.n, **about)
+    inside, outside = p_inside(d, margin), p_outside(d, margin)
+    about = {**about, "p": min(inside, outside), "distance": abs(margin - abs(d.mean))}
     if d.low >= -margin and d.high <= margin:
-        return Finding("yes", f"inside the margin of {margin:g}", d, found.n)
+        return Finding("yes", f"inside the margin of {margin:g}", d, found.n, **about)
     if d.low > margin or d.high < -margin:
-        return Finding("no", f"outside the margin of {margin:g}", d, found.n)
-    return Finding("inconclusive", f"the interval crosses the margin of {margin:g}", d, found.n)
+        return Finding("no", f"outside the margin of {margin:g}", d, found.n, **about)
+    return Finding("inconclusive", f"the interval crosses the margin of {margin:g}", d, found.n, **about)
 
 
-def _difference(found: Paired, higher: bool, arm_better: bool) -> Finding:
+def _difference(found: Paired, higher: bool, arm_better: bool, matters: float | None, about: dict) -> Finding:
     """Divergence counts as the worst value: the side with more of it loses when that is half the pairs or more."""
     d = found.difference
     if found.lost != found.won:
         arm_lost = found.lost > found.won
+        answer = "yes" if arm_lost != arm_better else "no"
         if 2 * abs(found.lost - found.won) >= found.n:
-            return Finding("yes" if arm_lost != arm_better else "no", _decided(found), d, found.n)
+            return Finding(answer, _decided(found), d, found.n, **about)
         agrees = d.low is not None and (d.high < 0 if higher == arm_lost else d.low > 0)
         if agrees:  # the rest of the pairs says the same
-            return Finding(
-                "yes" if arm_lost != arm_better else "no", _decided(found) + ", the others agree", d, found.n
-            )
-        return Finding("inconclusive", _decided(found), d, found.n)
+            about = {**about, "p": p_against(d), "distance": abs(d.mean)}
+            return Finding(answer, _decided(found) + ", the others agree", d, found.n, **about)
+        return Finding("inconclusive", _decided(found), d, found.n, **about)
     if d.low is None:
-        return Finding("inconclusive", _decided(found) or "one pair", d, found.n)
-    if d.low <= 0 <= d.high:
-        return Finding("inconclusive", "the interval includes zero", d, found.n)
-    arm_is_better = (d.mean > 0) == higher
-    side = "better" if arm_is_better else "worse"
-    return Finding("yes" if arm_is_better == arm_better else "no", f"the arm is {side}", d, found.n)
+        return Finding("inconclusive", _decided(found) or "one pair", d, found.n, **about)
+    # "They differ" and "they differ by less than matters" cannot both be false, so the smaller p counts once.
+    p = min(p_against(d), p_inside(d, matters)) if matters else p_against(d)
+    about = {**about, "p": p, "distance": max(abs(d.mean), matters or 0)}
+    side = "better" if (d.mean > 0) == higher else "worse"
+    excludes_zero = d.low > 0 or d.high < 0
+    if matters and d.low >= -matters and d.high <= matters:
+        why = f"{side} by less than matters" if excludes_zero else "no difference that matters"
+        return Finding("level", f"{why} ({matters:g})", d, found.n, **about)
+    if not excludes_zero:
+        return Finding("inconclusive", "the interval includes zero", d, found.n, **about)
+    near = matters and min(abs(d.low), abs(d.high)) < matters
+    why = f"the arm is {side}" + (f", perhaps by less than matters ({matters:g})" if near else "")
+    return Finding("yes" if (side == "better") == arm_better else "no", why, d, found.n, **about)
+
+
+def _curves(test: dict, rows: Rows, sides: dict, found: Paired, margin: float, curves: Curves, about: dict) -> Finding:
+    metric = rows.metric if test["metric"] == "final" else test["metric"]
+    ours, theirs = (curves.of(rows, rows.at_best(cell), metric) for cell in sides.values())
+    if found.lost or found.won:
+        half = 2 * max(found.lost, found.won) >= found.n
+        return Finding("no" if half else "inconclusive", _decided(found), None, found.n, **about)
+    gap = gaps(ours, theirs, margin)
+    if gap is None or gap.largest.n < NEEDED:
+        n = gap.largest.n if gap else 0
+        return Finding("inconclusive", f"{n} pairs of curves, {NEEDED} needed", None, n, **about)
+    about = {**about, "p": min(gap.p_on, gap.p_apart)}
+    where = f"at step {gap.step}; " + (
+        "the gap does not close" if gap.closes is None else f"within {margin:g} from step {gap.closes} on"
+    )
+    if gap.p_on < 0.05:
+        return Finding("yes", f"the curves lie on each other, {where}", gap.largest, gap.largest.n, **about)
+    if gap.p_apart < 0.05:
+        return Finding("no", f"the curves lie apart, {where}", gap.largest, gap.largest.n, **about)
+    return Finding("inconclusive", f"neither on each other nor apart, {where}", gap.largest, gap.largest.n, **about)
 
 
 def _trend(test: dict, rows: Rows, arm: dict, metric: str) -> Finding:
@@ -185,18 +203,21 @@ def _trend(test: dict, rows: Rows, arm: dict, metric: str) -> Finding:
     note = f"; {diverged} diverged runs left out" if diverged else ""
     if found.low is None:
         return Finding("inconclusive", "too few points for a rank correlation" + note, found, len(seeds))
-    if found.low <= 0 <= found.high:
-        return Finding("inconclusive", "the interval of the rank correlation includes zero" + note, found, len(seeds))
+    p = p_rank(*zip(*points, strict=True))
+    if p >= 0.05:
+        return Finding("inconclusive", "the rank correlation may be zero" + note, found, len(seeds), p)
     rises = found.mean > 0
     says = f"{metric} {'rises' if rises else 'falls'} with {test['over']}" + note
-    return Finding("yes" if rises == (test["sign"] == "+") else "no", says, found, len(seeds))
+    return Finding("yes" if rises == (test["sign"] == "+") else "no", says, found, len(seeds), p)
 
 
-def _best(test: dict, rows: Rows, arm: dict, metric: str) -> Finding:
-    """Yes where the paper's level is best; no where it is worse than the best with an interval that excludes zero."""
+def _best(test: dict, rows: Rows, arm: dict, metric: str, matters: float | None) -> Finding:
+    """Yes where the paper's level beats every other; no where the best level beats it, for which all were looked at."""
     over, named = test["over"], str(test["level"])
     levels = list(dict.fromkeys(r[over] for r in rows.of(arm) if r.get(over) not in (None, "")))
     values = {level: rows.values({**arm, over: level}, metric) for level in levels}
+    sides = {level: {**arm, over: level} for level in levels}
+    about = {"searched": search.told(rows, sides)}
     if named not in values:
         return Finding("inconclusive", f"{over} {named} was not run")
     n = min(len(v) for v in values.values())
@@ -206,16 +227,36 @@ def _best(test: dict, rows: Rows, arm: dict, metric: str) -> Finding:
         if v and all(x is not None for x in v.values())
     }
     if n < NEEDED:
-        return Finding("inconclusive", f"{n} seeds, {NEEDED} needed", None, n)
+        return Finding("inconclusive", f"{n} seeds, {NEEDED} needed", None, n, **about)
     if not means:
-        return Finding("inconclusive", "every level diverged", None, n)
-    best = (max if rows.higher else min)(means, key=means.get)
+        return Finding("inconclusive", "every level diverged", None, n, **about)
+    _same_length(rows, sides)
+    if why := search.undertuned(rows.search, search.searched(rows, sides)):
+        return Finding("undertuned", why, None, n, **about)
+    order = sorted(means, key=means.get, reverse=rows.higher)
+    best = order[0]
+    others = [level for level in levels if level != named]
     if best == named:
-        return Finding("yes", f"{over} {named} is best of {', '.join(levels)}", interval(_fine(values[best])), n)
+        if len(order) < 2:  # every other level diverged
+            return Finding("yes", f"{over} {named} is best of {', '.join(levels)}", interval(_fine(values[named])), n)
+        # It must beat each of the others: the largest p counts.
+        pairs = {level: paired(values[named], values[level]).difference for level in order[1:]}
+        ps = {level: p for level, d in pairs.items() if (p := p_against(d)) is not None}
+        rival = max(ps, key=ps.get) if ps else order[1]
+        d, p = pairs[rival], ps.get(rival)
+        about |= {"p": p, "distance": max(abs(d.mean), matters or 0)}
+        if p is None or p >= 0.05:
+            return Finding("inconclusive", f"{over} {named} is best, {rival} not clearly worse", d, n, **about)
+        return Finding("yes", f"{over} {named} is best of {', '.join(levels)}; against {rival}", d, n, **about)
     found = paired(values[named], values[best])
-    if found.lost or (found.difference.low is not None and not found.difference.low <= 0 <= found.difference.high):
-        return Finding("no", f"{over} {best} is better than {named}", found.difference, n)
-    return Finding("inconclusive", f"{over} {best} is best, {named} not clearly worse", found.difference, n)
+    d = found.difference
+    if found.lost:
+        return Finding("no", f"{over} {best} is better than {named}, which diverged", d, n, **about)
+    p = min(1.0, len(others) * p_against(d))  # the best of so many others was picked after looking
+    about |= {"p": p, "distance": max(abs(d.mean), matters or 0)}
+    if p < 0.05:
+        return Finding("no", f"{over} {best} is better than {named}", d, n, **about)
+    return Finding("inconclusive", f"{over} {best} is best, {named} not clearly worse", d, n, **about)
 
 
 def _fine(values: dict) -> list[float]:

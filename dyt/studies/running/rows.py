@@ -98,8 +98,8 @@ def read_runs(path: Path, study: Study | None = None) -> list[dict]:
         found, columns = list(reader), list(reader.fieldnames or [])
     if study is not None and columns:
         want = [*study.factors, *COLUMNS, *study.derived]
-        if (gone := [c for c in columns if c not in want]) or [c for c in want if c not in columns]:
-            missing = [c for c in want if c not in columns]
+        gone, missing = [c for c in columns if c not in want], [c for c in want if c not in columns]
+        if gone or set(missing) - set(study.factors):  # a factor that came later is one that these rows leave out
             raise ValueError(
                 f"{path} was written by another version of {study.name}: columns that the study has not: "
                 f"{', '.join(gone) or 'none'}; missing: {', '.join(missing) or 'none'}; move {path.parent} aside and "
@@ -111,7 +111,7 @@ def read_runs(path: Path, study: Study | None = None) -> list[dict]:
         try:
             if None in raw or None in raw.values() or len(raw["config_hash"]) != 10:
                 raise ValueError("torn")
-            row = {k: v for k, v in raw.items()}
+            row = {**dict.fromkeys(study.factors if study else (), ""), **raw}
             for key in NUMBERS:
                 row[key] = int(raw[key]) if raw[key] else None
             for key in [*DECIMALS, *derived]:

@@ -12,12 +12,12 @@ import yaml
 from dyt.config import compose
 from dyt.config.arguments import closest
 
-SCALES = ("smoke", "small", "gpu", "paper")
+SCALES = ("smoke", "small", "medium", "gpu", "paper")
 FOLDER = compose.CONFIGS / "study"
-KEYS = set("title metric base factors baseline search floor collapse derived scales tests figures own".split())
+KEYS = set("title metric base factors baseline search pool floor collapse derived scales tests figures own".split())
 SCALE_KEYS = {"base", "replace", "grid", "seeds", "spec", "about"}
 TEST_KEYS = set("says claims paper kind arm against margin better over metric sign level scales where".split())
-KINDS = ("difference", "parity", "trend", "best", "diverges")
+KINDS = ("difference", "parity", "trend", "best", "curves", "diverges")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Study:
         self.higher_is_better = "top" in self.metric.split("/")[-1]
         self.factors = {name: _levels(name, levels) for name, levels in self.raw["factors"].items()}
         self.baseline: dict = _strings(self.raw.get("baseline", {}))
-        self.search: str | None = self.raw.get("search")
+        self.search, self.unsearched = self._search(self.raw.get("search"))
+        self.pool: list[str] = self.raw.get("pool", [])  # studies whose baseline runs tell more of the seeds' spread
         self.floor: dict = self.raw.get("floor") or {}
         self.collapse: dict = self.raw.get("collapse") or {}  # scale -> level: a run no better counts as diverged
         self.derived: list[str] = self.raw.get("derived", [])
@@ -95,10 +96,25 @@ class Study:
             if key not in known:
                 raise ValueError(f"{self.path}: {where}{key}: unknown; {closest(key, known)}keys: {', '.join(known)}")
 
+    def _search(self, said) -> tuple[str | None, str | None]:
+        """The factor whose level each arm may choose, or why there is none."""
+        if said in self.factors:
+            return said, None
+        if not isinstance(said, str) or not said.startswith("none, "):
+            raise ValueError(
+                f"{self.path}: search: {said}: a study says what each arm may choose, e.g. search: lr (one of its "
+                'factors), or why nothing is searched, e.g. search: "none, one learning rate for all arms"'
+            )
+        return None, said.removeprefix("none, ")
+
     def _test(self, test: dict) -> dict:
         self._check(test, TEST_KEYS, "tests.")
         if test["kind"] not in KINDS:
             raise ValueError(f"{self.path}: tests.kind {test['kind']}: choose from {', '.join(KINDS)}")
+        if test["kind"] == "curves" and not test.get("against"):
+            raise ValueError(
+                f"{self.path}: tests: {test['says']}: kind curves needs against, the cell of the other curve"
+            )
         test = {"claims": [], "metric": "final", "scales": list(self.scales), **test}
         for side in ("arm", "against", "where"):
             test[side] = _strings(test.get(side) or {})

@@ -2,6 +2,7 @@
 
 curves   a metric over steps, mean and range over seeds          {kind, metric, hue, where, log}
 lines    final values over a factor's levels, mean and interval  {kind, x, hue, where, log_x}
+isolation  lines over the searched factor, each arm's best marked  {kind, hue, where}
 heat     final values over two factors                           {kind, x, y, where}
 layers   a probe's statistic by layer, at its last step          {kind, statistic, hue, where}
 time     a probe's statistic over steps, a line per layer        {kind, statistic, where}
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dyt.studies.judging.verdicts import Rows
+from dyt.studies.judging.cells import Rows
+from dyt.studies.judging.rules import asked
+from dyt.studies.judging.search import searched
 from dyt.studies.running.study import Study
 from dyt.studies.statistics import interval
 
@@ -47,7 +50,7 @@ def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folde
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    about = Rows(rows, study.factors, study.higher_is_better, search=study.search, collapse=study.collapse.get(scale))
+    about = asked(study, scale, rows)
     panels = [p for p in study.figures if scale in p.get("scales", [scale])]
     if any(p["kind"] == "scurve" for p in panels):
         from dyt.studies.showing.scurve import draw as draw_scurve
@@ -148,6 +151,22 @@ def _lines(axis, study, panel, about, curves):
     )
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, title=panel.get("hue"))
+
+
+def _isolation(axis, study, panel, about, curves):
+    """Loss against the searched factor for every arm: a best at either end was not searched far enough."""
+    _lines(axis, study, {**panel, "x": study.search, "log_x": True}, about, curves)
+    labels = _hues(panel, about.of(_of({**panel, "hue": None}, about, "")))
+    for label, style in styles(labels).items():
+        found = searched(about, {label: _of(panel, about, label)})
+        if not found or len(found[0].levels) < 2 or _number(found[0].chosen) is None:
+            continue
+        best = found[0].chosen
+        values = about.values({**_of(panel, about, label), study.search: best})
+        fine = [v for v in values.values() if v is not None]
+        if fine:
+            axis.plot(float(best), sum(fine) / len(fine), "*", color=style["color"], ms=13, mec="black", zorder=3)
+    axis.set_xlabel(f"{axis.get_xlabel()}; star: best".lstrip())
 
 
 def _heat(axis, study, panel, about, curves):
@@ -251,6 +270,7 @@ def _number(text: str) -> float | None:
 PANELS = {
     "curves": _curves,
     "lines": _lines,
+    "isolation": _isolation,
     "heat": _heat,
     "layers": _layers,
     "time": _time_lines,

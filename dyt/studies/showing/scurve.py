@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dyt.rundir.files import read_json, replace_file
-from dyt.studies.judging.verdicts import Rows
+from dyt.studies.judging.cells import Rows
 from dyt.studies.running.study import Study
 
 LAYERS = 4  # shown per setting: first, last, and two between
