@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow lint docs clean
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
@@ -22,6 +22,9 @@ test-slow: $(READY)    ## minutes each: every study at smoke scale, kills and re
 
 lint: $(READY)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+docs: $(READY)    ## the pages of docs/ as a site, strictly and without a network: build/docs/site/index.html
+	@$(PY) scripts/maintain/docs.py
 
 clean:            ## removes runs and the environment, never results/
 	rm -rf .venv runs
