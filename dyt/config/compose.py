@@ -52,7 +52,7 @@ class TrainerConfig:
     threads: int | None = None  # [threads] of the CPU; null: torch's choice
     ema_decay: float | None = None  # [ratio] evaluates and exports the moving average of the weights; null: none
     label_smoothing: float = 0.0  # [share] of a label's weight that is spread over all classes
-    kernel: str = "auto"  # which form of DyT computes; auto takes the fastest that runs here, reference is plain PyTorch
+    kernel: str = "auto"  # the form of DyT; auto: the fastest that runs here, reference: plain PyTorch
 
 
 @dataclass

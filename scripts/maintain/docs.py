@@ -19,7 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "docs"
 CODE = re.compile(r"^ *(```|~~~).*?^ *\1 *$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"""(\]\(|\b(?:href|src)=")([^)"\s]+)""")
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".json": "json", ".sh": "bash", ".cpp": "cpp", ".h": "cpp"}
+LANGUAGES = {
+    ".py": "python",
+    ".yaml": "yaml",
+    ".toml": "toml",
+    ".json": "json",
+    ".sh": "bash",
+    ".cpp": "cpp",
+    ".h": "cpp",
+}
 PICTURES = (".png", ".svg", ".jpg", ".webp", ".gif")
 
 
@@ -115,7 +123,7 @@ class Page(HTMLParser):
 
 
 def faults(site: Path) -> list[str]:
-    """What is wrong with a built site: dead links and anchors, and anything that a browser would load from elsewhere."""
+    """What is wrong with a built site: dead links and anchors, and what a browser would load from elsewhere."""
     pages = {p: Page(p.read_text()) for p in sorted(site.rglob("*.html"))}
     wrong = []
     for path, page in pages.items():
