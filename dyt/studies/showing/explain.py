@@ -119,7 +119,7 @@ def about(results: Path) -> dict:
 
 
 def steps(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> list[tuple[str, str, np.ndarray | float]]:
-    """LayerNorm step by step, as `layer_norm_by_hand`: (what, formula, numbers), a single number or one for each channel."""
+    """LayerNorm step by step, as `layer_norm_by_hand`: (what, formula, a number or one for each channel)."""
     mean = x.mean()
     centred = x - mean
     variance = (centred * centred).mean()
@@ -163,9 +163,9 @@ def token_sentence(results: Path) -> str:
     seen = about(results)
     text, at = seen["sentence"], seen["at"]
     return (
-        f"The token is the letter `{text[at]}` of the last word of *{text}* It has just passed the attention of the second "
-        f"block of a GPT of width 768 ({seen['parameters']:,} parameters), trained for 30 steps on the standard library's "
-        f"source. The command is `{seen['command']}`."
+        f"The token is the letter `{text[at]}` of the last word of *{text}* It has just passed the attention of the "
+        f"second block of a GPT of width 768 ({seen['parameters']:,} parameters), trained for 30 steps on the standard "
+        f"library's source. The command is `{seen['command']}`."
     )
 
 
@@ -190,7 +190,8 @@ def norms_table(results: Path) -> str:
 def batch_table(results: Path) -> str:
     rows, lengths = token(results), about(results)["lengths"]
     lines = [
-        f"| norm | first number, {SMALL} sentences | {SMALL} others | {LARGE} | largest change of the 768, {SMALL} to {LARGE} |",
+        f"| norm | first number, {SMALL} sentences | {SMALL} others | {LARGE} | "
+        f"largest change of the 768, {SMALL} to {LARGE} |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     names = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "instancenorm": "instance norm", "batchnorm": "batch norm"}
@@ -225,8 +226,8 @@ def scurve_sentence(results: Path) -> str:
     rows = pd.read_csv(results / "ln_scurve" / "small" / "runs.csv")
     gain = rows.groupby("setting")["tanh_gain"].mean()
     return (
-        f"Over all layers the best tanh explains {100 * gain['vit']:.1f} points of variance more than the best straight "
-        f"line in the ViT, and {100 * gain['gpt']:.1f} in the GPT ({len(rows)} runs)."
+        f"Over all layers the best tanh explains {100 * gain['vit']:.1f} points of variance more than the best "
+        f"straight line in the ViT, and {100 * gain['gpt']:.1f} in the GPT ({len(rows)} runs)."
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dyt.studies.showing.explain import ALPHAS, LARGE, SMALL, about, steps, token
+from dyt.studies.showing.explain import ALPHAS, LARGE, SMALL, steps, token
 
 BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9a9a9a"
 NORMS = (
