@@ -227,6 +227,13 @@ def page(configs: Path = compose.CONFIGS) -> str:
         keys = argument_keys("norm", NORMS[found["kind"][0]], found)
         text = f"### {file.stem}\n\n{header(file)} ([file](../configs/norm/{file.name}))"
         parts.append(text + (f"\n\n{table(keys)}" if keys else ""))
+    for group in ("model", "data"):
+        bases = [f"base/{b.stem}@_here_" for b in (configs / group / "base").glob("*.yaml")]
+        for file in (configs / group).glob("*.yaml"):
+            if not any(base in file.read_text() for base in bases):
+                raise ValueError(
+                    f"configs/{group}/{file.name}: rests on no file of configs/{group}/base/, which explains keys"
+                )
     parts.append("## model\n\n`model=<option>` picks a file that sets the keys of its family.")
     for base in sorted((configs / "model" / "base").glob("*.yaml")):
         build = importlib.import_module(f"models.{base.stem}").build

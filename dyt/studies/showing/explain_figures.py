@@ -52,7 +52,7 @@ def _averages(plt, results: Path):
     """Which numbers share one mean: sentences of different lengths side by side, places across, channels down."""
     lengths, channels = (7, 4, 6), 5
     places = max(lengths)
-    figure, axes = plt.subplots(1, len(NORMS), figsize=(10, 2.0), layout="constrained")
+    figure, axes = plt.subplots(len(NORMS), 1, figsize=(7, 6.4), layout="constrained")
     for axis, (name, over) in zip(axes, NORMS, strict=True):
         for s, length in enumerate(lengths):
             for place in range(places):
@@ -73,11 +73,11 @@ def _averages(plt, results: Path):
                         )
             axis.text(s * (places + 1) + places / 2, 1.25, f"sentence {s + 1}", ha="center", fontsize=8)
         axis.set(xlim=(-0.8, len(lengths) * (places + 1) - 0.5), ylim=(-channels - 0.9, 2.2), aspect="equal")
-        axis.set_title(f"{name}\n{over}", fontsize=10)
+        axis.set_title(f"{name}: {over}", fontsize=10)
         axis.text(places / 2, -channels - 0.1, "places →", ha="center", fontsize=8)
         axis.text(-0.25, -channels / 2 + 0.9, "channels", rotation=90, va="center", ha="right", fontsize=8)
         axis.axis("off")
-    figure.supxlabel("red: the numbers that share one mean and one spread; hatched: padding", fontsize=9)
+    figure.supxlabel("coloured: the numbers that share one mean and one spread; hatched: padding", fontsize=9)
     return figure
 
 
