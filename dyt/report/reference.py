@@ -252,3 +252,10 @@ def page(configs: Path = compose.CONFIGS) -> str:
     lines += [f"| [{f.stem}](../configs/experiment/{f.name}) | {header(f)} |" for f in files]
     parts.append("## experiment\n\n`experiment=<option>`: a whole recipe.\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def differs() -> list[str]:
+    """A line where the page is not what the code and the yaml files say."""
+    if PAGE.is_file() and PAGE.read_text() == page():
+        return []
+    return [f"docs/{PAGE.name} is not what the code says; type python scripts/maintain/configuration.py"]

@@ -9,12 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dyt.studies.showing import explain, explain_figures, marked  # noqa: E402
+from dyt.studies.showing import explain, explain_figures  # noqa: E402
 
 if __name__ == "__main__":
     if "--draw" not in sys.argv:
         explain.measure(ROOT / "results")
-    for name, text in explain.PARTS.items():
-        marked.fill(name, text(ROOT / "results"))
+    for part in explain.PARTS:
+        part.write(ROOT / "results")
     explain_figures.draw(ROOT / "results", ROOT / "docs" / "img")
     print(ROOT / "docs" / "explained.md")

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from dyt.rundir.files import replace_file, write_json
+from dyt.studies.showing.marked import Part
 
+COMMAND = "python scripts/maintain/explain.py"
 WORDS = "model=gpt_nano model.dim=768 model.depth=2 model.heads=12 trainer.max_steps=30 optim.warmup_steps=5 seed=0"
 QUIET = "trainer.eval_every=30 trainer.eval_batches=1 data.eval_batch_size=8 trainer.threads=1 logger.mode=disabled"
 MODULES = "argparse calendar csv difflib fractions heapq inspect random statistics textwrap".split()
@@ -231,11 +233,14 @@ def scurve_sentence(results: Path) -> str:
     )
 
 
-PARTS = {
-    "explained-token": token_sentence,
-    "explained-layernorm": layernorm_table,
-    "explained-norms": norms_table,
-    "explained-batch": batch_table,
-    "explained-scurve": scurve_sentence,
-    "explained-dyt": dyt_table,
-}
+PARTS = tuple(
+    Part(f"explained-{name}", COMMAND, text)
+    for name, text in (
+        ("token", token_sentence),
+        ("layernorm", layernorm_table),
+        ("norms", norms_table),
+        ("batch", batch_table),
+        ("scurve", scurve_sentence),
+        ("dyt", dyt_table),
+    )
+)

@@ -1,10 +1,13 @@
 """The pictures of docs/explained.md, drawn from the token that `explain.measure` kept."""
 
+import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dyt.studies.showing.explain import ALPHAS, LARGE, SMALL, steps, token
+from dyt.rundir.files import replace_file
+from dyt.studies.showing.explain import ALPHAS, COMMAND, LARGE, SMALL, steps, token
 
 BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9a9a9a"
 NORMS = (
@@ -15,7 +18,7 @@ NORMS = (
 
 
 def draw(results: Path, folder: Path) -> None:
-    """Writes layernorm.png, averages.png, batch.png and alpha.png into `folder`."""
+    """Writes layernorm.png, averages.png, batch.png and alpha.png into `folder`; each says which token it shows."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -23,14 +26,30 @@ def draw(results: Path, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        for name, figure in (
-            ("layernorm", _layernorm(plt, results)),
-            ("averages", _averages(plt, results)),
-            ("batch", _batch(plt, results)),
-            ("alpha", _alpha(plt, results)),
-        ):
-            figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})  # the same bytes anew
+        for name, made in FIGURES.items():
+            figure = made(plt, results)
+            about = {"Software": None, "Description": _told(results)}
+            replace_file(folder / f"{name}.png", partial(figure.savefig, format="png", dpi=110, metadata=about))
             plt.close(figure)
+
+
+def differs(results: Path, folder: Path) -> list[str]:
+    """A line for each picture that is not of the token in `results`."""
+    from PIL import Image
+
+    wrong = []
+    for name in FIGURES:
+        file, told = folder / f"{name}.png", None
+        if file.is_file():
+            with Image.open(file) as picture:
+                told = picture.text.get("Description")
+        if told != _told(results):
+            wrong.append(f"docs/img/{name}.png does not show what results/ says; type {COMMAND} --draw")
+    return wrong
+
+
+def _told(results: Path) -> str:
+    return "token " + hashlib.sha256(token(results).to_csv(float_format="%.6g").encode()).hexdigest()
 
 
 def _layernorm(plt, results: Path):
@@ -116,3 +135,6 @@ def _alpha(plt, results: Path):
     below.hist(x, bins=60, color=GREY)
     below.set(xlabel="x: what comes in", ylabel="of 768")
     return figure
+
+
+FIGURES = {"layernorm": _layernorm, "averages": _averages, "batch": _batch, "alpha": _alpha}
