@@ -6,6 +6,7 @@ page can be checked without training. Sentences come from the standard library's
 
 import ast
 import json
+import platform
 import re
 import sysconfig
 import tempfile
@@ -106,6 +107,7 @@ def measure(results: Path) -> None:
         "lengths": [len(text) for text in texts[:LARGE]],
         "val_loss": round(summary["final"]["val/loss"], 3),
         "parameters": summary["parameters"],
+        "python": platform.python_version(),
         "torch": torch.__version__.partition("+")[0],
     }
     write_json(folder / "about.json", about)
