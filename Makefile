@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow lint docs clean
 help:             ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
@@ -27,6 +27,9 @@ lint: $(READY)    ## style, format, and which room may import which
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@.venv/bin/lint-imports --no-logo --no-cache
+
+docs: $(READY)    ## the pages of docs/ as a site, strictly and without a network: build/docs/site/index.html
+	@$(PY) scripts/maintain/docs.py
 
 clean:            ## remove runs and the environment, never results/
 	rm -rf .venv runs

@@ -62,7 +62,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.config.identity import NOT_HASHED
     from dyt.studies import runner
     from dyt.studies.running.study import SCALES, Study, names
-    from dyt.studies.showing import front, marked, overview
+    from dyt.studies.showing import explain_figures, front, marked, overview
 
     if asked.scale not in SCALES:
         raise ValueError(f"--scale {asked.scale}: {closest(asked.scale, SCALES)}choose from {', '.join(SCALES)}")
@@ -94,9 +94,12 @@ def reproduce(asked: argparse.Namespace) -> int:
     if not chosen and not asked.report and not asked.check:  # all that have this scale
         studies = [s for s in studies if asked.scale in s.scales]
     if asked.check:
+        from dyt.report import reference
+
         wrong = runner.check([(s, scale) for s in studies for scale in s.scales], asked.results)
         if not chosen:
             wrong += marked.differs(parts(asked.results), asked.results) + front.differs(asked.results)
+            wrong += explain_figures.differs(asked.results, marked.ROOT / "docs" / "img") + reference.differs()
         print("\n".join(wrong) if wrong else "README, pages and tables are what the rows say")
         return 1 if wrong else 0
     if asked.report:
@@ -134,9 +137,9 @@ def reproduce(asked: argparse.Namespace) -> int:
 def parts(results: Path) -> list:
     """Every part of README and the pages that a program writes."""
     from dyt.efficiency import tables
-    from dyt.studies.showing import demo, overview, soak
+    from dyt.studies.showing import demo, explain, overview, soak
 
-    return [*overview.PARTS, *tables.parts(results), demo.PART, soak.PART]
+    return [*overview.PARTS, *tables.parts(results), *explain.PARTS, demo.PART, soak.PART]
 
 
 def write_pages(results: Path) -> None:

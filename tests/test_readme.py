@@ -1,13 +1,11 @@
-"""README and the pages: short enough to be read, their links resolve, and every number is what the rows say."""
+"""README: short enough to be read; README and pages: every number is what the rows say. Links: test_docs.py."""
 
 import re
-import shlex
 import shutil
 import sys
 
 import pytest
 
-from dyt.config import compose
 from dyt.efficiency import tables
 from dyt.studies.running.study import Study, names
 from dyt.studies.showing import demo, front, marked, overview, soak
@@ -49,67 +47,6 @@ def test_readme_has_its_sections_in_order():
     assert re.findall(r"^## (.*)$", README, re.MULTILINE) == wanted
     before = README.partition("\n## ")[0]
     assert before.index("docs/img/front.png") < before.index("make demo") < before.index("make test")
-
-
-def slugs(text: str) -> set[str]:
-    """What GitHub makes of a page's headings."""
-    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
-
-
-@pytest.mark.parametrize("file", marked.files(), ids=lambda f: str(f.relative_to(ROOT)))
-def test_links_resolve(file):
-    text = re.sub(r"```.*?```|`[^`\n]*`", "", file.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith(("http", "mailto:")):
-            continue
-        path, _, anchor = target.partition("#")
-        to = (file.parent / path).resolve() if path else file
-        assert to.exists(), target
-        assert not anchor or anchor in slugs(to.read_text()), target
-
-
-# Commands that pages show and no test types as they stand: by their beginning, the test that runs the same in small (a
-# function of tests/), or what they need.
-SHOWN = {
-    "make demo": "test_demo.py::test_the_ten_runs_differ_only_in_the_norm",
-    "make test": "needs ten minutes: it runs these tests",
-    "python train.py -m ": "test_cli.py::test_sweep_runs_all_skips_what_is_finished_and_goes_on_past_failures",
-    "python train.py": "composed here",
-    "torchrun": "test_cli.py::test_two_processes_give_the_curve_of_one",
-    "python scripts/report.py": "test_report.py",
-    "python scripts/runs.py": "test_runs_table.py",
-    "python scripts/reproduce.py --check": "test_every_part_and_the_picture_are_what_the_rows_say",
-    "python scripts/reproduce.py --list": "test_studies.py::test_list_shows_every_study_and_every_claim",
-    "python scripts/reproduce.py --scale paper --dry-run": "test_readme.py::test_the_papers_recipes_are_costed",
-    "python scripts/reproduce.py gain_init --merge": "test_studies.py::test_merge_takes_another_machines_rows",
-    "python scripts/reproduce.py gain_init --scale gpu": "needs a GPU",
-    "python scripts/reproduce.py depth gain_init --data": "needs hours",
-    "python scripts/reproduce.py embed_scale --data": "needs half an hour",
-    "python scripts/wandb_sync.py": "test_tracking.py",
-    "wandb leet": "needs a terminal",
-    "wandb sweep": "needs an account",
-}
-
-
-def commands() -> list[str]:
-    """Every command in README's and the pages' blocks, without its comment."""
-    blocks = [b for f in marked.files() for b in re.findall(r"```bash\n(.*?)```", f.read_text(), re.DOTALL)]
-    return sorted({line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()} - {""})
-
-
-@pytest.mark.parametrize("command", commands())
-def test_a_command_that_is_shown_is_run_somewhere_or_says_what_it_needs(command):
-    where = next((SHOWN[start] for start in sorted(SHOWN, key=len, reverse=True) if command.startswith(start)), None)
-    assert where, f"{command}: no test runs it, and SHOWN does not say what it needs"
-    if not where.startswith(("needs", "composed")):
-        file, _, function = where.partition("::")
-        if file.startswith("test_every"):
-            file, function = "test_readme.py", file
-        assert f"def {function}" in (ROOT / "tests" / file).read_text()
-    if "train.py" in command:
-        words = [w for w in shlex.split(command.partition("train.py")[2]) if "=" in w and "," not in w]
-        compose.load([w for w in words if not w.startswith("data.path=")])
 
 
 def test_the_papers_recipes_are_costed():

@@ -4,23 +4,53 @@ import math
 
 from dyt.config.arguments import closest, lookup
 
-DATA_RANGES = (
-    ("batch_size", 1, None),
-    ("eval_batch_size", 1, None),
-    ("workers", 0, 256),
-    ("timeout", 0, None),
-    ("train_tokens", 2, None),
-    ("img_size", 1, None),
-    ("patch_size", 1, None),
-    ("val_fraction", 0, 1),
-    ("crop_padding", 0, None),
-    ("crop_pct", 0.01, 1),
-    ("hflip", 0, 1),
-    ("color_jitter", 0, None),
-    ("random_erase", 0, 1),
-    ("mixup", 0, None),
-    ("cutmix", 0, None),
-)
+CHOICES = {  # of a key that takes a word; the first is meant where an old config lacks the key
+    "trainer.precision": ("fp32", "bf16"),
+    "trainer.device": ("auto", "cpu", "cuda"),
+    "trainer.kernel": ("auto", "reference", "compiled", "native", "triton"),
+    "logger.kind": ("wandb", "tensorboard"),
+    "logger.mode": ("auto", "online", "offline", "disabled"),
+    "resume": ("auto", "fresh"),
+    "data.on_error": ("raise", "skip"),
+}
+RANGES = {  # of a key that takes a number: least and largest, both allowed
+    "trainer.max_steps": (1, None),
+    "trainer.eval_every": (1, None),
+    "trainer.eval_batches": (1, None),
+    "trainer.log_every": (1, None),
+    "trainer.save_every": (1, None),
+    "trainer.probe_every": (1, None),
+    "trainer.keep": (1, None),
+    "trainer.accumulate": (1, None),
+    "trainer.threads": (1, 1024),
+    "data.batch_size": (1, None),
+    "data.eval_batch_size": (1, None),
+    "data.workers": (0, 256),
+    "data.timeout": (0, None),
+    "data.train_tokens": (2, None),
+    "data.img_size": (1, None),
+    "data.patch_size": (1, None),
+    "data.val_fraction": (0, 1),
+    "data.crop_padding": (0, None),
+    "data.crop_pct": (0.01, 1),
+    "data.hflip": (0, 1),
+    "data.color_jitter": (0, None),
+    "data.random_erase": (0, 1),
+    "data.mixup": (0, None),
+    "data.cutmix": (0, None),
+    "trainer.max_epochs": (1e-9, None),
+    "trainer.save_patience": (0, None),
+    "trainer.ema_decay": (0, 1),
+    "trainer.label_smoothing": (0, 1),
+    "optim.lr": (0, None),
+    "optim.min_lr": (0, None),
+    "optim.warmup_steps": (0, None),
+    "optim.weight_decay": (0, None),
+    "optim.clip_grad": (1e-12, None),
+    "seed": (0, 2**31 - 1),
+}
+WHOLE = ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size", "train_tokens")  # of data
+TEXTS = ("path", "cache_dir", "hub", "text_key", "image_key", "label_key")  # of data; null too
 
 
 def check(config: dict, schemas: dict[str, type]) -> None:
@@ -36,24 +66,15 @@ def check(config: dict, schemas: dict[str, type]) -> None:
                 name = f"{group}.{key}" if group else key
                 raise ValueError(f"{name}: unknown key; {closest(key, names)}keys: {', '.join(names)}")
     trainer, optim, data = config["trainer"], config["optim"], config["data"]
-    for key, choices in (
-        ("trainer.precision", ("fp32", "bf16")),
-        ("trainer.device", ("auto", "cpu", "cuda")),
-        ("trainer.kernel", ("auto", "reference", "compiled", "native", "triton")),
-        ("logger.kind", ("wandb", "tensorboard")),
-        ("logger.mode", ("auto", "online", "offline", "disabled")),
-        ("resume", ("auto", "fresh")),
-    ):
-        value = lookup(config, key)
+    for key, choices in CHOICES.items():
+        value = lookup(config, key, choices[0])
         if value not in choices:
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
-    if data.get("on_error", "raise") not in ("raise", "skip"):
-        raise ValueError(f"data.on_error={data['on_error']}: choose from raise, skip")
     if data.get("on_error") == "skip" and (data.get("mixup") or data.get("cutmix")):
         raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
-    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size", "train_tokens"):
+    for key in WHOLE:
         value = data.get(key, 1)
         if key == "train_tokens" and value is None:
             continue
@@ -62,34 +83,11 @@ def check(config: dict, schemas: dict[str, type]) -> None:
     for key in ("out_root", "model.name", "norm.name", "data.name"):
         if not lookup(config, key) or not isinstance(lookup(config, key), str):
             raise ValueError(f"{key}={lookup(config, key)}: needs a word")
-    for key in ("path", "cache_dir", "hub", "text_key", "image_key", "label_key"):
+    for key in TEXTS:
         if data.get(key) is not None and not isinstance(data[key], str):
             raise ValueError(f"data.{key}={data[key]}: needs a text; quote it, e.g. 'data.{key}=\"{data[key]}\"'")
-    at_least_one = (
-        "max_steps",
-        "eval_every",
-        "eval_batches",
-        "log_every",
-        "save_every",
-        "probe_every",
-        "keep",
-        "accumulate",
-        "threads",
-    )
-    for key, value, low, high in (
-        *((f"trainer.{k}", trainer[k], 1, 1024 if k == "threads" else None) for k in at_least_one),
-        *((f"data.{k}", data.get(k), low, high) for k, low, high in DATA_RANGES),
-        ("trainer.max_epochs", trainer["max_epochs"], 1e-9, None),
-        ("trainer.save_patience", trainer["save_patience"], 0, None),
-        ("trainer.ema_decay", trainer["ema_decay"], 0, 1),
-        ("trainer.label_smoothing", trainer["label_smoothing"], 0, 1),
-        ("optim.lr", optim["lr"], 0, None),
-        ("optim.min_lr", optim["min_lr"], 0, None),
-        ("optim.warmup_steps", optim["warmup_steps"], 0, None),
-        ("optim.weight_decay", optim["weight_decay"], 0, None),
-        ("optim.clip_grad", optim["clip_grad"], 1e-12, None),
-        ("seed", config["seed"], 0, 2**31 - 1),
-    ):
+    for key, (low, high) in RANGES.items():
+        value = lookup(config, key)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -24,46 +24,46 @@ DEFAULT_EXPERIMENT = "default"
 class OptimConfig:
     """AdamW with linear warm-up and cosine decay; 1-D parameters (alpha, gamma, beta, biases) get no weight decay."""
 
-    lr: float = 1e-3
-    min_lr: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 0.05
-    warmup_steps: int = 0
-    clip_grad: float | None = None  # largest gradient norm; null: no clipping
+    lr: float = 1e-3  # [ratio] highest learning rate, reached after the warm-up
+    min_lr: float = 0.0  # [ratio] learning rate of the last step, where the cosine ends
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # [ratio] AdamW's two averages, e.g. [0.9,0.95]
+    weight_decay: float = 0.05  # [ratio] of matrices only
+    warmup_steps: int = 0  # [steps] the learning rate rises in a line over these
+    clip_grad: float | None = None  # [gradient norm] larger gradients are scaled down to it; null: none is
 
 
 @dataclass
 class TrainerConfig:
     """The loop. It counts optimizer steps; max_epochs is converted once, and max_steps wins over it."""
 
-    max_steps: int | None = None
-    max_epochs: float | None = None
-    eval_every: int | None = None  # steps; null: once an epoch. The last step is always evaluated
-    eval_batches: int | None = None  # null: the whole validation set
-    log_every: int = 10
-    save_every: int | None = None  # steps; null: at each evaluation
-    probe_every: int | None = None  # steps; measures each norm's input, alpha and gradients (dyt/probe.py); null: never
-    save_patience: float = 600.0  # seconds that training goes on while nothing can be written
-    keep: int = 2  # newest checkpoints kept, beside the best
-    accumulate: int = 1  # pieces a batch is computed in: less memory, the same curve
-    precision: str = "fp32"  # fp32 | bf16 (autocast)
-    compile: bool = False
-    device: str = "auto"  # auto | cpu | cuda
-    threads: int | None = None  # CPU threads; null: torch's choice
-    ema_decay: float | None = None  # evaluates and exports the moving average of the weights
-    label_smoothing: float = 0.0
-    kernel: str = "auto"  # of DyT: auto | reference | compiled | native | triton (dyt/kernels)
+    max_steps: int | None = None  # [steps] length of the run; null: max_epochs decides
+    max_epochs: float | None = None  # [epochs] length of the run, where max_steps is null
+    eval_every: int | None = None  # [steps] between evaluations; null: once an epoch. The last step is always evaluated
+    eval_batches: int | None = None  # [batches] of validation data an evaluation takes; null: all
+    log_every: int = 10  # [steps] between rows of metrics.jsonl
+    save_every: int | None = None  # [steps] between checkpoints; null: at each evaluation
+    probe_every: int | None = None  # [steps] between measurements of each norm's input, alpha, gradients; null: never
+    save_patience: float = 600.0  # [seconds] that training goes on while nothing can be written
+    keep: int = 2  # [checkpoints] the newest ones that are kept, beside the best
+    accumulate: int = 1  # [pieces] a batch is computed in: less memory, the same curve
+    precision: str = "fp32"  # bf16 is autocast to bfloat16; weights stay in float32
+    compile: bool = False  # torch.compile of the model
+    device: str = "auto"  # auto takes a GPU where torch sees one
+    threads: int | None = None  # [threads] of the CPU; null: torch's choice
+    ema_decay: float | None = None  # [ratio] evaluates and exports the moving average of the weights; null: none
+    label_smoothing: float = 0.0  # [share] of a label's weight that is spread over all classes
+    kernel: str = "auto"  # the form of DyT; auto: the fastest that runs here, reference: plain PyTorch
 
 
 @dataclass
 class LoggerConfig:
     """W&B or TensorBoard. W&B's auto: online when a key is configured, else offline; it never asks."""
 
-    kind: str = "wandb"  # wandb | tensorboard
-    mode: str = "auto"  # auto | online | offline | disabled
+    kind: str = "wandb"  # which one; metrics.jsonl is written in any case
+    mode: str = "auto"  # of W&B; auto is online when a key is configured, else offline
     artifacts: bool = False  # the best checkpoint goes to W&B at the end, when online
-    project: str = "dyt"
-    entity: str | None = None
+    project: str = "dyt"  # W&B's project
+    entity: str | None = None  # W&B's user or team; null: the account's own
 
 
 @dataclass
@@ -76,11 +76,11 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    seed: int = 0
-    out_root: str = "runs"
-    deterministic: bool = False
-    init_from: str | None = None  # a run directory or a safetensors file
-    resume: str = "auto"  # auto | fresh
+    seed: int = 0  # [number] decides first weights, order of samples, augmentation and dropout
+    out_root: str = "runs"  # folder that run directories are made in
+    deterministic: bool = False  # torch's deterministic algorithms only; needed on a GPU for equal bits
+    init_from: str | None = None  # a run directory or a safetensors file whose weights the run starts with
+    resume: str = "auto"  # auto goes on where the run's directory ends; fresh moves that directory aside
     tag: str | None = None  # groups runs in W&B; a study's runs have its name
 
 

@@ -1,18 +1,27 @@
-"""What is learned: the loss of a batch and the evaluation of a split. A task is one file here."""
+"""What is learned: the loss of a batch and the evaluation of a split. A task is one file here with ``build``."""
+
+import importlib
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from dyt.config.arguments import closest
+
+FILES = {"image": "classification", "text": "language"}  # of the tasks that are not called as their file
+
 
 def build_task(config: dict, classes: int):
-    """The task of a config: its ``model.task``."""
-    if config["model"]["task"] == "image":
-        from dyt.tasks.classification import Classification
+    """The task of a config, its ``model.task``: what ``build(config, classes)`` of that file of this folder returns.
 
-        return Classification(config["data"], classes, config["trainer"]["label_smoothing"])
-    from dyt.tasks.language import Language
-
-    return Language(config["trainer"]["label_smoothing"])
+    Raises:
+        ValueError: no file here is called so.
+    """
+    task = config["model"]["task"]
+    known = sorted({*FILES, *(p.stem for p in Path(__file__).parent.glob("[a-z]*.py") if p.stem not in FILES.values())})
+    if task not in known:
+        raise ValueError(f"model.task={task}: {closest(task, known)}choose from {', '.join(known)}")
+    return importlib.import_module(f"dyt.tasks.{FILES.get(task, task)}").build(config, classes)
 
 
 def wide(logits: Tensor) -> Tensor:

@@ -42,3 +42,7 @@ class Classification:
         ranked = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == targets[:, None]
         loss = F.cross_entropy(logits, targets, reduction="sum")
         return torch.stack([loss, ranked[:, 0].sum().to(loss), ranked.sum().to(loss), loss.new_tensor(len(targets))])
+
+
+def build(config: dict, classes: int):
+    return Classification(config["data"], classes, config["trainer"]["label_smoothing"])

@@ -27,3 +27,7 @@ class Language:
         loss = F.cross_entropy(logits, targets, reduction="sum")
         hits = (logits.argmax(dim=-1) == targets).sum()
         return torch.stack([loss, hits.to(loss), loss.new_tensor(targets.numel())])
+
+
+def build(config: dict, classes: int):
+    return Language(config["trainer"]["label_smoothing"])

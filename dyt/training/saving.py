@@ -12,7 +12,8 @@ class Saver:
 
     Args:
         folder: the run's ``checkpoints/``.
-        metrics, logger: of the leading process; None in the others, which write nothing.
+        metrics: of the leading process; None in the others, which write nothing.
+        logger: of the leading process; None in the others.
         patience: seconds for which writing may fail before the run does.
         keep: how many of the newest checkpoints stay.
     """
