@@ -94,6 +94,21 @@ def test_a_weak_baseline_is_said():
     )
 
 
+def test_undertuned_level_and_curves_say_why():
+    from dyt.studies.judging.verdicts import Finding
+    from dyt.studies.statistics import Interval
+
+    about = Rows(rows_of({"layernorm": [2.0] * 3, "dyt": [2.1] * 3}), ["norm"], False)
+    test = {"claims": [], "metric": "final", "where": {}, **TWO}
+    for answer in ("undertuned", "level"):
+        told = words.ours(test, Finding(answer, "because", Interval(3, 0.1, 0.1, 0.1), 3), about, Study("depth"))
+        assert told == "LayerNorm 2.00 -> DyT 2.10 nats, +0.100 ± 0.000, 3 seeds; because"
+    gap = Finding("no", "the curves lie apart, at step 500", Interval(3, 0.2, 0.1, 0.3), 3)
+    assert words.ours({**test, "kind": "curves"}, gap, about, Study("depth")) == (
+        "largest gap +0.200 ± 0.100 nats, 3 seeds; the curves lie apart, at step 500"
+    )
+
+
 @pytest.mark.parametrize(
     "study, says, want",
     [

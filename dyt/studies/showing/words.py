@@ -88,7 +88,8 @@ def ours(test: dict, finding, about, study: Study) -> str:
     if finding.answer == "undertrained":
         return f"not compared: {finding.why}"
     if test["kind"] in ("difference", "parity") and test["against"]:
-        return _two_arms(test, about, study)
+        told = _two_arms(test, about, study)
+        return f"{told}; {finding.why}" if finding.answer in ("undertuned", "level") else told
     if found is None or found.mean is None:
         return finding.why
     if test["kind"] == "trend":
@@ -99,6 +100,8 @@ def ours(test: dict, finding, about, study: Study) -> str:
         if finding.answer == "inconclusive":
             says = f"no clear trend of {what} with {test['over']}"
         return f"{says}: rank correlation {found.mean:.2f}{between}, {seeds}"
+    if test["kind"] == "curves":
+        return f"largest gap {spread(_times(found, study), 3, sign=True)} {_of(study)[1]}, {seeds}; {finding.why}"
     if test["kind"] == "best":
         beaten = "is best of" in finding.why and "against" not in finding.why  # then the interval is the level's own
         by = "" if beaten else f" ({spread(_times(found, study), 3, sign=True)} {_of(study)[1]})"
