@@ -13,6 +13,7 @@ import pytest
 
 from dyt.config import compose
 from dyt.report import reference
+from dyt.studies.running.study import Study
 from dyt.studies.showing import explain, explain_figures, marked
 
 from .helpers import ROOT, one_line, python
@@ -356,7 +357,7 @@ def blocks() -> list[tuple[str, str, str]]:
     return re.findall(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', page, re.DOTALL | re.MULTILINE)
 
 
-def test_every_example_of_extend_is_a_file_or_a_command():
+def test_every_example_of_extend_is_a_file_or_a_command(tmp_path):
     assert {language for language, file, _ in blocks() if file} == {"python", "yaml"}
     assert {language for language, file, _ in blocks() if not file} == {"bash"}
     rooms = {file.rsplit("/", 1)[0] for _, file, _ in blocks() if file}
@@ -364,6 +365,9 @@ def test_every_example_of_extend_is_a_file_or_a_command():
     for _, file, text in blocks():
         if file.endswith(".py"):
             ast.parse(text)
+        if file.startswith("configs/study/"):  # a new rule for studies is met here, before the slow test below
+            (tmp_path / "study.yaml").write_text(text)
+            assert Study(str(tmp_path / "study.yaml")).search == "lr"
 
 
 @pytest.mark.slow
