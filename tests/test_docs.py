@@ -7,11 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from dyt.config import compose
 from dyt.report import reference
+from dyt.studies.running.study import Study
 from dyt.studies.showing import explain, explain_figures, marked
 
 from .helpers import ROOT, one_line, python
@@ -22,15 +24,17 @@ import docs  # noqa: E402
 PAGES = marked.files()
 EXTEND = "test_docs.py::test_every_example_of_extend_runs"
 COMPOSED = "composed here"
+CI = ".ci/run"
 MERGED = "test_studies.py::test_merge_takes_another_machines_rows_and_refuses_foreign_ones"
 SENT = "test_tracking.py::test_a_wrong_key_is_one_warning_and_the_rows_can_be_sent_later_once"
 
 # Every command that README and the pages show, by its beginning (the longest that fits counts): the test that runs it,
-# or the same in small; COMPOSED, where its overrides are composed below; or what it needs that no test has.
+# or the same in small; CI; COMPOSED, where its overrides are composed below; or what it needs that no test has.
 TRIED = {
     "make demo": "test_demo.py::test_the_ten_runs_differ_only_in_the_norm",
     "make docs": "test_docs.py::test_the_site_builds_strictly_and_loads_nothing_from_elsewhere",
-    "make test": "needs ten minutes: it runs these tests",
+    "make test": CI,
+    "make lint": CI,
     "python train.py": COMPOSED,
     "python train.py -m": "test_cli.py::test_sweep_runs_all_skips_what_is_finished_and_goes_on_past_failures",
     "python train.py --cfg job": "test_cli.py::test_hydra_help_and_config_print",
@@ -106,6 +110,9 @@ def test_every_command_is_tried_or_listed():
     assert not stale, f"no page shows these any more; take them out of TRIED: {sorted(stale)}"
     for start, where in TRIED.items():
         if where == COMPOSED or where.startswith("needs "):
+            continue
+        if where == CI:
+            assert start in (ROOT / CI).read_text().splitlines()
             continue
         file, _, function = where.partition("::")
         assert re.search(rf"^def {function}\b", (ROOT / "tests" / file).read_text(), re.MULTILINE), f"{start}: {where}"
@@ -316,33 +323,15 @@ def test_where_the_architecture_page_says_things_are_they_are():
         assert re.search(rf"^\s*(?:def|class) {name}\b", (ROOT / file).read_text(), re.MULTILINE), (file, name)
 
 
-def test_rooms_use_what_stands_below_them():
-    """docs/img/rooms.svg against every import of dyt/ and models/, those inside functions too."""
-    rows = re.findall(r'class="m" x="\d+" y="(\d+)">([^<]+)<', (ROOT / "docs" / "img" / "rooms.svg").read_text())
-    height = {
-        name.removesuffix("/").removesuffix(".py"): int(y) for y, text in rows for name in re.split(r"[,\s]+", text)
-    }
-    wrong, drawn = [], set()
-    for file in [*(ROOT / "dyt").rglob("*.py"), *(ROOT / "models").rglob("*.py")]:
-        room = "/".join(file.relative_to(ROOT).with_suffix("").parts[: 2 if "dyt" in file.parts[-3:-1] else 2])
-        room = "models" if room.startswith("models") else room
-        if room == "dyt/__init__":
-            continue
-        assert room in height, f"{room} is not in rooms.svg"
-        drawn.add(room)
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [node.module] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for name in names:
-                used = "models" if name.startswith("models") else "/".join((name or "").split(".")[:2])
-                if used in height and used != room and height[used] <= height[room] and {room, used} != RUN:
-                    wrong.append(f"{room} uses {used}")
-                if name.split(".")[0] in ("scripts", "tests", "train", "eval"):
-                    wrong.append(f"{room} uses {name}")
-    assert not wrong and drawn == set(height) - {"scripts"}
-
-
-RUN = {"dyt/run", "dyt/resume"}  # one box
+def test_the_picture_of_the_rooms_is_the_contract():
+    """docs/img/rooms.svg has the layers that `make lint` checks, top to bottom."""
+    picture = (ROOT / "docs" / "img" / "rooms.svg").read_text()
+    rows: dict[str, set[str]] = {}
+    for y, room in re.findall(r'class="m" x="\d+" y="(\d+)">([^<]+)<', picture):
+        rows.setdefault(y, set()).add(room.removesuffix("/").removesuffix(".py").replace("/", "."))
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (c["layers"] for c in contracts if c["type"] == "layers")
+    assert list(rows.values()) == [set(layer.split(" | ")) for layer in layers]
 
 
 def test_every_module_is_on_an_api_page():
@@ -368,7 +357,7 @@ def blocks() -> list[tuple[str, str, str]]:
     return re.findall(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', page, re.DOTALL | re.MULTILINE)
 
 
-def test_every_example_of_extend_is_a_file_or_a_command():
+def test_every_example_of_extend_is_a_file_or_a_command(tmp_path):
     assert {language for language, file, _ in blocks() if file} == {"python", "yaml"}
     assert {language for language, file, _ in blocks() if not file} == {"bash"}
     rooms = {file.rsplit("/", 1)[0] for _, file, _ in blocks() if file}
@@ -376,6 +365,9 @@ def test_every_example_of_extend_is_a_file_or_a_command():
     for _, file, text in blocks():
         if file.endswith(".py"):
             ast.parse(text)
+        if file.startswith("configs/study/"):  # a new rule for studies is met here, before the slow test below
+            (tmp_path / "study.yaml").write_text(text)
+            assert Study(str(tmp_path / "study.yaml")).search == "lr"
 
 
 @pytest.mark.slow
