@@ -37,6 +37,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
                 raise ValueError(f"{name}: unknown key; {closest(key, names)}keys: {', '.join(names)}")
     trainer, optim, data = config["trainer"], config["optim"], config["data"]
     for key, choices in (
+        ("optim.kind", ("adamw", "muon", "sgd")),
         ("trainer.precision", ("fp32", "bf16")),
         ("trainer.device", ("auto", "cpu", "cuda")),
         ("trainer.kernel", ("auto", "reference", "compiled", "native", "triton")),

@@ -22,12 +22,14 @@ DEFAULT_EXPERIMENT = "default"
 
 @dataclass
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay; 1-D parameters (alpha, gamma, beta, biases) get no weight decay."""
+    """Linear warm-up and cosine decay; 1-D parameters (alpha, gamma, beta, biases) get no weight decay."""
 
+    kind: str = "adamw"  # adamw | muon (for the blocks' matrices, AdamW for the rest) | sgd (momentum 0.9)
     lr: float = 1e-3
     min_lr: float = 0.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 0.05
+    decay_gain: bool = False  # of the norms' gamma too
     warmup_steps: int = 0
     clip_grad: float | None = None  # largest gradient norm; null: no clipping
 
