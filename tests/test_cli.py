@@ -243,7 +243,16 @@ class _Glob:
         return iter(self.root.glob(self.pattern))
 
 
-@pytest.mark.parametrize("family", [TINY_GPT, TINY_VIT], ids=["gpt", "vit"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        TINY_GPT,
+        TINY_VIT,
+        pytest.param([*TINY_GPT, "optim.kind=muon"], marks=pytest.mark.slow),
+        pytest.param([*TINY_GPT, "optim.kind=sgd"], marks=pytest.mark.slow),
+    ],
+    ids=["gpt", "vit", "muon", "sgd"],
+)
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
     one = python("train.py", *words, "out_root=one", cwd=tmp_path)

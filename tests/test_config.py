@@ -152,6 +152,7 @@ def test_a_directory_is_found_by_its_hash_however_typed(tmp_path):
         (["trainer.max_steps=abc"], "trainer.max_steps: Value 'abc' of type 'str' could not be converted to Integer"),
         (["trainer.max_steps=0"], "trainer.max_steps=0: must be at least 1"),
         (["trainer.max_steps=null", "trainer.max_epochs=null"], "set one, e.g. trainer.max_steps=1000"),
+        (["optim.kind=muonn"], "optim.kind=muonn: did you mean 'muon'? choose from adamw, muon, sgd"),
         (["optim.lr=nan"], "optim.lr=nan: must be at least 0"),
         (["optim.betas=[0.9]"], "optim.betas=[0.9]: needs two numbers"),
         (["optim.betas=[0.9,1]"], "needs two numbers from 0 to below 1"),

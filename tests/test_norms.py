@@ -12,7 +12,7 @@ from dyt import Derf, DynamicTanh
 from dyt.config.compose import norm_arguments, options
 from dyt.norms import NORMS, NormFactory
 from dyt.norms.statistical import layer_norm_by_hand
-from dyt.training.optim import adamw
+from dyt.training.optim import build
 
 B, T, C = 3, 5, 8
 SQUASH = {
@@ -194,9 +194,17 @@ def test_wrong_use_in_code_says_what_to_type():
 
 def test_no_weight_decay_for_one_dimensional_parameters():
     model = nn.Sequential(nn.Linear(C, C), Derf(C), DynamicTanh(C, alpha_shape="channel"), nn.LayerNorm(C))
-    optimizer = adamw(model, lr=1.0, betas=(0.9, 0.999), weight_decay=0.3)
-    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
-    assert decayed == {id(model[0].weight)}
+
+    def decayed(**more):
+        optim = {"kind": "adamw", "lr": 1.0, "betas": (0.9, 0.999), "weight_decay": 0.3, "decay_gain": False, **more}
+        optimizer = build(model, optim)
+        return optimizer, {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+
+    gains = {id(model[i].weight) for i in (1, 2, 3)}
+    for kind in ("adamw", "sgd", "muon"):
+        assert decayed(kind=kind)[1] == {id(model[0].weight)}
+        assert decayed(kind=kind, decay_gain=True)[1] == {id(model[0].weight)} | gains
+    optimizer, _ = decayed()
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
 
 

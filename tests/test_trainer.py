@@ -76,6 +76,42 @@ def test_interrupted_and_resumed_equals_undisturbed_to_the_bit(family, monkeypat
     assert whole["final"] == second["final"] and whole["best"] == second["best"]
 
 
+@pytest.mark.parametrize("kind", ["muon", "sgd"])  # adamw: above
+def test_every_optimizer_resumes_to_the_bit(kind, monkeypatch):
+    words = [*TINY_GPT, *SHORT, f"optim.kind={kind}", "optim.decay_gain=true", "norm=dyt"]
+    _, undisturbed = train(*words, out="a")
+    back = stop_at(monkeypatch, 6)
+    first, folder = train(*words, out="b")
+    back()
+    assert first["status"] == "interrupted"
+    train(*words, out="b")
+    assert rows_of(folder) == rows_of(undisturbed)
+    a, b = weights(undisturbed), weights(folder)
+    a.pop("elapsed"), b.pop("elapsed")
+    assert same(a, b)
+    _, other = train(*TINY_GPT, *SHORT, "norm=dyt", out="c")
+    assert rows_of(other) != rows_of(undisturbed)
+
+
+def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
+    from dyt.data import Spec
+    from dyt.training.optim import build
+    from models import build_model
+
+    config = load([*TINY_GPT, "norm=dyt", "optim.kind=muon"])
+    model, _ = build_model(config["model"], config["norm"], Spec("text", "", {}, vocab_size=9))
+    both = build(model, config["optim"])
+    names = {id(p): n for n, p in model.named_parameters()}
+    muon, adamw = ({names[id(p)] for g in part.param_groups for p in g["params"]} for part in both.parts)
+    assert muon == {f"blocks.{i}.{m}.weight" for i in (0, 1) for m in ("attn.qkv", "attn.out", "mlp.up", "mlp.down")}
+    assert muon | adamw == set(names.values()) and not muon & adamw and "embed.weight" in adamw
+    for group in both.param_groups:  # as the loop does at every step
+        group["lr"] = 0.5
+    assert all(g["lr"] == 0.5 for part in both.parts for g in part.param_groups)
+    with pytest.raises(ValueError, match="no matrices in its blocks; choose optim.kind=adamw"):
+        build(torch.nn.Linear(3, 3), config["optim"])
+
+
 def test_rows_after_the_last_checkpoint_come_anew_once(monkeypatch):
     words = [*TINY_GPT, *SHORT]
     _, undisturbed = train(*words, out="a")

@@ -22,12 +22,14 @@ DEFAULT_EXPERIMENT = "default"
 
 @dataclass
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay; 1-D parameters (alpha, gamma, beta, biases) get no weight decay."""
+    """Linear warm-up and cosine decay; 1-D parameters (alpha, gamma, beta, biases) get no weight decay."""
 
+    kind: str = "adamw"  # of the optimizer; muon: for the blocks' matrices, AdamW for the rest; sgd: momentum 0.9
     lr: float = 1e-3  # [ratio] highest learning rate, reached after the warm-up
     min_lr: float = 0.0  # [ratio] learning rate of the last step, where the cosine ends
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # [ratio] AdamW's two averages, e.g. [0.9,0.95]
     weight_decay: float = 0.05  # [ratio] of matrices only
+    decay_gain: bool = False  # true: the norms' gamma gets weight decay too
     warmup_steps: int = 0  # [steps] the learning rate rises in a line over these
     clip_grad: float | None = None  # [gradient norm] larger gradients are scaled down to it; null: none is
 

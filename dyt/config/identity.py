@@ -14,7 +14,12 @@ NOT_HASHED = (
     "trainer.keep trainer.save_patience"
 ).split()
 # A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
-NEUTRAL: dict[str, Any] = {"trainer.kernel": "auto", "data.on_error": "raise"}
+NEUTRAL: dict[str, Any] = {
+    "trainer.kernel": "auto",
+    "data.on_error": "raise",
+    "optim.kind": "adamw",
+    "optim.decay_gain": False,
+}
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,12 @@ def _training(model_name: str, norm: str, world, words=()):
     from dyt.config import compose
     from dyt.data.order import Order
     from dyt.run import assemble
-    from dyt.training.optim import adamw
+    from dyt.training.optim import build
 
     config = compose.load([f"model={model_name}", f"norm={norm}", *words])
     data, model, _, task = assemble(config, world, 0)
     optim = config["optim"]
-    optimizer = adamw(model, lr=optim["lr"], betas=optim["betas"], weight_decay=optim["weight_decay"])
+    optimizer = build(model, optim)
     order = Order(data.samples, config["data"]["batch_size"], 0)
     return config, data, order, model.train(), task, optimizer
 

@@ -21,7 +21,7 @@ from dyt.rundir import checkpoint
 from dyt.tasks import sums_over
 from dyt.training.distributed import World
 from dyt.training.faults import say
-from dyt.training.optim import adamw, learning_rate
+from dyt.training.optim import build, learning_rate
 from dyt.training.saving import Saver
 from dyt.training.schedule import Clock, Schedule, Stop
 
@@ -58,12 +58,7 @@ class Trainer:
         self.trainer, self.optim, self.seed = config["trainer"], config["optim"], config["seed"]
         self.model, self.task, self.data, self.order = model, task, data, order
         self.schedule, self.world, self.probe = schedule, world, probe
-        self.optimizer = adamw(
-            model,
-            lr=self.optim["lr"],
-            betas=self.optim["betas"],
-            weight_decay=self.optim["weight_decay"],
-        )
+        self.optimizer = build(model, self.optim)
         self.parameters = list(model.parameters())
         self.ema = None
         if self.trainer["ema_decay"] is not None:

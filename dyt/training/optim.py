@@ -1,9 +1,11 @@
-"""AdamW, what it decays, and the learning rate of a step."""
+"""The optimizer, what it decays, and the learning rate of a step."""
 
 import math
 
 import torch
 from torch import nn
+
+MOMENTUM = 0.9  # of sgd
 
 
 def learning_rate(step: int, total: int, *, lr: float, min_lr: float, warmup_steps: int) -> float:
@@ -14,11 +16,56 @@ def learning_rate(step: int, total: int, *, lr: float, min_lr: float, warmup_ste
     return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def adamw(model: nn.Module, *, lr: float, betas, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW in two groups: matrices decay; alpha, s, gamma, beta, biases and every other 1-D parameter do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=tuple(betas), fused=True)
+class Both:
+    """Two optimizers that share a model's parameters, as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer):
+        self.parts = parts
+        self.param_groups = [group for part in parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict) -> None:
+        for part, own in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(own)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def build(model: nn.Module, optim: dict) -> torch.optim.Optimizer | Both:
+    """The optimizer of a config's ``optim``.
+
+    Matrices decay; alpha, s, gamma, beta, biases and every other 1-D parameter do not, but gamma with ``decay_gain``.
+    Muon takes the matrices of the blocks, at AdamW's scale (Moonlight's 0.2 sqrt(max(rows, columns))), so that one
+    learning rate serves both; AdamW takes embeddings, head, convolutions and all 1-D parameters.
+
+    Raises:
+        ValueError: ``kind=muon`` for a model that has no matrix in a block.
+    """
+    kind, lr, decay = optim["kind"], optim["lr"], optim["weight_decay"]
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    hidden = [p for name, p in named if kind == "muon" and p.ndim == 2 and any(map(str.isdigit, name.split(".")))]
+    taken = {id(p) for p in hidden}
+    decayed, plain = [], []
+    for name, p in named:
+        gain = p.ndim == 1 and name.split(".")[-1] == "weight"  # a norm's gamma is the only 1-D weight
+        if id(p) not in taken:
+            (decayed if p.ndim >= 2 or (gain and optim["decay_gain"]) else plain).append(p)
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [g for g in groups if g["params"]]
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM)
+    adamw = torch.optim.AdamW(groups, lr=lr, betas=tuple(optim["betas"]), fused=True)
+    if kind == "adamw":
+        return adamw
+    if not hidden:
+        raise ValueError("optim.kind=muon: this model has no matrices in its blocks; choose optim.kind=adamw or sgd")
+    return Both(torch.optim.Muon(hidden, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"), adamw)

@@ -21,10 +21,10 @@ def bare_ms(config: dict, model, task, batches: list) -> float:
     """Time of a step without any of our loop, in ms."""
     import torch
 
-    from dyt.training.optim import adamw
+    from dyt.training.optim import build
 
     optim = config["optim"]
-    optimizer = adamw(model, lr=optim["lr"], betas=optim["betas"], weight_decay=optim["weight_decay"])
+    optimizer = build(model, optim)
     model.train()
     for i, (inputs, targets) in enumerate(batches):
         if i == SKIP:
