@@ -6,10 +6,6 @@ from dyt.config.arguments import closest, lookup
 
 CHOICES = {  # of a key that takes a word; the first is meant where an old config lacks the key
     "optim.kind": ("adamw", "muon", "sgd"),
-        "adamw",
-        "muon",
-        "sgd",
-    ),  # of a key that takes a word; the first is meant where an old config lacks the key
     "trainer.precision": ("fp32", "bf16"),
     "trainer.device": ("auto", "cpu", "cuda"),
     "trainer.kernel": ("auto", "reference", "compiled", "native", "triton"),
