@@ -46,7 +46,7 @@ class StudyAt:
         for run in self.runs:
             words = [*run.words, *extra]
             config = _with_path(Run(run.study, run.scale, run.cell, run.seed, tuple(words)).config(), paths or {})
-            if config["trainer"]["threads"] is None and scale in ("smoke", "small"):
+            if config["trainer"]["threads"] is None and scale in ("smoke", "small", "medium"):
                 raise ValueError(
                     f"{study.path}: scale {scale} must fix trainer.threads, or --jobs would change numbers"
                 )
@@ -54,6 +54,7 @@ class StudyAt:
             plan = identity.plan(config, words)
             self.planned[plan.hash] = (run, plan, words)
         self.rows: dict[str, dict] = {}
+        self.waiting = 0  # runs that the search must come before
 
     def gather(self, rerun: bool = False) -> list[Task]:
         """Reads what is finished, here or committed, and returns what is missing.
@@ -81,7 +82,25 @@ class StudyAt:
                 missing.append(hash)
             else:
                 self.rows[hash] = {**row, **run.cell, "overrides": csv.overrides(run)}
-        return self._tasks(missing)
+        due = [hash for hash in missing if self._due(self.planned[hash][0])]
+        self.waiting = sum(self.planned[hash][0].late for hash in set(missing) - set(due))
+        return self._tasks(due)
+
+    def _due(self, run: Run) -> bool:
+        """Whether what a run waits for is there: the search that chooses its level, or a prediction of its size."""
+        from dyt.studies.judging import ladder
+        from dyt.studies.judging.rules import asked
+
+        if not ladder.due(self.study, run, self.folder):
+            return False
+        if not run.late:
+            return True
+        arm = {f: v for f, v in run.cell.items() if f != self.study.search}
+        first = [h for h, (r, _, _) in self.planned.items() if not r.late and r.cell.items() >= arm.items()]
+        if not all(h in self.rows for h in first):
+            return False
+        about = asked(self.study, self.scale, list(self.rows.values()))
+        return about.chosen(arm) == run.cell[self.study.search]
 
     def _tasks(self, hashes) -> list[Task]:
         tasks = []
@@ -166,7 +185,28 @@ class StudyAt:
             folders.setdefault(row["config_hash"], (root / row["run"], row.get("norm", "")))
         curves = csv.collect(self.folder / "curves.parquet", ordered, folders, self.results)
         csv.write_curves(self.folder / "curves.parquet", curves)
+        if self.study.ladder:
+            self._predict(ordered)
         return write_report(self.study, self.scale, ordered, self.results, folders)
+
+    def _predict(self, rows: list[dict]) -> None:
+        """Writes the prediction of the held-out size once all smaller ones are there, and never again."""
+        from dyt.studies.judging import ladder
+        from dyt.studies.judging.rules import asked
+        from dyt.studies.running.cost import cost, spec_of
+
+        file = self.folder / ladder.FILE
+        held = [(h, r) for h, (r, _, _) in self.planned.items() if ladder.held_out(self.study, r.cell)]
+        fitted = {h: r for h, (r, _, _) in self.planned.items() if not ladder.held_out(self.study, r.cell)}
+        if file.is_file() or any(h not in self.rows and self._due(r) for h, r in fitted.items()) or self.waiting:
+            return
+        factor, parameters = next(iter(self.study.baseline)), {}
+        for hash, run in held:
+            config = self.planned[hash][1].config
+            spec = spec_of(config, self.study.scale(self.scale), config["model"]["name"])
+            parameters[run.cell[factor]] = cost(config, spec, spec.sizes.get("train"))["parameters"]
+        write_json(file, ladder.predict(self.study, asked(self.study, self.scale, rows), parameters))
+        print(f"  {file} is written; commit it, then the same command runs the held-out size", flush=True)
 
 
 def write_report(study: Study, scale: str, rows: list[dict], results: Path, folders: dict) -> list[dict]:
@@ -219,7 +259,8 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
         for task in missing:
             tasks.setdefault(task.tag, task)
             owners.setdefault(task.tag, []).append(at)
-        print(f"{at.study.name} {at.scale}: {len(at.runs)} runs, {len(at.rows)} finished before, {len(missing)} to run")
+        later = f", then more seeds at the best {at.study.search}" if at.waiting else ""
+        print(f"{at.study.name} {at.scale}: {len(at.rows)} finished before, {len(missing)} to run{later}")
         if not missing:
             _close(at)
     failed = interrupted = 0
@@ -254,6 +295,8 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
         except KeyboardInterrupt:
             interrupted = 1
             print("\nstopping: runs finish their step and save", flush=True)
+    if not interrupted and not failed and tasks and any(at.waiting for at in studies):
+        return reproduce(studies, jobs)  # the searches are done: more seeds at what they chose
     if interrupted:
         for at in studies:
             if left[id(at)] and at.rows:

@@ -1,6 +1,7 @@
 """What rows say about a claim: six kinds of test, each by itself; rules.py has what holds for a study's tests together.
 
-    difference  the arm differs from the baseline, on the side that `better` names; the interval excludes zero
+    difference  the arm differs from the baseline, on the side that `better` names; the interval excludes zero. With
+                `beside`: that difference, less the same difference in another place
     parity      the difference lies inside the margin
     trend       the metric rises (sign +) or falls (sign -) with the factor `over`: rank correlation over runs
     best        of the levels of `over`, the paper's `level` is the best
@@ -87,12 +88,16 @@ def judge(
     else:
         found = paired(rows.values(arm, metric), rows.values(against, metric))
     sides = {_name(test, "arm"): arm, _name(test, "against"): against} if against else {}
+    if beside := test.get("beside"):
+        others = {f"{name}, {' '.join(beside.values())}": {**cell, **beside} for name, cell in sides.items()}
+        found = paired(*(_apart(rows, *cells.values(), metric) for cells in (sides, others)))
+        sides |= others
     about = {"searched": search.told(rows, sides) if against else "-"}
     if found.n < NEEDED:
         return Finding("inconclusive", f"{found.n} pairs of seeds, {NEEDED} needed", found.difference, found.n, **about)
     if sides:
         _same_length(rows, sides)
-        if curves and metric in ("final", "best", rows.metric):
+        if curves and len(sides) == 2 and metric in ("final", "best", rows.metric):
             ours, theirs = (curves.of(rows, rows.at_best(cell), rows.metric) for cell in sides.values())
             about["steps"] = steps_to_target(ours, theirs, rows.higher)
         if why := search.undertuned(rows.search, search.searched(rows, sides)):
@@ -103,6 +108,15 @@ def judge(
         return _curves(test, rows, sides, found, float(test.get("margin", matters or 0)), curves or Curves(), about)
     metric_higher = rows.higher if metric in ("final", "best") else True
     return _difference(found, metric_higher, test.get("better", "arm") == "arm", matters if against else None, about)
+
+
+def _apart(rows: Rows, arm: dict, against: dict, metric: str) -> dict[int, float | None]:
+    """Arm minus baseline by seed; None where either diverged."""
+    ours, theirs = rows.values(arm, metric), rows.values(against, metric)
+    return {
+        seed: None if None in (ours[seed], theirs[seed]) else ours[seed] - theirs[seed]
+        for seed in sorted(ours.keys() & theirs.keys())
+    }
 
 
 def _name(test: dict, side: str) -> str:

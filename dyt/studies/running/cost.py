@@ -2,14 +2,16 @@
 
 import functools
 import json
+from collections import Counter
 from pathlib import Path
 
+from dyt.studies.judging.ladder import held_out
 from dyt.studies.running import rows as csv
 from dyt.studies.running.study import Study, result_folder
 
-# FLOPs a second that a run of ours reaches, an assumption except for `small`: measured here, gpt_nano on one of two
-# busy CPU threads. paper: one H100 at 40% of its dense bfloat16 peak; float32 recipes take longer.
-RATES = {"smoke": 2e10, "small": 2e10, "gpu": 1e14, "paper": 4e14}
+# FLOPs a second that a run of ours reaches, an assumption except for `small` and `medium`: measured here, gpt_nano on
+# one of two CPU threads, busy and quiet. paper: one H100 at 40% of its dense bfloat16 peak; float32 takes longer.
+RATES = {"smoke": 2e10, "small": 2e10, "medium": 6e10, "gpu": 1e14, "paper": 4e14}
 # Parameters as their authors or timm publish them, in millions.
 PUBLISHED = {
     "vit_small": 22.05, "vit_base": 86.57, "vit_large": 304.33, "convnext_base": 88.59, "convnext_large": 197.77,
@@ -77,6 +79,10 @@ def cost(config: dict, spec, train_size: int | None) -> dict:
     return {"parameters": parameters, "flops": 3 * forward * samples if samples else None, "samples": samples}
 
 
+def _arm(study: Study, run) -> tuple:
+    return tuple((f, v) for f, v in run.cell.items() if f != study.search)
+
+
 def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: dict[str, str] | None = None) -> str:
     """What --dry-run prints for a study: every cell once, its seeds, parameters, FLOPs, hours and command."""
     about = study.scale(scale)
@@ -85,8 +91,14 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
     by_cell: dict[tuple, list] = {}
     for run in runs:
         by_cell.setdefault(tuple(run.cell.items()), []).append(run)
+    alike = Counter(_arm(study, cell_runs[0]) for cell_runs in by_cell.values())
+
+    def share(run) -> float:
+        """Of an arm's levels, one alone gets the later seeds, or is run at the held-out size."""
+        return 1 / alike[_arm(study, run)] if run.late or held_out(study, run.cell) else 1.0
+
     lines = [
-        f"{study.name} {scale}: {len(runs)} runs of {len(by_cell)} settings",
+        f"{study.name} {scale}: {round(sum(map(share, runs)))} runs of {len(by_cell)} settings",
         "  seeds  parameters     FLOPs/run   hours/run  setting",
     ]
     total = 0.0
@@ -101,7 +113,7 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
         rows = [done.get(csv.overrides(r)) for r in cell_runs]
         walls = [r["wall_s"] / 3600 for r in rows if r and r["wall_s"]]
         hours = sum(walls) / len(walls) if walls else (found["flops"] or 0) / RATES[scale] / 3600
-        total += hours * len(cell_runs)
+        total += hours * sum(map(share, cell_runs))
         published = f" (published {PUBLISHED[name]:,.1f}M)" if scale == "paper" and name in PUBLISHED else ""
         flops = f"{found['flops']:.2e}" if found["flops"] else "-"
         state = f"; {sum(bool(r) for r in rows)} finished" if any(rows) else ""

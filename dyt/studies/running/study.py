@@ -14,9 +14,11 @@ from dyt.config.arguments import closest
 
 SCALES = ("smoke", "small", "medium", "gpu", "paper")
 FOLDER = compose.CONFIGS / "study"
-KEYS = set("title metric base factors baseline search pool floor collapse derived scales tests figures own".split())
+KEYS = set(
+    "title metric base factors baseline search pool floor collapse derived ladder scales tests figures own".split()
+)
 SCALE_KEYS = {"base", "replace", "grid", "seeds", "spec", "about"}
-TEST_KEYS = set("says claims paper kind arm against margin better over metric sign level scales where".split())
+TEST_KEYS = set("says claims paper kind arm against beside margin better over metric sign level scales where".split())
 KINDS = ("difference", "parity", "trend", "best", "curves", "diverges")
 
 
@@ -29,6 +31,7 @@ class Run:
     cell: dict[str, str]  # factor -> level; a factor that the run's grid leaves out is absent
     seed: int
     words: tuple[str, ...]
+    late: bool = False  # a further seed, only for the searched level that the first seeds chose
 
     @property
     def label(self) -> str:
@@ -82,6 +85,8 @@ class Study:
         self.floor: dict = self.raw.get("floor") or {}
         self.collapse: dict = self.raw.get("collapse") or {}  # scale -> level: a run no better counts as diverged
         self.derived: list[str] = self.raw.get("derived", [])
+        # size: the factor; held_out: its level that is predicted first; extrapolate: {name: parameters}
+        self.ladder: dict = self.raw.get("ladder", {})
         self.figures: list[dict] = self.raw.get("figures", [])
         self.own: bool = self.raw.get("own", False)  # a hypothesis of this repository, in no paper
         self.scales: dict = self.raw["scales"]
@@ -116,7 +121,7 @@ class Study:
                 f"{self.path}: tests: {test['says']}: kind curves needs against, the cell of the other curve"
             )
         test = {"claims": [], "metric": "final", "scales": list(self.scales), **test}
-        for side in ("arm", "against", "where"):
+        for side in ("arm", "against", "beside", "where"):
             test[side] = _strings(test.get(side) or {})
             for factor, level in test[side].items():
                 self._level(factor, level)
@@ -153,7 +158,7 @@ class Study:
             grid = dict(grid)
             common = [] if about.get("replace") else _words(self.raw.get("base"))
             last = [*_words(about.get("base")), *_words(grid.pop("base", None))]  # a scale wins over levels: it shrinks
-            own = grid.pop("seeds", None)
+            own, first = grid.pop("seeds", None), grid.pop("search_seeds", None)  # first: seeds that choose the level
             count = seeds or own or about["seeds"]
             chosen = {f: self._chosen(f, grid[f]) for f in self.factors if f in grid}
             for extra in grid.keys() - chosen.keys():
@@ -164,7 +169,9 @@ class Study:
                 key = tuple(cell.items())
                 if words_of.setdefault(key, words) != words:
                     raise ValueError(f"{self.path}: scale {scale}: two grids give {cell} different settings")
-                made.setdefault((key, seed), Run(self.name, scale, cell, seed, words))
+                late = first is not None and self.search in cell and seed >= first
+                if (key, seed) not in made or (made[key, seed].late and not late):
+                    made[key, seed] = Run(self.name, scale, cell, seed, words, late)
         return list(made.values())
 
     def _chosen(self, factor: str, asked) -> list[str]:

@@ -32,7 +32,6 @@ LEFT_OUT = (
     (r"regime-scaling-(354m|1.3b|3.78b)", "a size with no recipe here; 64M and 124M are in `regime`"),
     (r"regime-traingap", "training loss; `regime` reports final and best validation"),
     (r"bhyt-", "BHyT, Peri-LN and LNS are not in this repository, nor is C4"),
-    (r"coupling-", "Muon is not in this repository; the numbers are second-hand"),
 )
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from dyt.rundir.files import read_json
+from dyt.studies.judging import ladder
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.curves import Curves, steps_to_target
 from dyt.studies.judging.rules import POOL, RULES, asked, deviation, findings, matters
 from dyt.studies.judging.search import searched
-from dyt.studies.running.study import Study
+from dyt.studies.running.study import Study, result_folder
 from dyt.studies.showing import words
 from dyt.studies.statistics import MOST, Interval, interval, paired
 
@@ -164,7 +166,10 @@ def table(
             f"{sorted(minutes)[len(minutes) // 2]:.1f}" if minutes else "-",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [*_search(study, rows, about), "", *_notes(study, scale, rows, about, results)]
+    lines += _search(study, rows, about)
+    if study.ladder and (told := read_json(result_folder(results, study.name, scale) / ladder.FILE)):
+        lines += ladder.outcome(study, about, told)
+    lines += ["", *_notes(study, scale, rows, about, results)]
     return "\n".join(lines) + "\n"
 
 

@@ -87,6 +87,10 @@ def ours(test: dict, finding, about, study: Study) -> str:
     found, seeds = finding.interval, f"{finding.n} seeds"
     if finding.answer == "undertrained":
         return f"not compared: {finding.why}"
+    if test.get("beside") and found is not None and found.mean is not None:
+        places = [" ".join(cell.values()) for cell in (test["where"], test["beside"])]
+        change = f"{spread(_times(found, study), 3, sign=True)} {_of(study)[1]}"
+        return f"the gap with {places[0]} less the gap with {places[1]}: {change}, {seeds}; {finding.why}"
     if test["kind"] in ("difference", "parity") and test["against"]:
         told = _two_arms(test, about, study)
         return f"{told}; {finding.why}" if finding.answer in ("undertuned", "level") else told

@@ -1,0 +1,140 @@
+"""The ladder: laws with known answers, a prediction written before its size is run, and searches that choose seeds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dyt.studies import runner
+from dyt.studies.judging import ladder
+from dyt.studies.judging.cells import Rows
+from dyt.studies.judging.verdicts import judge
+from dyt.studies.running.study import Study
+
+SIZES = [1e5, 2e5, 4e5, 8e5]
+
+
+def law(n, floor=1.2, scale=0.4, power=0.3):
+    return floor + scale * (np.asarray(n) / 1e6) ** -power
+
+
+@pytest.mark.parametrize("power", [0.08, 0.3, 0.76, 1.5])
+@pytest.mark.parametrize("floor", [0.0, 1.2])
+def test_a_made_up_law_is_found_and_carries_on(floor, power):
+    found = ladder.fit(SIZES, law(SIZES, floor, power=power))
+    assert found.floor == pytest.approx(floor, abs=1e-4) and found.scale == pytest.approx(0.4, abs=1e-3)
+    assert found.power == pytest.approx(power, rel=1e-3)
+    assert found.at(64e6) == pytest.approx(law(64e6, floor, power=power), abs=1e-3)
+
+
+def test_a_law_needs_three_sizes():
+    with pytest.raises(ValueError, match="at least 3 sizes, and there are 2"):
+        ladder.fit([1e5, 1e5, 2e5], [2.0, 2.1, 1.9])
+
+
+def test_bootstrap_intervals_hold_the_truth_about_as_often_as_they_say():
+    """Of 25 made-up ladders with 3 seeds a size, the 95% interval of the held-out loss holds it in most."""
+    draw = np.random.default_rng(0)
+    held = 0
+    for i in range(25):
+        groups = {int(n): (law(n) + 0.01 * draw.normal(size=3)).tolist() for n in SIZES}
+        low, high = ladder.spread([d.at(1.6e6) for d in ladder.resampled(groups, draws=40, seed=i)])
+        held += low <= law(1.6e6) <= high
+    assert 18 <= held  # few seeds and draws: somewhat fewer than 24
+
+
+def made(study: Study, noise: float = 0.002) -> list[dict]:
+    """Rows of a law for each norm, with learning rate 2e-3 the best; the held-out size is not run."""
+    draw = np.random.default_rng(1)
+    rows = []
+    for norm, lift in (("layernorm", 0.0), ("dyt-fed 1/1", 0.1)):
+        for size, n in zip(("0.1", "0.2", "0.4", "0.8"), SIZES, strict=True):
+            for lr, worse in (("1e-3", 0.05), ("2e-3", 0.0), ("4e-3", 0.05)):
+                for seed in range(3):
+                    value = float(law(n) + lift * (n / 1e6) ** -0.2 + worse + noise * draw.normal())
+                    rows.append({"norm": norm, "size": size, "lr": lr, "seed": seed, "status": "finished",
+                                 "final": value, "parameters": int(n)})  # fmt: skip
+    return rows
+
+
+def test_prediction_of_the_held_out_size_and_its_gap():
+    study = Study("ladder")
+    about = Rows(made(study), study.factors, False, search="lr")
+    told = ladder.predict(study, about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
+    assert (told["size"], told["baseline"]) == ("1.6", "layernorm")
+    place = told["arms"]["dyt-fed 1/1"]["at"]["held_out"]
+    gap = 0.1 * 1.6**-0.2
+    assert place["gap"] == pytest.approx(gap, abs=0.01) and place["gap_95"][0] < gap < place["gap_95"][1]
+    assert told["arms"]["layernorm"]["at"]["held_out"]["loss"] == pytest.approx(float(law(1.6e6)), abs=0.01)
+    assert told["arms"]["layernorm"]["at"]["held_out"]["gap"] == 0.0
+    assert {a["lr"] for a in told["arms"].values()} == {"2e-3"}  # the held-out size runs at this one
+    wide = [np.diff(told["arms"]["dyt-fed 1/1"]["at"][p]["gap_95"])[0] for p in ("held_out", "124M")]
+    assert wide[0] < wide[1]  # the further, the less is known
+    again = ladder.predict(study, about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
+    assert json.dumps(again) == json.dumps(told)
+    lines = "\n".join(ladder.outcome(study, about, told))
+    assert "not run" in lines and "extrapolated to 64M" in lines
+    ran = {"norm": "layernorm", "size": "1.6", "lr": "2e-3", "seed": 0, "status": "finished", "final": 1.5}
+    lines = ladder.outcome(study, Rows([*about.rows, ran], study.factors, False, search="lr"), told)
+    error = 1.5 - told["arms"]["layernorm"]["at"]["held_out"]["loss"]
+    assert any(f"1.5000 (n = 1) | {error:+.4f} |" in line for line in lines)
+
+
+def test_the_held_out_size_waits_for_its_prediction(tmp_path, monkeypatch, capsys):
+    def at():
+        return runner.StudyAt(
+            Study("ladder"),
+            "smoke",
+            extra=["logger.mode=disabled", f"out_root={tmp_path / 'runs'}"],
+            results=tmp_path / "results",
+        )
+
+    def sizes(made):
+        return {made.planned[t.tag][0].cell["size"] for t in made.gather()}
+
+    assert sizes(at()) == {"0.1", "0.2", "0.4"}
+    first = at()
+    first.gather()
+    for n, (hash, (run, _, _)) in enumerate(first.planned.items()):  # as if they had run
+        if run.cell["size"] != "1.6":
+            parameters = int(float(run.cell["size"]) * 1e6)
+            row = {**run.cell, "seed": 0, "status": "finished", "final": float(law(parameters)) + 1e-3 * n,
+                   "run": "x/y", "parameters": parameters, "config_hash": hash}  # fmt: skip
+            row["overrides"] = runner.csv.overrides(run)
+            first.rows[hash] = row
+    first.report()
+    assert "commit it, then the same command runs the held-out size" in capsys.readouterr().out
+    file = first.folder / ladder.FILE
+    told = file.read_bytes()
+    assert sizes(at()) == {"1.6"}
+    first.report()
+    assert file.read_bytes() == told and "commit it" not in capsys.readouterr().out  # never written again
+    assert "predicted at 1.6" in (first.folder / "table.md").read_text()
+
+
+def test_further_seeds_run_only_at_the_level_that_the_search_chose(tmp_path):
+    study = Study("ladder")
+    smoke = study.raw["scales"]["smoke"]
+    smoke["grid"] = {"norm": ["layernorm"], "size": ["0.1"], "lr": [1e-3, 2e-3, 4e-3], "search_seeds": 1}
+    smoke["seeds"] = 3
+    at = runner.StudyAt(study, "smoke", extra=[f"out_root={tmp_path / 'runs'}"], results=tmp_path / "results")
+    first = at.gather()
+    assert [at.planned[t.tag][0].seed for t in first] == [0, 0, 0] and at.waiting == 6
+    for hash, (run, _, _) in at.planned.items():
+        if run.seed == 0:
+            final = {"0.001": 2.0, "0.002": 1.8, "0.004": 1.9}[run.cell["lr"]]
+            at.rows[hash] = {**run.cell, "seed": 0, "status": "finished", "final": final, "config_hash": hash}
+    due = [run for run, _, _ in at.planned.values() if run.late and at._due(run)]
+    assert [(r.cell["lr"], r.seed) for r in due] == [("0.002", 1), ("0.002", 2)]
+
+
+def test_a_difference_beside_another_is_their_interaction():
+    values = {("muon", "dyt"): 2.5, ("muon", "ln"): 2.0, ("adamw", "dyt"): 2.3, ("adamw", "ln"): 2.1}
+    rows = [{"optimizer": o, "norm": n, "seed": s, "status": "finished", "final": v + 0.01 * s * (n == "dyt")}
+            for (o, n), v in values.items() for s in range(3)]  # fmt: skip
+    test = {"kind": "difference", "metric": "final", "where": {"optimizer": "muon"}, "beside": {"optimizer": "adamw"},
+            "arm": {"norm": "dyt"}, "against": {"norm": "ln"}, "better": "against"}  # fmt: skip
+    found = judge(test, Rows(rows, ["optimizer", "norm"], False))
+    assert found.answer == "yes" and found.interval.mean == pytest.approx(0.3)
+    gone = [{**r, "status": "diverged"} if (r["optimizer"], r["norm"]) == ("muon", "dyt") else r for r in rows]
+    assert judge(test, Rows(gone, ["optimizer", "norm"], False)).why == "of 3 pairs 3 lost by divergence"
