@@ -404,3 +404,13 @@ def test_isolation_marks_each_arms_best(monkeypatch):
 
 def test_interval_keeps_its_deviation():
     assert interval([1.0, 2.0, 3.0]).sd == pytest.approx(1.0) and Interval(1, 2.0).sd is None
+
+
+def test_a_side_without_any_run_is_not_run_rather_than_inconclusive():
+    known = [{"norm": "layernorm", "seed": s, "status": "finished", "final": 2.0 + s / 100} for s in range(3)]
+    rows = Rows(known, ["norm"], False)
+    for kind, more in (("difference", {}), ("parity", {"margin": 0.02})):
+        test = {"kind": kind, "metric": "final", "arm": {"norm": "dyt"}, "against": {"norm": "layernorm"}, **more}
+        found = judge(test, rows)
+        assert (found.answer, found.why) == ("not run", "dyt (the arm) was not run")
+        assert judge(test | {"arm": {"norm": "layernorm"}, "against": {"norm": "dyt"}}, rows).answer == "not run"

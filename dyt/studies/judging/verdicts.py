@@ -80,6 +80,9 @@ def judge(
     if test["kind"] == "best":
         return _best(test, rows, arm, metric, matters)
     against = {**where, **test["against"]} if test.get("against") else None
+    for side, cell in (("arm", arm), ("against", against)):
+        if cell is not None and not rows.of(cell):
+            return Finding("not run", f"{_name(test, side)} was not run")
     for cell in (arm, against):
         if cell is not None and (factor := rows.mixed(cell)):
             raise ValueError(f"{cell}: several rows for a seed; the test must fix {factor}")

@@ -85,6 +85,8 @@ def spread(found: Interval, digits: int, sign: bool = False) -> str:
 def ours(test: dict, finding, about, study: Study) -> str:
     """What we found; `finding` and `about` (the study's `Rows`) are what judged the test."""
     found, seeds = finding.interval, f"{finding.n} seeds"
+    if finding.answer == "not run":
+        return finding.why
     if finding.answer == "undertrained":
         return f"not compared: {finding.why}"
     if test.get("beside") and found is not None and found.mean is not None:
