@@ -22,6 +22,8 @@ from hydra.types import RunMode
 
 from dyt.config import compose, identity
 from dyt.run import execute
+from dyt.rundir.streams import STOPS, heard, steady
+from dyt.tracking.wandb import leave_agent
 
 CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
 
@@ -65,6 +67,8 @@ def run_one(cfg) -> dict:
     if _stopped():
         return outcome | {"status": "not started"}
     if hydra_config.mode == RunMode.MULTIRUN:
+        if hydra_config.job.num and "WANDB_SWEEP_ID" in os.environ:
+            leave_agent()  # its trial is the first member; the others are runs of their own
         print(f"\n--- run {hydra_config.job.num}: {outcome['overrides']}", flush=True)
     try:
         config = compose.plain(cfg, hydra_config.runtime.choices)
@@ -134,11 +138,13 @@ def _interrupt(number, frame):
 
 
 def main() -> int:
+    with steady():  # what is printed cannot end a run
+        return _main()
+
+
+def _main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    for number in (
-        signal.SIGTERM,
-        signal.SIGUSR1,
-    ):  # before and between runs, as Ctrl-C; in a run the loop handles them
+    for number in filter(heard, STOPS):  # before and between runs, as Ctrl-C; in a run the loop handles them
         signal.signal(number, _interrupt)
     words = sys.argv[1:]
     takes_value = {

@@ -74,7 +74,10 @@ def execute(plan: Plan) -> dict:
         ValueError, OSError: bad input, found before anything is written.
     """
     if (done := finished(plan)) is not None:
+        from dyt.tracking.wandb import report_to_agent
+
         print(f"already {done['status']}: {plan.dir}")
+        report_to_agent(plan.config, plan.dir, done)
         return done
     with contextlib.ExitStack() as held:
         return _execute(plan, held)
@@ -92,7 +95,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
     from dyt.rundir.patience import Unwritable
     from dyt.rundir.provenance import peak_memory_mib, provenance
     from dyt.tracking.metrics import Metrics
-    from dyt.tracking.wandb import logger_of, new_id, short_summary, where
+    from dyt.tracking.wandb import agents_id, logger_of, new_id, short_summary, where
     from dyt.training import cpu
     from dyt.training.distributed import join, leave
     from dyt.training.faults import explain, say, write_failure
@@ -153,7 +156,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         except OSError as error:
             raise _unwritable(config["out_root"], error) from error
         about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
-        about.setdefault("wandb_id", new_id(plan.hash))
+        about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
         write_json(plan.dir / "run.json", about)
         write_text(plan.dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         if hasattr(data, "tokenizer"):

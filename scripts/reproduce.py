@@ -39,6 +39,13 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
+    from dyt.rundir.streams import steady
+
+    with steady():
+        return _main()
+
+
+def _main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return reproduce(arguments())
@@ -56,6 +63,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.config.arguments import closest
     from dyt.config.compose import options
     from dyt.config.identity import NOT_HASHED
+    from dyt.rundir.streams import STOPS, heard
     from dyt.studies import runner
     from dyt.studies.running.study import SCALES, Study, names
     from dyt.studies.showing import overview
@@ -101,7 +109,7 @@ def reproduce(asked: argparse.Namespace) -> int:
         return 0
     if asked.merge and len(chosen) != 1:
         raise ValueError("--merge FILE: name the one study that the rows are of")
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in filter(heard, STOPS):
         signal.signal(number, _interrupt)
     made = [
         runner.StudyAt(s, asked.scale, seeds=asked.seeds, extra=extra, paths=paths, results=asked.results)

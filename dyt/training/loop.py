@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dyt.data.order import Order, seed_all
 from dyt.rundir import checkpoint
 from dyt.rundir.patience import Patience
+from dyt.rundir.streams import STOPS, heard
 from dyt.tasks import sums_over
 from dyt.training.distributed import World
 from dyt.training.faults import say
@@ -55,20 +56,23 @@ class Schedule:
 
 
 class Stop:
-    """SIGINT, SIGTERM and SIGUSR1 ask the loop to end after this step; a second one ends it at once."""
+    """Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP ask the loop to end after this step; a second one ends it at once.
+
+    A terminal that closes may send SIGHUP twice: that one never counts as the second.
+    """
 
     def __init__(self):
         self.asked = 0
 
     def _handle(self, number, frame):
-        if self.asked:
+        if self.asked and number != signal.SIGHUP:
             raise KeyboardInterrupt
         self.asked = 1
 
     def __enter__(self):
         self._before = {}
         with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            for number in (signal.SIGINT, *filter(heard, STOPS)):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
