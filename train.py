@@ -4,6 +4,7 @@ The same command again resumes the run, or says that it is finished. Exit codes:
 (a result); 1 bad input or failed; 75 interrupted. A sweep: 75 if interrupted, else 1 if any run failed, else 0.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.types import RunMode
 
 from dyt.config import compose, identity
+from dyt.config.values import as_typed
 from dyt.run import execute
 from dyt.rundir.streams import STOPS, heard, steady
 from dyt.tracking.wandb import leave_agent
@@ -50,13 +52,30 @@ def preflight(overrides: list[str], sweep: bool) -> None:
             if not values:
                 raise ValueError(f"{text}: matches nothing; choose from {', '.join(compose.options(key))}")
         else:
-            values = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else []
+            values = _swept(text, parsed) if parsed.is_sweep_override() else []
         choices.append([f"{key}={v}" for v in values] or [text])
     first = [c[0] for c in choices]
     compose.load(first)
     for i, values in enumerate(choices):
         for value in values[1:]:
             compose.load([*first[:i], value, *first[i + 1 :]])
+
+
+def _swept(text: str, parsed) -> list[str]:
+    """The values of a sweep over one key.
+
+    Raises:
+        ValueError: they cannot be listed (``interval(0,1)``), or are very many.
+    """
+    try:
+        values = list(itertools.islice(parsed.sweep_string_iterator(), 10_001))
+    except Exception as error:  # Hydra raises its own, TypeError and ValueError
+        raise ValueError(
+            f"{text}: has no values to list; type them: {parsed.key_or_group}=1,2 or range(1,9)"
+        ) from error
+    if len(values) > 10_000:
+        raise ValueError(f"{text}: more than 10,000 runs; type fewer values")
+    return values
 
 
 def run_one(cfg) -> dict:
@@ -167,6 +186,9 @@ def _main() -> int:
         print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
         return 1
     try:
+        typed = {word: as_typed(word, sweep) for word in overrides}
+        overrides = list(typed.values())
+        sys.argv[1:] = [typed.get(word, word) for word in words]
         preflight(overrides, sweep)
     except (ValueError, OSError) as error:
         if os.environ.get("DYT_TRACEBACK"):

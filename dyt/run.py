@@ -63,7 +63,13 @@ def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
 
     data = open_data(config["data"], config["model"].get("context"), chars)
     seed_all(rng_seed, "init")  # norms draw nothing, so equal shapes start equal whatever the norm
-    model, factory = build_model(config["model"], config["norm"], data.spec)
+    try:
+        model, factory = build_model(config["model"], config["norm"], data.spec)
+    except (RuntimeError, MemoryError, OverflowError, AssertionError, TypeError, ZeroDivisionError) as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise ValueError(
+            f"model={config['model']['name']}: cannot be built from these model.* values ({text})"
+        ) from error
     return data, model.to(world.device), factory, build_task(config, data.spec.classes)
 
 

@@ -1,26 +1,8 @@
 """What a composed config must hold beyond its types. Each refusal is one line that names the key."""
 
-import math
-
 from dyt.config.arguments import closest, lookup
-
-DATA_RANGES = (
-    ("batch_size", 1, None),
-    ("eval_batch_size", 1, None),
-    ("workers", 0, 256),
-    ("timeout", 0, None),
-    ("train_tokens", 2, None),
-    ("img_size", 1, None),
-    ("patch_size", 1, None),
-    ("val_fraction", 0, 1),
-    ("crop_padding", 0, None),
-    ("crop_pct", 0.01, 1),
-    ("hflip", 0, 1),
-    ("color_jitter", 0, None),
-    ("random_erase", 0, 1),
-    ("mixup", 0, None),
-    ("cutmix", 0, None),
-)
+from dyt.config.identity import flatten
+from dyt.config.ranges import DATA, refuse_numbers, within
 
 
 def check(config: dict, schemas: dict[str, type]) -> None:
@@ -53,7 +35,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
-    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size", "train_tokens"):
+    for key in ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size", "train_tokens", "crop_padding"):
         value = data.get(key, 1)
         if key == "train_tokens" and value is None:
             continue
@@ -62,7 +44,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
     for key in ("out_root", "model.name", "norm.name", "data.name"):
         if not lookup(config, key) or not isinstance(lookup(config, key), str):
             raise ValueError(f"{key}={lookup(config, key)}: needs a word")
-    for key in ("path", "cache_dir", "hub", "text_key", "image_key", "label_key"):
+    for key in ("path", "cache_dir", "hub", "hub_config", "revision", "text_key", "image_key", "label_key", "encoding"):
         if data.get(key) is not None and not isinstance(data[key], str):
             raise ValueError(f"data.{key}={data[key]}: needs a text; quote it, e.g. 'data.{key}=\"{data[key]}\"'")
     at_least_one = (
@@ -78,7 +60,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
     )
     for key, value, low, high in (
         *((f"trainer.{k}", trainer[k], 1, 1024 if k == "threads" else None) for k in at_least_one),
-        *((f"data.{k}", data.get(k), low, high) for k, low, high in DATA_RANGES),
+        *((f"data.{k}", data.get(k), low, high) for k, (low, high) in DATA.items()),
         ("trainer.max_epochs", trainer["max_epochs"], 1e-9, None),
         ("trainer.save_patience", trainer["save_patience"], 0, None),
         ("trainer.ema_decay", trainer["ema_decay"], 0, 1),
@@ -90,12 +72,13 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         ("optim.clip_grad", optim["clip_grad"], 1e-12, None),
         ("seed", config["seed"], 0, 2**31 - 1),
     ):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{key}={value}: needs a number")
-        if not (low <= value < math.inf and (high is None or value <= high)):
-            bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
-            raise ValueError(f"{key}={value}: must be {bounds}")
+        if value is not None:
+            within(key, value, low, high)
     if len(optim["betas"]) != 2 or not all(0 <= b < 1 for b in optim["betas"]):
         raise ValueError(f"optim.betas={optim['betas']}: needs two numbers from 0 to below 1, e.g. [0.9,0.95]")
+    project = config["logger"]["project"]
+    if len(project) > 128 or set(project) & set("/\\#?%:"):
+        raise ValueError(
+            f"logger.project={project}: W&B takes at most 128 characters, and it may not contain any of / \\ # ? % :"
+        )
+    refuse_numbers(flatten(config), config["model"]["task"])
