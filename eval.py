@@ -40,6 +40,8 @@ def parse(words: list[str]) -> dict:
         key, equals, value = word.partition("=")
         if not equals or key not in KEYS:
             raise ValueError(f"{word}: {closest(key, KEYS)}type key=value; keys: {', '.join(KEYS)}")
+        if not value and key not in ("run", "prompt"):
+            raise ValueError(f"{key}=: is empty, as where a shell variable is not set; give a value or leave it out")
         given[key] = value
     if not given["run"]:
         raise ValueError("run=<run directory> is missing; train.py prints it as its last line")

@@ -4,6 +4,7 @@ The same command again resumes the run, or says that it is finished. Exit codes:
 (a result); 1 bad input or failed; 75 interrupted. A sweep: 75 if interrupted, else 1 if any run failed, else 0.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -22,7 +23,10 @@ from hydra.core.override_parser.types import Glob
 from hydra.types import RunMode
 
 from dyt.config import compose, identity
+from dyt.config.values import as_typed
 from dyt.run import execute
+from dyt.rundir.streams import STOPS, heard, steady
+from dyt.tracking.wandb import leave_agent
 
 CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
 
@@ -49,13 +53,30 @@ def preflight(overrides: list[str], sweep: bool) -> None:
             if not values:
                 raise ValueError(f"{text}: matches nothing; choose from {', '.join(compose.options(key))}")
         else:
-            values = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else []
+            values = _swept(text, parsed) if parsed.is_sweep_override() else []
         choices.append([f"{key}={v}" for v in values] or [text])
     first = [c[0] for c in choices]
     compose.load(first)
     for i, values in enumerate(choices):
         for value in values[1:]:
             compose.load([*first[:i], value, *first[i + 1 :]])
+
+
+def _swept(text: str, parsed) -> list[str]:
+    """The values of a sweep over one key.
+
+    Raises:
+        ValueError: they cannot be listed (``interval(0,1)``), or are very many.
+    """
+    try:
+        values = list(itertools.islice(parsed.sweep_string_iterator(), 10_001))
+    except Exception as error:  # Hydra raises its own, TypeError and ValueError
+        raise ValueError(
+            f"{text}: has no values to list; type them: {parsed.key_or_group}=1,2 or range(1,9)"
+        ) from error
+    if len(values) > 10_000:
+        raise ValueError(f"{text}: more than 10,000 runs; type fewer values")
+    return values
 
 
 def run_one(cfg) -> dict:
@@ -66,6 +87,8 @@ def run_one(cfg) -> dict:
     if _stopped():
         return outcome | {"status": "not started"}
     if hydra_config.mode == RunMode.MULTIRUN:
+        if hydra_config.job.num and "WANDB_SWEEP_ID" in os.environ:
+            leave_agent()  # its trial is the first member; the others are runs of their own
         print(f"\n--- run {hydra_config.job.num}: {outcome['overrides']}", flush=True)
     try:
         config = compose.plain(cfg, hydra_config.runtime.choices)
@@ -135,16 +158,23 @@ def _interrupt(number, frame):
 
 
 def main() -> int:
+    with steady():  # what is printed cannot end a run
+        return _main()
+
+
+def _main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # before and between runs, as Ctrl-C
-        signal.signal(number, _interrupt)  # in a run the loop handles them
+    for number in filter(heard, STOPS):  # before and between runs, as Ctrl-C; in a run the loop handles them
+        signal.signal(number, _interrupt)
     asked = get_args()  # Hydra's own parser, so that its flags are not listed here again
     sweep = asked.multirun
     if sweep and "WORLD_SIZE" in os.environ:
         print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
         return 1
     try:
-        preflight(asked.overrides, sweep)
+        typed = {word: as_typed(word, sweep) for word in asked.overrides}
+        sys.argv[1:] = [typed.get(word, word) for word in sys.argv[1:]]
+        preflight(list(typed.values()), sweep)
     except (ValueError, OSError) as error:
         if os.environ.get("DYT_TRACEBACK"):
             traceback.print_exc()

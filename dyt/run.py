@@ -30,7 +30,13 @@ def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
 
     data = open_data(config["data"], config["model"].get("context"), chars)
     seed_all(rng_seed, "init")  # norms draw nothing, so equal shapes start equal whatever the norm
-    model, factory = build_model(config["model"], config["norm"], data.spec)
+    try:
+        model, factory = build_model(config["model"], config["norm"], data.spec)
+    except (RuntimeError, MemoryError, OverflowError, AssertionError, TypeError, ZeroDivisionError) as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise ValueError(
+            f"model={config['model']['name']}: cannot be built from these model.* values ({text})"
+        ) from error
     return data, model.to(world.device), factory, build_task(config, data.spec.classes)
 
 
@@ -41,7 +47,10 @@ def execute(plan: Plan) -> dict:
         ValueError, OSError: bad input, found before anything is written.
     """
     if (done := finished(plan)) is not None:
+        from dyt.tracking.wandb import report_to_agent
+
         print(f"already {done['status']}: {plan.dir}")
+        report_to_agent(plan.config, plan.dir, done)
         return done
     with contextlib.ExitStack() as held:
         run = prepare(plan)
@@ -144,7 +153,7 @@ def open_directory(run: Run):
     """
     from dyt.rundir import checkpoint
     from dyt.tracking.metrics import Metrics
-    from dyt.tracking.wandb import logger_of, new_id
+    from dyt.tracking.wandb import agents_id, logger_of, new_id
     from dyt.training.probe import alphas
     from dyt.training.saving import Saver
 
@@ -158,7 +167,7 @@ def open_directory(run: Run):
         raise _unwritable(plan.config["out_root"], error) from error
     about = read_json(plan.dir / "run.json") or {}
     about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
-    about.setdefault("wandb_id", new_id(plan.hash))
+    about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
     write_json(plan.dir / "run.json", about)
     write_text(plan.dir / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
     if hasattr(run.data, "tokenizer"):

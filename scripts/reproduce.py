@@ -43,6 +43,13 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
+    from dyt.rundir.streams import steady
+
+    with steady():
+        return _main()
+
+
+def _main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return reproduce(arguments())
@@ -60,6 +67,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.config.arguments import closest
     from dyt.config.compose import options
     from dyt.config.identity import NOT_HASHED
+    from dyt.rundir.streams import STOPS, heard
     from dyt.studies import runner
     from dyt.studies.running.study import SCALES, Study, names
     from dyt.studies.showing import explain_figures, front, marked, overview
@@ -118,7 +126,7 @@ def reproduce(asked: argparse.Namespace) -> int:
         return 0
     if asked.merge and len(chosen) != 1:
         raise ValueError("--merge FILE: name the one study that the rows are of")
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in filter(heard, STOPS):
         signal.signal(number, _interrupt)
     made = [
         runner.StudyAt(s, asked.scale, seeds=asked.seeds, extra=extra, paths=paths, results=asked.results)

@@ -6,8 +6,9 @@
     python scripts/wandb_sync.py --study gpt_norms --report    and a saved workspace and a report (wandb-workspaces)
 
 What the server lacks is sent, under the id that the run has always had, so the same run twice is one run. Key and
-server are W&B's (WANDB_API_KEY or `wandb login`, WANDB_BASE_URL), project and entity the run's. Exit code 1: some run
-was not sent.
+server are W&B's (WANDB_API_KEY or `wandb login`, WANDB_BASE_URL), project and entity the run's. Where W&B's own
+`wandb sync` has sent some of it, the server is asked whether that was all; if not, or if it cannot be known, one line
+says so, and --anew sends the run under a new id. Exit code 1: some run was not sent.
 """
 
 import argparse
@@ -22,30 +23,34 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-def send(folder: Path, mode: str) -> int:
-    """Sends one run; returns how many rows it has.
+def send(folder: Path, mode: str, anew: bool = False) -> int:
+    """Sends one run, `anew` under a new id; returns how many rows it has.
 
     Raises:
         ValueError: it cannot be sent, in one line.
     """
     from dyt.config.identity import flatten
-    from dyt.rundir.files import read_json
+    from dyt.rundir.files import read_json, write_json
     from dyt.rundir.lock import Lock
     from dyt.tracking.metrics import read_metrics
-    from dyt.tracking.wandb import about_run, short_summary, start_wandb
+    from dyt.tracking.wandb import about_run, new_id, rows_at_server, short_summary, start_wandb
 
     about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json")
     rows = read_metrics(folder / "metrics.jsonl")
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         shown = about_run(config, folder)
-        run_id = about["wandb_id"]
+        run_id = new_id(about["config_hash"]) if anew else about["wandb_id"]
     except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError("run.json or config.yaml is damaged") from error
     if not rows:
         raise ValueError("metrics.jsonl has no rows")
     with Lock(folder), tempfile.TemporaryDirectory() as scratch:  # a run that is going on is not sent
         config = flatten(config) | {"config_hash": about.get("config_hash")}
+        if anew:
+            write_json(folder / "run.json", about | {"wandb_id": run_id})
+        elif mode == "online" and list(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb")):
+            _refuse_gaps(rows, *rows_at_server(shown["project"], shown["entity"], run_id))
         run = start_wandb(mode, folder if mode == "offline" else Path(scratch), run_id, config, rows, **shown)
         if summary:
             run.summary.update(short_summary(summary))
@@ -53,11 +58,26 @@ def send(folder: Path, mode: str) -> int:
     return len(rows)
 
 
+def _refuse_gaps(rows: list[dict], count: int | None, last: int | None) -> None:
+    """Raises ValueError where rows that the server has are not this run's first ones, each once.
+
+    W&B takes steps in rising order only: what is missing before its last one can never be added.
+    """
+    again = "send it as a new run with: python scripts/wandb_sync.py --anew"
+    if count is None:
+        raise ValueError(f"it has offline files, and what `wandb sync` sent of them cannot be known; {again}")
+    want = sum(row["step"] <= last for row in rows) if count else 0
+    if count != want:
+        raise ValueError(f"W&B has {count} rows up to step {last}, this run has {want}: `wandb sync` sent some of its "
+                         f"offline files out of order, or twice; {again}")  # fmt: skip
+
+
 def main(words: list[str]) -> int:
     from dyt.report.collect import run_directories
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run directories, or folders of them")
+    parser.add_argument("--anew", action="store_true", help="send under a new id: the one so far is spoilt at W&B")
     parser.add_argument("--study", action="append", default=[], help="a study of results/, instead of runs")
     parser.add_argument("--scale", default="small", help="of the study: small (default), gpu or paper")
     parser.add_argument("--report", action="store_true", help="with --study: save a workspace and a report per study")
@@ -75,7 +95,7 @@ def main(words: list[str]) -> int:
     failed = 0
     for folder in dict.fromkeys(f for found in folders.values() for f in found):
         try:
-            print(f"{folder}: sent, {send(folder, mode)} rows", flush=True)
+            print(f"{folder}: sent, {send(folder, mode, asked.anew)} rows", flush=True)
         except Exception as error:  # wandb raises its own, requests' and OS errors alike
             failed += 1
             print(f"{folder}: not sent ({' '.join(str(error).split())[:200]})", file=sys.stderr)
@@ -126,8 +146,12 @@ def mode_or_refuse() -> str:
 
 
 if __name__ == "__main__":
+    from dyt.rundir.streams import steady
+
     try:
-        sys.exit(main(sys.argv[1:]))
+        with steady():
+            code = main(sys.argv[1:])
+        sys.exit(code)
     except ValueError as problem:
         print(f"wandb_sync.py: {problem}", file=sys.stderr)
         sys.exit(1)

@@ -152,7 +152,6 @@ def test_no_name_in_a_config_leads_out_of_the_run_directory(tmp_path):
         "norm.name=/abs/olute",
         "data.name=..",
         "tag='../../<b>up</b>'",
-        "logger.project=../p",
     ]
     summary, folder = train(*TINY_GPT, *SHORT, *names, "logger.mode=offline", out="deep/runs")
     assert summary["status"] == "finished"
@@ -169,6 +168,7 @@ def test_no_name_in_a_config_leads_out_of_the_run_directory(tmp_path):
         (["model=gpt_nano", "data=cifar10"], "choose data from hf_text"),
         (["-m", "norm=dyt,layernrm"], "norm=layernrm: unknown; did you mean 'layernorm'?"),
         (["-m", "norm=dyt", "seed=0,x"], "seed: Value 'x'"),
+        (["-m", "optim.lr=interval(0,1)"], "has no values to list; type them: optim.lr=1,2 or range(1,9)"),
         (["norm.sites.stem.alpha_init=1"], "norm.sites.stem.alpha_init: model=vit_tiny has no site 'stem'"),
         (["data.path=nowhere"], "data.path=nowhere: no such file or folder"),
         (["model=gpt_nano", "init_from=nowhere"], "init_from=nowhere: neither a run directory"),

@@ -1,8 +1,8 @@
 """What a composed config must hold beyond its types. Each refusal is one line that names the key."""
 
-import math
-
 from dyt.config.arguments import closest, lookup
+from dyt.config.identity import flatten
+from dyt.config.ranges import refuse_numbers, within
 
 CHOICES = {  # of a key that takes a word; the first is meant where an old config lacks the key
     "optim.kind": ("adamw", "muon", "sgd"),
@@ -29,10 +29,10 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "data.workers": (0, 256),
     "data.timeout": (0, None),
     "data.train_tokens": (2, None),
-    "data.img_size": (1, None),
-    "data.patch_size": (1, None),
+    "data.img_size": (1, 1 << 16),
+    "data.patch_size": (1, 1 << 16),
     "data.val_fraction": (0, 1),
-    "data.crop_padding": (0, None),
+    "data.crop_padding": (0, 1 << 16),
     "data.crop_pct": (0.01, 1),
     "data.hflip": (0, 1),
     "data.color_jitter": (0, None),
@@ -50,8 +50,17 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "optim.clip_grad": (1e-12, None),
     "seed": (0, 2**31 - 1),
 }
-WHOLE = ("batch_size", "eval_batch_size", "workers", "img_size", "patch_size", "train_tokens")  # of data
-TEXTS = ("path", "cache_dir", "hub", "text_key", "image_key", "label_key")  # of data; null too
+# Keys of data that take a whole number.
+WHOLE = (
+    "batch_size",
+    "eval_batch_size",
+    "workers",
+    "img_size",
+    "patch_size",
+    "train_tokens",
+    "crop_padding",
+)  # of data
+TEXTS = "path cache_dir hub hub_config revision text_key image_key label_key encoding".split()  # of data; null too
 
 
 def check(config: dict, schemas: dict[str, type]) -> None:
@@ -88,13 +97,13 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         if data.get(key) is not None and not isinstance(data[key], str):
             raise ValueError(f"data.{key}={data[key]}: needs a text; quote it, e.g. 'data.{key}=\"{data[key]}\"'")
     for key, (low, high) in RANGES.items():
-        value = lookup(config, key)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{key}={value}: needs a number")
-        if not (low <= value < math.inf and (high is None or value <= high)):
-            bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
-            raise ValueError(f"{key}={value}: must be {bounds}")
+        if (value := lookup(config, key)) is not None:
+            within(key, value, low, high)
     if len(optim["betas"]) != 2 or not all(0 <= b < 1 for b in optim["betas"]):
         raise ValueError(f"optim.betas={optim['betas']}: needs two numbers from 0 to below 1, e.g. [0.9,0.95]")
+    project = config["logger"]["project"]
+    if len(project) > 128 or set(project) & set("/\\#?%:"):
+        raise ValueError(
+            f"logger.project={project}: W&B takes at most 128 characters, and it may not contain any of / \\ # ? % :"
+        )
+    refuse_numbers(flatten(config), config["model"]["task"])

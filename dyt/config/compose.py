@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dyt.config.check import check
 from dyt.config.hydra_errors import one_line, refuse_null_groups
+from dyt.config.values import as_typed, refuse_changed
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SITES = ("attn", "mlp", "final", "embed", "qk", "stem", "down", "conv")
@@ -114,11 +115,14 @@ def load(overrides: list[str]) -> dict:
         ValueError: an unknown option or key, or a wrong type: one line that says what to type instead.
     """
     GlobalHydra.instance().clear()
+    overrides = [as_typed(word) for word in overrides]
     refuse_null_groups(overrides, CONFIGS)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = compose("train", overrides=overrides, return_hydra_config=True)
-            return plain(cfg, cfg.hydra.runtime.choices)
+            config = plain(cfg, cfg.hydra.runtime.choices)
+            refuse_changed(overrides, config)
+            return config
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(one_line(error, overrides, CONFIGS)) from error
 

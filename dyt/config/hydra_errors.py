@@ -1,5 +1,6 @@
 """Hydra's and OmegaConf's paragraphs as one line that says what to type instead."""
 
+import shlex
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dyt.config.arguments import closest
+from dyt.config.values import quoted
 
 
 def one_line(error: Exception, overrides: list[str], configs: Path) -> str:
@@ -43,7 +45,9 @@ def _wrong_key(override: str, overrides: list[str], configs: Path) -> str | None
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
-        return f"{override}: {str(error).splitlines()[0]}; type key=value, and quote a value with special characters"
+        name, equals, value = override.partition("=")
+        what = f"type {shlex.quote(f'{name}={quoted(value)}')}" if equals and value else "type key=value"
+        return f"{override}: {str(error).splitlines()[0]}; {what}"
     if parsed.is_sweep_override():
         return f"{override}: several values are a sweep; add -m"
     key = parsed.key_or_group

@@ -1,4 +1,4 @@
-"""Data, all through Hugging Face ``datasets``.
+"""Data: pictures and hub sets through Hugging Face ``datasets``, texts of files as they are.
 
 A data set offers `spec` (what a model must know of it), `train_batches` and `eval_batches`. Which samples make step n
 is a function of (seed, n) alone, so a resumed run sees exactly what it would have seen.
@@ -9,18 +9,20 @@ from dyt.data.spec import Spec
 __all__ = ["Spec", "open_data"]
 
 
-def open_data(data: dict, context: int | None = None, chars: str | None = None):
+def open_data(data: dict, context: int | None = None, known: dict | None = None):
     """The data set of a config's ``data`` part.
 
-    `context` is a language model's, in tokens; `chars` the vocabulary of a trained one's char tokenizer.
+    `context` is a language model's, in tokens; `known` what a trained model's inputs and outputs mean: its ``chars``
+    and the names of its ``classes`` (dyt/rundir/meaning.py).
 
     Raises:
         ValueError, OSError: it is missing, empty or unreadable; one line with the key to set.
     """
+    known = known or {}
     if data["task"] == "image":
         from dyt.data.images import ImageData
 
-        return ImageData(data)
+        return ImageData(data, known.get("classes"))
     from dyt.data.text import TextData
 
-    return TextData(data, context, chars)
+    return TextData(data, context, known.get("chars"))

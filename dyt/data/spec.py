@@ -13,3 +13,4 @@ class Spec:
     classes: int = 0  # image
     channels: int = 0  # image
     vocab_size: int = 0  # text
+    names: tuple[str, ...] = ()  # of the classes

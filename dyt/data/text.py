@@ -1,9 +1,6 @@
 """Text as tokens: read once, tokenized once, kept as a memory map keyed by content."""
 
-import hashlib
-import json
 import logging
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dyt.data.cache import kept
+from dyt.data.documents import Unreadable, check_encoding, documents
 from dyt.data.order import Order, Steps, derive, loader, seed_all
-from dyt.data.sources import cache_dir, load_table, locate
+from dyt.data.sources import Source, cache_dir, locate, refuse_changed
 from dyt.data.spec import Spec
+from dyt.data.tables import hub_table
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,7 @@ class TextData:
     def __init__(self, data: dict, context: int, chars: str | None = None):
         self.data, self.context = data, context
         source = locate(data)
-        folder = _tokenized(data, source, chars)
-        meta = json.loads((folder / "meta.json").read_text())
+        folder, meta = _tokenized(data, source, chars)
         for split, (absent, blank) in meta.get("left_out", {}).items():
             log.warning("%s: %d rows without text left out, %d empty ones add no token", split, absent, blank)
         self.tokenizer = Tokenizer(**meta["tokenizer"])
@@ -162,89 +161,78 @@ class TextData:
             yield cut(tokens, at, width)
 
 
-def _tokenized(data: dict, source, given: str | None) -> Path:
-    """The folder of the token cache, made when it is not there or not whole."""
-    key_parts = (source.sha256, data["tokenizer"], data["text_key"], data["val_fraction"], given, "v1")
-    if data.get("on_error") == "skip":
-        key_parts += ("skip",)
-    key = hashlib.sha256(repr(key_parts).encode()).hexdigest()[:24]
-    folder = cache_dir(data) / "tokens" / key
-    if _whole(folder):
-        return folder
+def _tokenized(data: dict, source: Source, given: str | None) -> tuple[Path, dict]:
+    """The folder of the token cache, made when it is not there or not whole, and what it says of itself."""
+    check_encoding(data.get("encoding"))
+    parts = (source.sha256, source.stamp, data["tokenizer"], data["text_key"], data["val_fraction"], given, "v2")
+    parts += (data.get("encoding"), data.get("on_error") == "skip")
+    return kept(cache_dir(data) / "tokens", parts, lambda folder: _tokenize(data, source, folder, given))
+
+
+def _read(data: dict, source: Source, split: str) -> Iterator[tuple[str, str | None]]:
+    """(place, text) of each document of a split; None where there is none.
+
+    Raises:
+        ValueError: unreadable, or no text; one line with file, line or row, and cause.
+    """
+    column, where = data["text_key"] or "text", data["path"] or data["hub"] or data["name"]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"data.cache_dir={folder.parent}: {error.strerror}; set it to a folder you can write") from error
-    part = folder.with_name(f"{folder.name}.{os.getpid()}")
-    part.mkdir()
-    try:
-        _tokenize(data, source, part, given)
-        if folder.exists() and not _whole(folder):
-            shutil.rmtree(folder)
-        try:
-            part.rename(folder)
-        except OSError:  # another process was first; its copy is the same
-            if not _whole(folder):
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+        if source.builder == "hub":
+            rows = hub_table(data, source)[split]
+            if column not in rows.column_names:
+                raise KeyError(", ".join(rows.column_names))
+            found = ((f"row {number}", value) for number, value in enumerate(rows[column]))
+        else:
+            files = source.files[split]
+            found = (x for f in files for x in documents(Path(f), source.builder, column, data.get("encoding")))
+        for place, text in found:
+            if text is not None and not isinstance(text, str):
+                raise ValueError(f"data.text_key={column}: holds {type(text).__name__}, not text, in {split} ({place})")
+            yield place, text
+    except Unreadable as error:
+        raise ValueError(f"data.path={where}: unreadable as {source.builder}: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"data.text_key={column}: no such column in {split}; it has {error.args[0]}") from error
 
 
-def _whole(folder: Path) -> bool:
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        width = Tokenizer(**meta["tokenizer"]).dtype().itemsize
-        return all((folder / f"{s}.bin").stat().st_size == n * width for s, n in meta["tokens"].items())
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _tokenize(data: dict, source, folder: Path, given: str | None) -> None:
-    table = load_table(data, source)
-    column = data["text_key"] or "text"
-    for split, rows in table.items():
-        if column not in rows.column_names:
-            raise ValueError(
-                f"data.text_key={column}: no such column in {split}; it has {', '.join(rows.column_names)}"
-            )
-    chars = ""
-    if data["tokenizer"] == "char" and given is not None:
-        chars = given
-    elif data["tokenizer"] == "char":
-        chars = "".join(
-            sorted({c for rows in table.values() for text in rows[column] for c in str(text or "")} | {"\n"})
-        )
-    tokenizer = Tokenizer(data["tokenizer"], chars)
+def _tokenize(data: dict, source: Source, folder: Path, given: str | None) -> dict:
+    splits = list(hub_table(data, source) if source.builder == "hub" else source.files)
+    chars = given or ""
+    if data["tokenizer"] == "char" and given is None:
+        seen = {c for split in splits for _, text in _read(data, source, split) for c in set(text or "")}
+        chars = "".join(sorted(seen | {"\n"}))
+    tokenizer = Tokenizer(data["tokenizer"], chars if data["tokenizer"] == "char" else "")
     # A text file comes line by line with its line breaks; a table's rows are documents that need a mark between them.
     ending = "" if source.builder == "text" else tokenizer.separator
     counts, left_out = {}, {}
-    for split, rows in table.items():
+    for split in splits:
         counts[split] = absent = blank = 0
         with open(folder / f"{split}.bin", "wb") as out:
-            for number, text in enumerate(rows[column]):
-                if text is not None and not isinstance(text, str):
-                    raise ValueError(f"data.text_key={column}: holds {type(text).__name__}, not text, in {split}")
+            for number, (place, text) in enumerate(_read(data, source, split)):
                 if text is None and data.get("on_error") != "skip":
-                    names = ", ".join(Path(f).name for f in source.files.get(split, [])[:3]) or data["hub"] or "?"
                     raise ValueError(
-                        f"data.path={data['path'] or data['hub']}: row {number} of {split} ({names}) has no text; "
-                        "data.on_error=skip leaves such rows out and counts them"
+                        f"data.path={data['path'] or data['hub']}: row {number} of {split} ({place.split(',')[0]}) has "
+                        "no text; data.on_error=skip leaves such rows out and counts them"
                     )
                 absent += text is None
                 blank += text == ""
                 if text:
-                    ids = tokenizer.encode(text if text.endswith(ending) else text + ending)
+                    try:
+                        ids = tokenizer.encode(text if text.endswith(ending) else text + ending)
+                    except UnicodeEncodeError as error:
+                        raise ValueError(f"data.path={data['path']}: {place}: holds half a character "
+                                         f"({error.reason}); mend that row") from error  # fmt: skip
                     counts[split] += len(ids)
                     out.write(ids.astype(tokenizer.dtype).tobytes())
         if absent or (blank and ending):
             left_out[split] = absent, blank
     if not counts.get("train"):
+        column = data["text_key"] or "text"
         raise ValueError(f"data.path={data['path'] or data['hub']}: no text in column {column!r} of the training split")
     if "val" not in counts:
         counts |= _hold_out(folder / "train.bin", folder / "val.bin", counts["train"], data["val_fraction"], tokenizer)
-    meta = {"tokenizer": tokenizer.to_json(), "tokens": counts, "left_out": left_out}
-    (folder / "meta.json").write_text(json.dumps(meta))
+    refuse_changed(data, source)
+    return {"tokenizer": tokenizer.to_json(), "tokens": counts, "left_out": left_out}
 
 
 def _hold_out(train: Path, val: Path, count: int, fraction: float, tokenizer: Tokenizer) -> dict:

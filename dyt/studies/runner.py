@@ -11,6 +11,7 @@ from dyt.resume import RESULTS, finished
 from dyt.rundir.files import remove_parts, write_json, write_text
 from dyt.studies.running import rows as csv
 from dyt.studies.running.pool import Pool, Task
+from dyt.studies.running.ready import refuse_unready
 from dyt.studies.running.study import Run, Study, result_folder
 
 ROOT = compose.CONFIGS.parent
@@ -133,7 +134,7 @@ class StudyAt:
             )
 
     def done(self, hash: str, outcome: dict) -> dict:
-        """Takes a run that ended into the rows; returns its row."""
+        """Takes a run that ended into the rows; returns its row. A finished row gives way to a finished one only."""
         run, plan, _ = self.planned[hash]
         row = csv.row_of(run, self.study, hash, self.place(hash))
         if row is None:  # refused before it began, or killed
@@ -147,9 +148,15 @@ class StudyAt:
             row |= {"overrides": csv.overrides(run), "data_sha256": plan.data_sha256}
         elif outcome["status"] not in RESULTS:
             row |= {"status": outcome["status"], "why": outcome["why"]}
-        self.rows[hash] = row
-        self.write_runs()
+        if row["status"] in RESULTS or hash not in self._finished():
+            self.rows[hash] = row
+            self.write_runs()
         return row
+
+    def _finished(self) -> set[str]:
+        """Hashes of the finished rows that are there already: of ``--rerun``, those of before."""
+        kept = csv.read_runs(self.folder / "runs.csv", self.study)
+        return {row["config_hash"] for row in kept if row["status"] in RESULTS}
 
     def merge(self, extra: Path) -> int:
         """Adds another machine's rows of this scale and reports; returns how many.
@@ -259,9 +266,13 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
         for task in missing:
             tasks.setdefault(task.tag, task)
             owners.setdefault(task.tag, []).append(at)
+    for at in studies:
+        refuse_unready([t for t in tasks.values() if owners[t.tag][0] is at], at.scale, at.results)
+    for at in studies:
+        count = len(left[id(at)])
         later = f", then more seeds at the best {at.study.search}" if at.waiting else ""
-        print(f"{at.study.name} {at.scale}: {len(at.rows)} finished before, {len(missing)} to run{later}")
-        if not missing:
+        print(f"{at.study.name} {at.scale}: {len(at.rows)} finished before, {count} to run{later}")
+        if not count:
             _close(at)
     failed = interrupted = 0
     began, number = time.monotonic(), 0

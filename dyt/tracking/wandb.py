@@ -1,10 +1,13 @@
 """W&B, a view of metrics.jsonl that cannot hurt a run; and which logger a run has."""
 
+import hashlib
 import html
+import json
 import logging
 import math
 import netrc
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -46,11 +49,17 @@ def about_run(config: dict, folder: Path) -> dict:
     return {
         "project": config["logger"]["project"],
         "entity": config["logger"]["entity"],
-        "name": folder.name,
-        "group": f"{study}-{config['norm']['name']}",
+        "name": clipped(folder.name, 128),
+        "group": clipped(f"{study}-{config['norm']['name']}", 128),
         "job_type": "train",
-        "tags": [*names, study],
+        "tags": list(dict.fromkeys(clipped(name, 64) for name in (*names, study))),
     }
+
+
+def clipped(text: str, most: int) -> str:
+    """`text` in at most so many characters: W&B takes no run whose name or tag is longer. Other texts stay others."""
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return text if len(text) <= most else f"{text[: most - 9]}-{mark}"
 
 
 def short_summary(summary: dict) -> dict:
@@ -70,6 +79,8 @@ def start_wandb(mode: str, folder: Path, run_id: str, config: dict, rows: list[d
     """
     import wandb
 
+    if os.environ.get("WANDB_SWEEP_ID") and run_id != agents_id():
+        leave_agent()
     run = wandb.init(
         mode=mode,
         dir=str(folder.resolve()),  # its service process may stand elsewhere
@@ -127,9 +138,66 @@ def where(logger: dict) -> str:
 
 
 def new_id(hash: str) -> str:
-    """A W&B id: the one that ``wandb agent`` gave, or one of this run."""
-    given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
-    return given or f"{hash}-{time.time_ns():x}"[:32]
+    """A W&B id of this run's own."""
+    return f"{hash}-{time.time_ns():x}"[:32]
+
+
+def agents_id() -> str | None:
+    """The id that ``wandb agent`` gave for what this process trains: one trial, one run."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+
+
+def leave_agent() -> None:
+    """From here on this process trains runs that are not the agent's trial: in a sweep W&B takes no id but that one."""
+    for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
+        os.environ.pop(name, None)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # it read them when it began
+
+
+def report_to_agent(config: dict, folder: Path, summary: dict) -> None:
+    """A finished run, for a ``wandb agent`` whose trial asked for it: its rows and summary under the trial's id.
+
+    Outside an agent, and where W&B is not the logger, it does nothing.
+    """
+    run_id = agents_id()
+    if run_id is None or config["logger"]["kind"] != "wandb" or wandb_mode(config["logger"]["mode"]) == "disabled":
+        return
+    from dyt.tracking.metrics import read_metrics
+
+    mode = wandb_mode(config["logger"]["mode"])
+    shown = flatten(config) | {"config_hash": summary["config_hash"]}
+    trial = Wandb(mode, folder, run_id, shown, [], **about_run(config, folder))
+    for row in read_metrics(folder / "metrics.jsonl"):
+        trial.log(row)
+    trial.finish(short_summary(summary), failed=False)
+
+
+def rows_at_server(project: str, entity: str | None, run_id: str) -> tuple[int | None, int | None]:
+    """(rows, step of the last one) that the server has of a run; (0, None): none; (None, None): it does not say."""
+    import base64
+    import urllib.request
+
+    server = (os.environ.get("WANDB_BASE_URL") or f"https://{CLOUD[0]}").rstrip("/")
+    query = (
+        "query RunResumeStatus($project: String, $entity: String, $name: String!) { model(name: $project, "
+        "entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount historyTail } } }"
+    )
+    about = {"project": project, "entity": entity, "name": run_id}
+    body = json.dumps({"operationName": "RunResumeStatus", "query": query, "variables": about}).encode()
+    try:
+        key = os.environ.get("WANDB_API_KEY") or netrc.netrc().hosts[server.split("//")[-1]][2]
+        sign = base64.b64encode(f"api:{key}".encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {sign}"}
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{server}/graphql", body, headers), timeout=PATIENCE
+        ) as reply:
+            bucket = (json.load(reply)["data"]["model"] or {}).get("bucket")
+        if bucket is None or not bucket["historyLineCount"]:
+            return 0, None
+        return bucket["historyLineCount"], json.loads(json.loads(bucket["historyTail"])[-1])["_step"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, netrc.NetrcParseError):
+        return None, None
 
 
 class Wandb:

@@ -6,6 +6,8 @@ import signal
 import time
 from dataclasses import dataclass
 
+from dyt.rundir.streams import STOPS, heard
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -51,20 +53,23 @@ class Clock:
 
 
 class Stop:
-    """SIGINT, SIGTERM and SIGUSR1 ask the loop to end after this step; a second one ends it at once."""
+    """Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP ask the loop to end after this step; a second one ends it at once.
+
+    A terminal that closes may send SIGHUP twice: that one never counts as the second.
+    """
 
     def __init__(self):
         self.asked = 0
 
     def _handle(self, number, frame):
-        if self.asked:
+        if self.asked and number != signal.SIGHUP:
             raise KeyboardInterrupt
         self.asked = 1
 
     def __enter__(self):
         self._before = {}
         with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            for number in (signal.SIGINT, *filter(heard, STOPS)):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from dyt.rundir.streams import STOPS, heard
+from dyt.tracking.wandb import leave_agent
+
 CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -40,6 +43,7 @@ def _end_with_parent() -> None:
 def _work(pipe: Connection, logs: Path) -> None:
     """A worker: runs what comes through the pipe, output to a log file, and answers with the summary's status."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    leave_agent()  # its trial is one run, and workers train many
     os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which then asks once
     logs.mkdir(parents=True, exist_ok=True)
     stream = open(logs / f"worker-{os.getpid()}.log", "a", buffering=1)
@@ -53,7 +57,7 @@ def _work(pipe: Connection, logs: Path) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=stream)
     while True:
         # Between runs a signal ends the worker; during one, the loop finishes its step and saves.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, *filter(heard, STOPS)):
             signal.signal(number, lambda *_: os._exit(75))
         try:
             config, words = pipe.recv()

@@ -212,7 +212,10 @@ def collect(own: Path, rows: list[dict], folders: dict[str, tuple[Path, str]], r
     for row in rows:
         hash = row["config_hash"]
         folder, norm = folders[hash]
-        if (read_json(folder / "run.json") or {}).get("config_hash") == hash:
+        here = (read_json(folder / "run.json") or {}).get("config_hash") == hash
+        if here and row["status"] in RESULTS:  # not of a later run that failed, whose row it is not
+            here = (read_json(folder / "summary.json") or {}).get("status") in RESULTS
+        if here:
             parts.extend(curve_of(folder, hash, row["seed"], norm))
         else:
             missing.add(hash)

@@ -1,0 +1,155 @@
+"""What lies below a folder: which files are data, which split each is of, and which class. No torch, no datasets.
+
+A name is a split only where the whole set of names says so: ``train-journeys.txt`` beside other journeys is a text like
+them, and a folder ``train`` beside ``car`` and ``bus`` is a class.
+"""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+ENDINGS = set(".gz .bz2 .xz .txt .text .md .json .jsonl .ndjson .csv .tsv .parquet .tokens .raw".split())
+
+
+def files_below(root: Path, cache: Path) -> list[Path]:
+    """Every file below `root`, links followed; without hidden ones, readmes, runs of ours and the data cache.
+
+    Raises:
+        OSError: a folder cannot be read. ValueError: a link leads nowhere.
+    """
+    found = sorted(_walk(root, root, cache.resolve(), ()))
+    return [f for f in found if not f.name.lower().startswith(("readme", "license"))]
+
+
+def _walk(root: Path, folder: Path, cache: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above or real == str(cache):  # a link to a folder around it
+        return
+    if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if entry.is_dir():
+            yield from _walk(root, folder / entry.name, cache, (*above, real))
+        elif entry.is_file():
+            yield folder / entry.name
+        elif entry.is_symlink():
+            name = (folder / entry.name).relative_to(root)
+            raise ValueError(f"data.path={root}: {name} is a link to nothing; fetch what it stands for, or remove it")
+
+
+# -- texts and tables --------------------------------------------------------------------------------------------------
+
+
+def by_split(root: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """Files by split; all are training where their names name no splits.
+
+    Raises:
+        ValueError: some names do and some do not, or there is no training split.
+    """
+    about = {f: _split_of(f.relative_to(root)) for f in files}
+    kinds = {split for split, _, _ in about.values() if split}
+    strict = any(alone for _, alone, _ in about.values())
+    unnamed = [f for f, (split, _, _) in about.items() if split is None]
+    if not kinds or (not strict and len(kinds) == 1):
+        return {"train": files}
+    if unnamed:
+        raise ValueError(
+            f"data.path={root}: {unnamed[0].relative_to(root)} is named for no split beside "
+            f"{', '.join(sorted(kinds))}; move it away, or call it train-1, train-2 ..."
+        )
+    if "train" not in kinds:
+        raise ValueError(
+            f"data.path={root}: found {', '.join(sorted(kinds))} but no train; name the files train.*, validation.* "
+            "and test.*"
+        )
+    rests = {rest for _, _, rest in about.values()}
+    if len(rests) > 1:
+        one, two = (
+            next(f for f, (_, _, r) in about.items() if r == rest).relative_to(root) for rest in sorted(rests)[:2]
+        )
+        raise ValueError(
+            f"data.path={root}: cannot tell whether {one} and {two} are splits of one set; name the files train.*, "
+            "validation.* and test.*, or point at one file"
+        )
+    found: dict[str, list[Path]] = {}
+    for file, (split, _, _) in about.items():
+        found.setdefault(split, []).append(file)
+    return found
+
+
+def _split_of(file: Path) -> tuple[str | None, bool, tuple[str, ...]]:
+    """(split, whether the name says nothing else, what it says else) of a file or of the nearest folder around it."""
+    for folder in reversed(file.parts[:-1]):
+        if folder.lower() in SPLITS:
+            return SPLITS[folder.lower()], True, ()
+    name = file.name.lower()
+    while (ending := Path(name).suffix) in ENDINGS:
+        name = name.removesuffix(ending)
+    words = [w for w in re.split(r"[-_.\s]+", name) if w and not re.fullmatch(r"\d+|of|[0-9a-f]{16}", w)]
+    splits = [w for w in words if w in SPLITS]
+    rest = tuple(w for w in words if w not in SPLITS)
+    return (SPLITS[splits[0]], not rest, rest) if len(splits) == 1 else (None, False, ())
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def classes_below(root: Path, files: list[Path]) -> dict[str, list[tuple[Path, str]]]:
+    """(picture, class) by split, of ``<class>/...`` or ``{train,val,test}/<class>/...``: the class is the first folder.
+
+    Raises:
+        ValueError: a picture in no class folder, folders of different depth, a class without pictures, an odd split.
+    """
+    images = [f.relative_to(root) for f in files if f.suffix.lower() in IMAGES]
+    tops = sorted({f.parts[0] for f in images if len(f.parts) > 1})
+    splits = [t for t in tops if t.lower() in SPLITS]
+    deep = [t for t in splits if any(f.parts[0] == t and len(f.parts) > 2 for f in images)]
+    named = bool(deep)
+    if named and (others := [t for t in tops if t not in splits]):
+        raise ValueError(f"data.path={root}: {others[0]} is no split (train, val, test) beside {', '.join(splits)}; "
+                         "move it away, or move the splits into a folder of their own")  # fmt: skip
+    if named and len({SPLITS[t.lower()] for t in splits}) < len(splits):
+        raise ValueError(f"data.path={root}: {', '.join(splits)}: two of them name one split; leave one")
+    flat = [f for f in images if named and len(f.parts) == 2 and SPLITS.get(f.parts[0].lower()) == "test"]
+    if flat:
+        log.warning("data.path=%s: test has %d images in no class folder: left out", root, len(flat))
+        images = sorted(set(images) - set(flat))
+    loose = [f for f in images if len(f.parts) < (3 if named else 2)] or (
+        images if splits == tops and not named else []
+    )
+    if loose:
+        table = next((f.name for f in files if f.parent == root and f.name.startswith("metadata.")), None)
+        why = f" (labels in {table} are not read)" if table else ""
+        raise ValueError(f"data.path={root}: {loose[0]} lies in no class folder{why}; move it into one")
+    usual = Counter(len(f.parts) for f in images).most_common(1)[0][0]
+    if odd := [f for f in images if len(f.parts) != usual]:
+        example = next(f for f in images if len(f.parts) == usual)
+        raise ValueError(f"data.path={root}: {odd[0]} is not as deep as {example} and most others; move it, so that "
+                         "each class is one folder of the same depth")  # fmt: skip
+    found: dict[str, list[tuple[Path, str]]] = {}
+    for file in images:
+        split = SPLITS[file.parts[0].lower()] if named else "train"
+        found.setdefault(split, []).append((root / file, file.parts[1 if named else 0]))
+    if "train" not in found:
+        raise ValueError(f"data.path={root}: found {', '.join(sorted(found))} but no train")
+    place = root / next(t for t in splits if SPLITS[t.lower()] == "train") if named else root
+    _refuse_empty_class(place, files, {name for _, name in found["train"]})
+    return found
+
+
+def _refuse_empty_class(place: Path, files: list[Path], classes: set[str]) -> None:
+    with_files = {f.relative_to(place).parts[0] for f in files if f.is_relative_to(place) and f.parent != place}
+    for folder in sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))):
+        if folder.name not in classes and (folder.name in with_files or not any(folder.iterdir())):
+            raise ValueError(
+                f"data.path={place}: the folder {folder.name} has no picture ({' '.join(sorted(IMAGES))}); "
+                "remove it, or put the pictures of that class there"
+            )
