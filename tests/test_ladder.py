@@ -27,6 +27,10 @@ def test_a_made_up_law_is_found_and_carries_on(floor, power):
     assert found.at(64e6) == pytest.approx(law(64e6, floor, power=power), abs=1e-3)
 
 
+def test_one_run_a_size_has_no_interval():
+    assert ladder.resampled({100: [1.0], 200: [0.9, 0.8], 400: [0.7, 0.7]}) == [] and ladder.spread([]) is None
+
+
 def test_a_law_needs_three_sizes():
     with pytest.raises(ValueError, match="at least 3 sizes, and there are 2"):
         ladder.fit([1e5, 1e5, 2e5], [2.0, 2.1, 1.9])

@@ -63,24 +63,27 @@ def _line(n: np.ndarray, y: np.ndarray, power: float) -> tuple[float, float, flo
 def resampled(groups: dict[int, list[float]], draws: int = DRAWS, seed: int = 0) -> list[Law]:
     """Laws of the bootstrap: within each size, runs are drawn anew with replacement.
 
-    Few seeds resampled vary too little, so each draw is widened about its mean by sqrt(n / (n - 1)). A size with one
-    run stays as it is.
+    Few seeds resampled vary too little, so each draw is widened about its mean by sqrt(n / (n - 1)). Empty where a size
+    has one run alone, which does not vary.
     """
+    if min(map(len, groups.values())) < 2:
+        return []
     draw = np.random.default_rng(seed)
     laws = []
     for _ in range(draws):
         sizes, losses = [], []
         for size, values in groups.items():
-            values, mean, n = np.asarray(values, float), float(np.mean(values)), len(values)
-            wide = math.sqrt(n / (n - 1)) if n > 1 else 1.0
-            losses += (mean + wide * (draw.choice(values, n) - mean)).tolist()
+            n, mean = len(values), float(np.mean(values))
+            losses += (mean + math.sqrt(n / (n - 1)) * (draw.choice(values, n) - mean)).tolist()
             sizes += [size] * n
         laws.append(fit(sizes, losses))
     return laws
 
 
-def spread(values) -> list[float]:
-    """The middle 95% of draws."""
+def spread(values) -> list[float] | None:
+    """The middle 95% of draws; None where there are none."""
+    if not len(values):
+        return None
     return [float(v) for v in np.percentile(np.asarray(values), [2.5, 97.5])]
 
 
@@ -127,7 +130,7 @@ def predict(study: Study, rows: Rows, parameters: dict[str, int]) -> dict:
         places = {}
         for place, n in sizes.items():
             ours, theirs = (parameters[name], parameters[base]) if n is None else (n, n)
-            gaps = [d.at(ours) - b.at(theirs) for d, b in zip(draws, laws[base][1], strict=True)]
+            gaps = [d.at(ours) - b.at(theirs) for d, b in zip(draws, laws[base][1], strict=False)]
             places[place] = {
                 "parameters": int(ours),
                 "loss": float(law.at(ours)),
@@ -192,5 +195,5 @@ def outcome(study: Study, rows: Rows, told: dict) -> list[str]:
     return lines
 
 
-def _range(bounds: list[float], digits: int = 3) -> str:
-    return f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+def _range(bounds: list[float] | None, digits: int = 3) -> str:
+    return "" if bounds is None else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
