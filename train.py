@@ -22,7 +22,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.types import RunMode
 
 from dyt.config import compose, identity
-from dyt.config.values import as_typed
+from dyt.config.values import as_typed, quoted
 from dyt.run import execute
 from dyt.rundir.streams import STOPS, heard, steady
 from dyt.tracking.wandb import leave_agent
@@ -189,6 +189,8 @@ def _main() -> int:
         typed = {word: as_typed(word, sweep) for word in overrides}
         overrides = list(typed.values())
         sys.argv[1:] = [typed.get(word, word) for word in words]
+        homes = [w.partition("=")[2] for w in overrides if w.startswith("out_root=~")] if sweep else []
+        sys.argv += [f"hydra.sweep.dir={quoted(str(Path(home).expanduser() / '.sweep'))}" for home in homes]
         preflight(overrides, sweep)
     except (ValueError, OSError) as error:
         if os.environ.get("DYT_TRACEBACK"):

@@ -50,8 +50,8 @@ def _config_of(folder: Path) -> dict:
     return config
 
 
-def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
-    """(data, model, norm factory, task) of a config, the model on the world's device; `chars` as in `open_data`.
+def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
+    """(data, model, norm factory, task) of a config, the model on the world's device; `known` as in `open_data`.
 
     Raises:
         ValueError, OSError: a part does not fit or is missing; one line with the key to set.
@@ -61,7 +61,7 @@ def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
     from dyt.tasks import build_task
     from models import build_model
 
-    data = open_data(config["data"], config["model"].get("context"), chars)
+    data = open_data(config["data"], config["model"].get("context"), known)
     seed_all(rng_seed, "init")  # norms draw nothing, so equal shapes start equal whatever the norm
     try:
         model, factory = build_model(config["model"], config["norm"], data.spec)
@@ -117,7 +117,7 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
     kernels.force(trainer["kernel"])
-    data, model, factory, task = assemble(config, world, config["seed"])
+    data, model, factory, task = assemble(config, world, config["seed"], _known(config))
     order = Order(
         data.samples, config["data"]["batch_size"], config["seed"], trainer["accumulate"], world.rank, world.size
     )
@@ -162,6 +162,9 @@ def _execute(plan: Plan, held: contextlib.ExitStack) -> dict:
         except OSError as error:
             raise _unwritable(config["out_root"], error) from error
         about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
+        path = config["data"]["path"]
+        about |= {"name": plan.dir.name, "data_path": path and str(Path(path).expanduser().absolute())}
+        about |= {"classes": list(data.spec.names)} if data.spec.names else {}
         about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
         write_json(plan.dir / "run.json", about)
         write_text(plan.dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
@@ -274,6 +277,23 @@ def _init(loop, config: dict, plan: Plan, schedule) -> str:
     if loop.ema:
         loop.ema.set(loop.model)
     return f"weights of {source}"
+
+
+def _known(config: dict) -> dict | None:
+    """What the weights of ``init_from`` know: their letters or classes are then this run's, each under its number.
+
+    Raises:
+        ValueError: they know tokens of another kind.
+    """
+    if not config["init_from"]:
+        return None
+    from dyt.rundir.meaning import meaning
+
+    known, kind = meaning(Path(config["init_from"]).expanduser()), config["data"].get("tokenizer")
+    if config["model"]["task"] == "text" and known["kind"] not in (None, kind):
+        raise ValueError(f"init_from={config['init_from']}: its weights know {known['kind']} tokens, and this run has "
+                         f"{kind}; type data.tokenizer={known['kind']}")  # fmt: skip
+    return known
 
 
 def _unwritable(out_root: str, error: OSError) -> ValueError:
