@@ -11,8 +11,7 @@ import math
 import sys
 from pathlib import Path
 
-import yaml
-
+log = logging.getLogger(__name__)
 KEYS = {
     "run": None,
     "ckpt": "best",
@@ -59,23 +58,6 @@ def parse(words: list[str]) -> dict:
     return given
 
 
-def read_config(run: Path) -> dict:
-    """The config of a run directory.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    if not (run / "config.yaml").is_file():
-        raise ValueError(f"run={run}: not a run directory (no config.yaml); train.py prints it as its last line")
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        config["model"]["task"], config["data"]["task"], config["norm"]["kind"], config["trainer"]["precision"]
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
-        raise ValueError(f"run={run}: its config.yaml is damaged ({type(error).__name__}: {error})") from error
-    config["data"]["cache_dir"] = None  # a stranger's config does not choose where this process writes
-    return config
-
-
 def weights_of(run: Path, ckpt: str) -> tuple[dict, int]:
     """(weights, step) of the best or the newest checkpoint that verifies.
 
@@ -98,27 +80,46 @@ def evaluate_run(given: dict) -> dict:
     from dyt.run import assemble
     from dyt.rundir import checkpoint
     from dyt.rundir.files import read_json
+    from dyt.rundir.meaning import meaning, read_config
     from dyt.training.distributed import join
     from dyt.training.loop import evaluate
 
-    run = Path(given["run"])
-    config = read_config(run)
+    run = Path(given["run"]).expanduser()
+    config, about = read_config(run), read_json(run / "run.json") or {}
+    config["data"]["cache_dir"] = None  # a stranger's config does not choose where this process writes
     if given["data.path"]:
         config["data"]["path"] = given["data.path"]
+    elif isinstance(about.get("data_path"), str):  # wherever it is evaluated, the same file
+        config["data"]["path"] = about["data_path"]
     world = join(given["device"])
-    chars = (read_json(run / "tokenizer.json") or {}).get("chars")  # the vocabulary that its weights know
     try:
-        data, model, _, task = assemble(config, world, 0, chars)
-    except (TypeError, KeyError) as error:
+        data, model, _, task = assemble(config, world, 0, meaning(run))
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"run={run}: its config.yaml is damaged ({type(error).__name__}: {error})") from error
+    _tell_other_data(given, config, about.get("data_sha256"), data.spec.sha256)
     if given["split"] not in data.spec.sizes:
         raise ValueError(f"split=test: data={config['data']['name']} has no test split; choose split=val")
     weights, step = weights_of(run, given["ckpt"])
     checkpoint.load_weights(model, weights, f"run={run}")
     autocast = torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16")
     metrics = evaluate(model, task, data, given["split"], world, autocast)
-    about = {"run": str(run), "ckpt": given["ckpt"], "step": step, "split": given["split"]}
-    return about | {"data_sha256": data.spec.sha256, **metrics}
+    told = {"run": str(run), "ckpt": given["ckpt"], "step": step, "split": given["split"]}
+    return told | {"data_sha256": data.spec.sha256, "run_data_sha256": about.get("data_sha256"), **metrics}
+
+
+def _tell_other_data(given: dict, config: dict, theirs, ours: str) -> None:
+    """Says where this is not the data that the run learned from; refuses where nobody asked for other data.
+
+    Raises:
+        ValueError: the run's own path holds other content now.
+    """
+    if not isinstance(theirs, str) or theirs == ours:
+        return
+    differs = f"is not the data that the run learned from (sha256 {theirs[:12]} there, {ours[:12]} here)"
+    path = config["data"]["path"]
+    if path and not given["data.path"]:
+        raise ValueError(f"data.path={path} {differs}; type data.path={path} to measure it all the same")
+    log.warning("%s %s", f"data.path={path}" if path else f"data={config['data']['name']}", differs)
 
 
 def sample_run(given: dict) -> str:
@@ -127,10 +128,11 @@ def sample_run(given: dict) -> str:
     from dyt.data.text import Tokenizer, continued
     from dyt.rundir import checkpoint
     from dyt.rundir.files import read_json
+    from dyt.rundir.meaning import read_config
     from dyt.training.distributed import join
     from models import build_model
 
-    run = Path(given["run"])
+    run = Path(given["run"]).expanduser()
     config = read_config(run)
     if config["model"]["task"] != "text":
         raise ValueError(f"sample: {config['model']['name']} is not a language model")
@@ -139,7 +141,10 @@ def sample_run(given: dict) -> str:
         raise ValueError(f"run={run}: its tokenizer.json is missing or damaged")
     tokenizer = Tokenizer(about.get("kind"), about.get("chars", ""))
     device = join(given["device"]).device
-    model, _ = build_model(config["model"], config["norm"], Spec("text", "", {}, vocab_size=tokenizer.vocab_size))
+    try:
+        model, _ = build_model(config["model"], config["norm"], Spec("text", "", {}, vocab_size=tokenizer.vocab_size))
+    except (TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"run={run}: its config.yaml is damaged ({type(error).__name__}: {error})") from error
     checkpoint.load_weights(model, weights_of(run, given["ckpt"])[0], f"run={run}")
     how = {"temperature": given["temperature"], "top_k": given["top_k"]}
     return continued(
@@ -162,7 +167,7 @@ def main(words: list[str]) -> int:
         result = evaluate_run(given)
         from dyt.rundir.files import write_json
 
-        write_json(Path(given["run"]) / "eval.json", result)
+        write_json(Path(given["run"]).expanduser() / "eval.json", result)
         print(json.dumps(result, indent=2))
         return 0
     except (ValueError, OSError) as error:

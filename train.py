@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.types import RunMode
 
 from dyt.config import compose, identity
-from dyt.config.values import as_typed
+from dyt.config.values import as_typed, quoted
 from dyt.run import execute
 from dyt.rundir.streams import STOPS, heard, steady
 from dyt.tracking.wandb import leave_agent
@@ -174,6 +174,8 @@ def _main() -> int:
     try:
         typed = {word: as_typed(word, sweep) for word in asked.overrides}
         sys.argv[1:] = [typed.get(word, word) for word in sys.argv[1:]]
+        homes = [w.partition("=")[2] for w in typed.values() if w.startswith("out_root=~")] if sweep else []
+        sys.argv += [f"hydra.sweep.dir={quoted(str(Path(home).expanduser() / '.sweep'))}" for home in homes]
         preflight(list(typed.values()), sweep)
     except (ValueError, OSError) as error:
         if os.environ.get("DYT_TRACEBACK"):

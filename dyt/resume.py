@@ -73,6 +73,25 @@ def where_to_start(plan: Plan, loop) -> str:
     return start
 
 
+def known_by_weights(config: dict) -> dict | None:
+    """What the weights of ``init_from`` know: their letters or classes are then this run's, each under its number.
+
+    Raises:
+        ValueError: they know tokens of another kind.
+    """
+    if not config["init_from"]:
+        return None
+    from dyt.rundir.meaning import meaning
+
+    known, kind = meaning(Path(config["init_from"]).expanduser()), config["data"].get("tokenizer")
+    if config["model"]["task"] == "text" and known["kind"] not in (None, kind):
+        raise ValueError(
+            f"init_from={config['init_from']}: its weights know {known['kind']} tokens, and this run has {kind}; "
+            f"type data.tokenizer={known['kind']}"
+        )
+    return known
+
+
 def _take(plan: Plan, loop) -> str:
     """Takes ``init_from``: the whole state where it is this run, only shorter; else weights alone."""
     from dyt.rundir import checkpoint

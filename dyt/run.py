@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 from dyt.config.identity import Plan
-from dyt.resume import finished, where_to_start
+from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
 
 
-def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
-    """(data, model, norm factory, task) of a config, the model on the world's device; `chars` as in `open_data`.
+def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
+    """(data, model, norm factory, task) of a config, the model on the world's device; `known` as in `open_data`.
 
     Raises:
         ValueError, OSError: a part does not fit or is missing; one line with the key to set.
@@ -28,7 +28,7 @@ def assemble(config: dict, world, rng_seed: int, chars: str | None = None):
     from dyt.tasks import build_task
     from models import build_model
 
-    data = open_data(config["data"], config["model"].get("context"), chars)
+    data = open_data(config["data"], config["model"].get("context"), known)
     seed_all(rng_seed, "init")  # norms draw nothing, so equal shapes start equal whatever the norm
     try:
         model, factory = build_model(config["model"], config["norm"], data.spec)
@@ -112,7 +112,7 @@ def prepare(plan: Plan) -> Run:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
     kernels.force(trainer["kernel"])
-    data, model, norms, task = assemble(config, world, config["seed"])
+    data, model, norms, task = assemble(config, world, config["seed"], known_by_weights(config))
     batch, pieces = config["data"]["batch_size"], trainer["accumulate"]
     order = Order(data.samples, batch, config["seed"], pieces, world.rank, world.size)
     schedule = Schedule.of(trainer, order.steps_per_epoch)
@@ -167,6 +167,9 @@ def open_directory(run: Run):
         raise _unwritable(plan.config["out_root"], error) from error
     about = read_json(plan.dir / "run.json") or {}
     about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
+    path = plan.config["data"]["path"]
+    about |= {"name": plan.dir.name, "data_path": path and str(Path(path).expanduser().absolute())}
+    about |= {"classes": list(run.data.spec.names)} if run.data.spec.names else {}
     about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
     write_json(plan.dir / "run.json", about)
     write_text(plan.dir / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))

@@ -2,8 +2,8 @@
 
     python scripts/export.py run=<run directory> [ckpt=best|last] [out=<folder>]
 
-Writes model.safetensors, config.yaml (of the run) and README.md, the card. Load the weights elsewhere with
-init_from=<folder>/model.safetensors.
+Writes model.safetensors, config.yaml (of the run), tokenizer.json of a language model, and README.md, the card. Load
+the weights elsewhere with init_from=<folder>/model.safetensors: letters and classes then go by name.
 """
 
 import html
@@ -47,7 +47,8 @@ def card(config: dict, summary: dict, step: int) -> str:
 def main(words: list[str]) -> int:
     from dyt.config.arguments import closest
     from dyt.rundir import checkpoint
-    from dyt.rundir.files import read_json, replace_file, write_text
+    from dyt.rundir.files import read_json, replace_file, write_json, write_text
+    from dyt.rundir.meaning import read_config
 
     asked = {"ckpt": "best"}
     for word in words:
@@ -61,11 +62,8 @@ def main(words: list[str]) -> int:
         raise ValueError("run=<run directory> is missing")
     if asked["ckpt"] not in ("best", "last"):
         raise ValueError(f"ckpt={asked['ckpt']}: choose from best, last")
-    run = Path(asked["run"])
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"run={run}: no run directory (no readable config.yaml there)") from error
+    run = Path(asked["run"]).expanduser()
+    config = read_config(run)
     found = checkpoint.newest(run / "checkpoints", "best" if asked["ckpt"] == "best" else "step")
     if found is None:
         raise ValueError(
@@ -75,11 +73,21 @@ def main(words: list[str]) -> int:
 
     state, manifest = found
     weights = {k: v.detach().clone().contiguous() for k, v in (state.get("ema") or state["model"]).items()}
-    out = Path(asked.get("out") or run / "export")
+    try:
+        about = card(config, read_json(run / "summary.json") or {}, manifest["step"])
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ValueError(f"run={run}: its summary.json is damaged ({error}); move it away") from error
+    tokenizer, classes = read_json(run / "tokenizer.json"), (read_json(run / "run.json") or {}).get("classes")
+    written = {"format": "pt"}  # what transformers and others ask for
+    written |= {"tokenizer": json.dumps(tokenizer)} if tokenizer else {}
+    written |= {"classes": json.dumps(classes)} if classes else {}
+    out = Path(asked.get("out") or run / "export").expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / "model.safetensors", lambda stream: stream.write(save(weights)))
+    replace_file(out / "model.safetensors", lambda stream: stream.write(save(weights, metadata=written)))
+    if tokenizer:
+        write_json(out / "tokenizer.json", tokenizer)
     write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    write_text(out / "README.md", card(config, read_json(run / "summary.json") or {}, manifest["step"]))
+    write_text(out / "README.md", about)
     print(out / "model.safetensors")
     return 0
 

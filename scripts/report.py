@@ -109,6 +109,8 @@ def main() -> int:
     parser.add_argument("--watch", action="store_true", help="serve it on loopback and refresh while runs go on")
     parser.add_argument("--port", type=int, default=8765, help="for --watch (0: any free one)")
     asked = parser.parse_args()
+    if not 0 <= asked.port <= 65535:
+        raise ValueError(f"--port {asked.port}: give a number from 0 (any free one) to 65535")
     from dyt.config.arguments import closest
     from dyt.report.collect import run_directories
     from dyt.studies.running.study import names

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BARS = "▁▂▃▄▅▆▇█"
@@ -33,15 +35,23 @@ def plain(text) -> str:
 
 
 def has(run: dict, word: str) -> bool:
-    """Whether a run has a word in its name, status or settings; of ``key=value`` the value counts as a number."""
+    """Whether a run has a word in its name, status or settings; ``key=value`` as train.py takes it, whole."""
     key, equals, value = word.partition("=")
-    if equals and key in run["config"]:
-        try:
-            return float(run["config"][key]) == float(value)
-        except ValueError:
-            pass
+    key = f"{key}.name" if key in ("model", "norm", "data") else key
+    if equals and (key in run["config"] or (value.lower() == "null" and "." in key)):
+        held = run["config"].get(key)
+        return value.lower() == "null" if held is None else _plain(held) == _plain(value)
     text = " ".join([run["name"], run["status"], *(f"{k}={v}" for k, v in run["config"].items())])
     return word.lower() in text.lower()
+
+
+def _plain(value):
+    """A setting as YAML reads it, so that 1e-3 and 0.001 are one, and so are lists however spaced."""
+    try:
+        found = yaml.safe_load(str(value).replace("True", "true").replace("False", "false"))
+        return [float(v) for v in found] if isinstance(found, list) else float(found)
+    except (yaml.YAMLError, TypeError, ValueError):
+        return str(value).lower()
 
 
 def fits(run: dict, words: list[str]) -> bool:

@@ -87,11 +87,29 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
         )
         if not skip and not key.startswith("hydra"):
             words.append(f"{key}-{value}")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:110].strip("-._")
-    parent = Path(config["out_root"]) / config["experiment"]
-    existing = sorted(parent.glob(f"*-{digest}")) if parent.is_dir() else []
-    directory = existing[0] if existing else parent / f"{name}-s{config['seed']}-{digest}"
+    name = _name(words)
+    directory = Path(config["out_root"]).expanduser() / config["experiment"] / f"{name}-s{config['seed']}-{digest}"
+    directory = existing(config, digest, directory) or directory
     return Plan(config, digest, directory, data_sha256, init_sha256)
+
+
+def existing(config: dict, digest: str, usual: Path) -> Path | None:
+    """The directory of a config hash beside `usual`, whatever words made it; a copy or a renamed one is another."""
+    from dyt.rundir.files import read_json
+
+    if usual.is_dir():
+        return usual
+    begins = _name([config[part]["name"] for part in ("model", "norm", "data")])
+    for folder in sorted(usual.parent.glob(f"*-{digest}")) if usual.parent.is_dir() else []:
+        name = (read_json(folder / "run.json") or {}).get("name")
+        if folder.name == name or (name is None and folder.name.startswith(begins)):
+            return folder
+    return None
+
+
+def _name(words: list[str]) -> str:
+    """Words as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:110].strip("-._")
 
 
 def difference(ours: dict, theirs: dict) -> str:

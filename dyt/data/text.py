@@ -118,7 +118,7 @@ class TextData:
     def __init__(self, data: dict, context: int, chars: str | None = None):
         self.data, self.context = data, context
         source = locate(data)
-        folder, meta = _tokenized(data, source, chars)
+        folder, meta = _tokenized(data, source, chars if data["tokenizer"] == "char" else None)
         for split, (absent, blank) in meta.get("left_out", {}).items():
             log.warning("%s: %d rows without text left out, %d empty ones add no token", split, absent, blank)
         self.tokenizer = Tokenizer(**meta["tokenizer"])

@@ -214,6 +214,9 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
             continue
         run, metrics = found
         before = runs.get(run["id"])
+        copied = (read_json(folder / "run.json") or {}).get("name", folder.name) != folder.name
+        if before and before["dir"] and copied:  # the original is shown
+            continue
         if before:  # the study's words for it stay
             run |= {k: before[k] for k in ("group", "key", "studies")}
         runs[run["id"]] = run

@@ -45,10 +45,18 @@ def newest(folder: Path, kind: str = "step", device="cpu") -> tuple[dict, dict] 
             continue
         file, content = found
         try:
-            return torch.load(file, map_location=device, weights_only=True), content
-        except (pickle.UnpicklingError, RuntimeError, EOFError):
+            state = torch.load(file, map_location=device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError):
             log.warning("checkpoint passed over: %s: not plain tensors and numbers, so not loaded", file)
+            continue
+        if isinstance(state, dict) and _weights(state.get("model")) and isinstance(content["step"], int):
+            return state, content
+        log.warning("checkpoint passed over: %s: it holds no model", file)
     return None
+
+
+def _weights(found) -> bool:
+    return isinstance(found, dict) and all(isinstance(value, torch.Tensor) for value in found.values())
 
 
 def load_weights(model: torch.nn.Module, weights: dict, source: str) -> None:

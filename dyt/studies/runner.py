@@ -171,8 +171,8 @@ class StudyAt:
 
     def place(self, hash: str) -> Path:
         """A run's directory: another study may have made it under other words for the same settings."""
-        directory = self.planned[hash][1].dir
-        return directory if directory.is_dir() else next(directory.parent.glob(f"*-{hash}"), directory)
+        plan = self.planned[hash][1]
+        return identity.existing(plan.config, hash, plan.dir) or plan.dir
 
     def write_runs(self) -> None:
         ordered = [self.rows[h] for h in self.planned if h in self.rows]
@@ -187,7 +187,7 @@ class StudyAt:
         self.write_runs()
         ordered = csv.read_runs(self.folder / "runs.csv", self.study)  # with those of more seeds than asked for now
         folders = {h: (self.place(h), plan.config["norm"]["name"]) for h, (_, plan, _) in self.planned.items()}
-        root = Path(next(iter(self.planned.values()))[1].config["out_root"])
+        root = Path(next(iter(self.planned.values()))[1].config["out_root"]).expanduser()
         for row in ordered:
             folders.setdefault(row["config_hash"], (root / row["run"], row.get("norm", "")))
         curves = csv.collect(self.folder / "curves.parquet", ordered, folders, self.results)
@@ -277,7 +277,7 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
     failed = interrupted = 0
     began, number = time.monotonic(), 0
     quiet = not sys.stderr.isatty()
-    logs = Path(studies[0].planned[next(iter(studies[0].planned))][1].config["out_root"]) / ".workers"
+    logs = Path(next(iter(studies[0].planned.values()))[1].config["out_root"]).expanduser() / ".workers"
     with Pool(jobs, logs) as pool, tqdm(total=len(tasks), unit="run", disable=quiet, dynamic_ncols=True) as bar:
         try:
             for task, outcome in pool.run(list(tasks.values())):

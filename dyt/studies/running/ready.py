@@ -20,7 +20,7 @@ def refuse_unready(tasks: Iterable[Task], scale: str, results: Path) -> None:
         return
     configs = [task.config for task in tasks]
     _refuse_missing_gpu({config["trainer"]["device"] for config in configs}, scale)
-    for folder, word in [(Path(c["out_root"]), f"out_root={c['out_root']}") for c in configs[:1]] + [
+    for folder, word in [(Path(c["out_root"]).expanduser(), f"out_root={c['out_root']}") for c in configs[:1]] + [
         (results, f"--results {results}")
     ]:
         _refuse_unwritable(folder, word)
