@@ -66,7 +66,10 @@ def test_a_failed_row_is_replaced(tmp_path):
 @pytest.mark.parametrize(
     "extra, message",
     [
-        (["trainer.device=cuda"], "device=cuda: torch sees no GPU here; leave it out, or type trainer.device=cpu"),
+        (
+            ["trainer.device=cuda"],
+            "device=cuda: torch sees no GPU here; leave trainer.device out, or type trainer.device=cpu",
+        ),
         (["out_root=blocked/runs"], "out_root=blocked/runs: cannot write there"),
         (["logger=tensorboard"], "logger=tensorboard: the package is missing; type pip install tensorboard"),
     ],
