@@ -109,7 +109,11 @@ def _named(rows, key: str, split: str) -> tuple[list[str], np.ndarray, bool]:
 
     feature = rows.features[key]
     table = rows.with_format("arrow")[:] if rows._indices is not None else rows.data
-    encoded = pc.dictionary_encode(table.column(key))
+    try:
+        encoded = pc.dictionary_encode(table.column(key))
+    except pa.ArrowNotImplementedError as error:
+        kind = table.column(key).type
+        raise ValueError(f"data.label_key={key}: holds {kind}, not one class a row; name another column") from error
     encoded = encoded.unify_dictionaries().combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
