@@ -415,7 +415,7 @@ def test_weights_are_exported_with_a_card_and_come_back(tmp_path):
     again, _ = train(*more, "trainer.max_steps=1", "trainer.eval_batches=1", out="again")
     assert again["final"]["val/loss"] == pytest.approx(summary["final"]["val/loss"], abs=1e-6)
     for bad, says in (
-        (["run=nowhere"], "no run directory"),
+        (["run=nowhere"], "run=nowhere: not a run directory"),
         (["ckpt=best"], "run=<run directory> is missing"),
         ([f"run={folder}", "ckpt=x"], "choose from best, last"),
     ):
