@@ -239,6 +239,7 @@ def test_a_steady_stream_never_raises_and_goes_on():
 def test_hangup_saves_and_may_come_twice(monkeypatch):
     from .test_trainer import stop_at
 
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
     back = stop_at(monkeypatch, 2, signal.SIGHUP)
     summary, folder = train(*TINY_VIT, *SHORT, "trainer.save_every=100", "logger.mode=disabled", "norm=layernorm")
     back()
@@ -252,6 +253,7 @@ def test_hangup_saves_and_may_come_twice(monkeypatch):
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_nohup_is_respected():
