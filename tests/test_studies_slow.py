@@ -59,7 +59,7 @@ def test_all_studies_at_smoke_scale_in_ten_minutes(tmp_path):
         }
         assert all(row["status"] in ("finished", "diverged") for row in values(tmp_path, name))
         # One seed proves nothing, at any scale.
-        assert {v["verdict"] for v in json.loads((folder / "verdicts.json").read_text())} <= {"inconclusive"}
+        assert {v["verdict"] for v in json.loads((folder / "verdicts.json").read_text())} <= {"inconclusive", "not run"}
 
 
 @pytest.fixture(scope="module")
