@@ -171,7 +171,10 @@ def main(words: list[str]) -> int:
         print(json.dumps(result, indent=2))
         return 0
     except (ValueError, OSError) as error:
-        print(f"eval.py: {' '.join(str(error).split())}", file=sys.stderr)
+        text = str(error)
+        if "Original Traceback" in text:  # of a loader process: it ends with the line
+            text = text.strip().splitlines()[-1].partition(": ")[2]
+        print(f"eval.py: {' '.join(text.split())}", file=sys.stderr)
         return 1
 
 

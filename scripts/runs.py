@@ -38,7 +38,7 @@ def has(run: dict, word: str) -> bool:
     """Whether a run has a word in its name, status or settings; ``key=value`` as train.py takes it, whole."""
     key, equals, value = word.partition("=")
     key = f"{key}.name" if key in ("model", "norm", "data") else key
-    if equals and (key in run["config"] or (value.lower() == "null" and "." in key)):
+    if equals and (key in run["config"] or value.lower() == "null"):
         held = run["config"].get(key)
         return value.lower() == "null" if held is None else _plain(held) == _plain(value)
     text = " ".join([run["name"], run["status"], *(f"{k}={v}" for k, v in run["config"].items())])

@@ -99,7 +99,8 @@ def check_encoding(name: str | None) -> None:
     """Raises ValueError for a name that Python knows no text encoding by."""
     try:
         if name is not None:
-            b"".decode(name)
+            "".encode(name)
+            codecs.lookup(name)
     except LookupError as error:
         raise ValueError(f"data.encoding={name}: unknown; type e.g. utf-8, utf-16, cp1252, latin-1, gb18030") from error
 

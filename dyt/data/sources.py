@@ -125,7 +125,8 @@ def _local(path: Path, data: dict) -> Source:
         raise FileNotFoundError(f"data.path={path}: the folder is empty")
     if len(pictures) == len(files):
         raise ValueError(f"data.path={path}: pictures, no text; type model=vit_tiny data=imagefolder data.path={path}")
-    builders = {_builder(f, str(f.relative_to(path))) for f in files}
+    files_first = sorted(files, key=lambda f: f.suffix != ".bin")  # beside nanoGPT's token ids lies a pickle
+    builders = {_builder(f, str(f.relative_to(path))) for f in files_first}
     found = by_split(path, files)
     if len(builders) > 1:
         raise ValueError(f"data.path={path}: files of several kinds ({', '.join(sorted(builders))}); point at one kind")
