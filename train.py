@@ -26,7 +26,6 @@ from dyt.config import compose, identity
 from dyt.config.values import as_typed, quoted
 from dyt.run import execute
 from dyt.rundir.streams import STOPS, heard, steady
-from dyt.tracking.wandb import leave_agent
 
 CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
 
@@ -88,6 +87,8 @@ def run_one(cfg) -> dict:
         return outcome | {"status": "not started"}
     if hydra_config.mode == RunMode.MULTIRUN:
         if hydra_config.job.num and "WANDB_SWEEP_ID" in os.environ:
+            from dyt.tracking.wandb import leave_agent
+
             leave_agent()  # its trial is the first member; the others are runs of their own
         print(f"\n--- run {hydra_config.job.num}: {outcome['overrides']}", flush=True)
     try:
