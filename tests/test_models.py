@@ -103,7 +103,7 @@ def test_layernorm_model_equals_timms_with_the_same_weights(name, ours):
 def test_same_seed_same_weights_whatever_the_norm():
     for small in (shrunk("gpt_nano"), shrunk("vit_nano")):
         first = made(*small, "norm=layernorm")[0].state_dict()
-        for norm in ("dyt", "derf", "rmsnorm", "none", "batchnorm"):
+        for norm in ("dyt", "derf", "rmsnorm", "none", "batchnorm", "gatednorm"):
             second = made(*small, f"norm={norm}")[0].state_dict()
             shared = [k for k in first if "norm" not in k]
             assert len(shared) > 10 and all(torch.equal(first[k], second[k]) for k in shared), norm

@@ -257,3 +257,113 @@ def test_alpha_that_cannot_be_learned_so_is_refused():
         DynamicTanh(C, -0.5, alpha="log")
     with pytest.raises(ValueError, match="alpha='rate': choose from learned, ratio, log, fixed, absent"):
         DynamicTanh(C, alpha="rate")
+
+
+# -- norms that take RMSNorm apart ---------------------------------------------------------------------------------
+
+
+def root_mean_square(x, eps):
+    return ((x**2).sum(-1, keepdim=True) / x.shape[-1] + eps) ** 0.5
+
+
+PLAIN = {  # what each divides by, written out
+    "rmsnorm_detached": lambda x, eps: root_mean_square(x, eps),
+    "l1norm": lambda x, eps: x.abs().sum(-1, keepdim=True) / x.shape[-1] + eps,
+    "maxnorm": lambda x, eps: x.abs().sort(-1).values[..., -1:] + eps,
+    "grouprms": lambda x, eps: torch.cat([root_mean_square(p, eps).expand_as(p) for p in x.split(4, -1)], -1),
+    "signedsqrt": lambda x, eps: (x.abs() + eps) ** 0.5,
+    "runningrms": lambda x, eps: ((x**2).sum() / x.numel() + eps) ** 0.5,  # of its first batch
+}
+SET = {"grouprms": {"group_size": 4}}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_divided_norms_are_their_formulas(kind, x):
+    m = drawn(NormFactory(kind, eps=1e-3, **SET.get(kind, {}))(C, "attn"))
+    torch.testing.assert_close(m(x), m.weight * x / PLAIN[kind](x, 1e-3), rtol=1e-12, atol=1e-12)
+    assert [n for n, _ in NormFactory(kind, affine=False)(C, "attn").named_parameters()] == []
+
+
+def test_signed_sqrt_far_from_zero_is_the_signed_square_root():
+    m = NormFactory("signedsqrt")(C, "attn").double()
+    y = m(torch.tensor([-9.0, -4.0, 0.0, 0.25, 1.0, 4.0, 16.0, 100.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        y.detach(), torch.tensor([-3, -2, 0, 0.5, 1, 2, 4, 10], dtype=torch.float64), rtol=3e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("coupling", [0.0, 0.1, 0.5, 1.0])
+def test_the_denominator_hands_back_a_share_of_its_gradient(coupling, x):
+    """dL/dx_j = w_j g_j / r - coupling x_j / (C r^3) sum_i w_i g_i x_i: RMSNorm's, its second term scaled."""
+    m = drawn(NormFactory("rmsnorm_detached", coupling=coupling, eps=1e-3)(C, "attn"))
+    rms = drawn(NormFactory("rmsnorm", eps=1e-3)(C, "attn"))
+    x.requires_grad_()
+    g = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(m(x), rms(x), rtol=1e-12, atol=1e-12)  # forward nothing changes
+    (found,) = torch.autograd.grad(m(x), x, g)
+    with torch.no_grad():
+        r, wg = root_mean_square(x, 1e-3), m.weight * g
+        want = wg / r - coupling * x / (C * r**3) * (wg * x).sum(-1, keepdim=True)
+    torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
+    if coupling == 1.0:
+        torch.testing.assert_close(found, torch.autograd.grad(rms(x), x, g)[0], rtol=1e-12, atol=1e-12)
+    if coupling == 0.0:  # no channel's gradient depends on another's
+        only = torch.zeros_like(g)
+        only[..., 3] = 1.0
+        alone = torch.autograd.grad(m(x), x, only)[0]
+        assert alone[..., 3].abs().min() > 0 and alone[..., [i for i in range(C) if i != 3]].abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", ["l1norm", "maxnorm", "grouprms", "signedsqrt", "gatednorm"])
+def test_gradients_of_norms_that_detach_nothing(kind, x):
+    m = drawn(NormFactory(kind, **SET.get(kind, {}))(C, "attn"))
+    assert torch.autograd.gradcheck(
+        lambda x, *p: torch.func.functional_call(m, dict(zip(dict(m.named_parameters()), p, strict=True)), (x,)),
+        (x[:1, :2].requires_grad_(), *[p.detach().requires_grad_() for p in m.parameters()]),
+    )
+
+
+def test_running_rms_follows_its_batches_and_evaluates_as_it_stands(x):
+    m = NormFactory("runningrms", momentum=0.25, eps=0.0)(C, "attn").double()
+    assert torch.equal(m.eval()(x), x)  # nothing seen yet
+    first, second = x.square().mean(), (3 * x).square().mean()
+    torch.testing.assert_close(m.train()(x), x / first.sqrt())
+    mixed = 0.75 * first + 0.25 * second
+    x = x.requires_grad_()
+    torch.testing.assert_close(m(3 * x), 3 * x / mixed.sqrt())
+    torch.testing.assert_close(m.mean_square, mixed[None])
+    (slope,) = torch.autograd.grad(m.eval()(x).sum(), x)
+    torch.testing.assert_close(slope, torch.full_like(x, 1 / mixed.sqrt().item()))  # element-wise, one slope for all
+    torch.testing.assert_close(m.mean_square, mixed[None])  # evaluation changes nothing
+    loaded = NormFactory("runningrms", eps=0.0)(C, "attn").double()
+    loaded.load_state_dict(m.state_dict())
+    assert torch.equal(loaded.eval()(x), m(x))
+
+
+def test_two_batches_before_one_backward(x):
+    """Accumulated gradients: the buffer moves on between a forward and its backward."""
+    m = NormFactory("runningrms")(C, "attn").double()
+    (m(x).sum() + m(5 * x).sum()).backward()
+    assert m.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("inner", ["rmsnorm", "dyt"])
+def test_gated_norm_is_its_formula(inner, x):
+    m = drawn(NormFactory("gatednorm", inner=inner, alpha_init=0.7, rank=3, eps=1e-3)(C, "attn"))
+    assert m.down.shape == (3, C) and m.up.shape == (C, 3)
+    if inner == "dyt":
+        y = m.norm.weight * torch.tanh(m.norm.alpha * x) + m.norm.bias
+    else:
+        y = m.norm.weight * x / root_mean_square(x, 1e-3)
+    inside = y @ m.down.T
+    gate = 1 / (1 + torch.exp(-((inside / (1 + torch.exp(-inside))) @ m.up.T)))
+    torch.testing.assert_close(m(x), gate * y, rtol=1e-12, atol=1e-12)
+    fresh = NormFactory("gatednorm", inner=inner)(C, "attn")
+    torch.testing.assert_close(fresh(x.float()), fresh.norm(x.float()) / 2)  # every gate starts at 1/2
+
+
+def test_a_width_that_groups_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="norm.group_size=8: 12 channels cannot be divided into groups of that size"):
+        NormFactory("grouprms")(12, "attn")
+    with pytest.raises(ValueError, match="norm.rank=0: must be at least 1"):
+        NormFactory("gatednorm", rank=0)(C, "attn")
