@@ -31,10 +31,13 @@ def _processor() -> str:
 
 
 def provenance(device, threads: int) -> dict:
-    """Commit and dirty flag (null outside a git checkout), library versions, hardware and command line."""
+    """Commit, whether code or configs were changed since, library versions, hardware and command line.
+
+    Commit and flag are null outside a git checkout. Files that no run reads, results and pages, do not count as changed.
+    """
     import torch
 
-    status = _git("status", "--porcelain")
+    status = _git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)docs")
     versions = {}
     for name in LIBRARIES:
         try:

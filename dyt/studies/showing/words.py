@@ -11,6 +11,8 @@ from dyt.studies.statistics import Interval, paired
 NAMES = {
     "layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "batchnorm": "BatchNorm", "dyt": "DyT", "derf": "Derf",
     "none": "no norm", "fixup": "Fixup", "skipinit": "SkipInit", "sigma_reparam": "sigmaReparam",
+    "l1norm": "L1 norm", "grouprms": "RMSNorm in groups of", "maxnorm": "max norm", "runningrms": "running RMS",
+    "signedsqrt": "signed square root", "gated": "gated",
 }  # fmt: skip
 MODELS = {"vit": "ViT", "convnext": "ConvNeXt", "llama": "LLaMA", "gpt2": "GPT-2", "resnet50": "ResNet-50"}
 SAME = {"tanh": "dyt"}  # a level's name here, and in the papers' tables
