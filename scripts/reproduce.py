@@ -70,6 +70,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.rundir.streams import STOPS, heard
     from dyt.studies import runner
     from dyt.studies.running.study import SCALES, Study, names
+    from dyt.studies.sharing.counter import seeds_in
     from dyt.studies.showing import explain_figures, front, marked, overview
 
     if asked.scale not in SCALES:
@@ -128,13 +129,14 @@ def reproduce(asked: argparse.Namespace) -> int:
         raise ValueError("--merge FILE: name the one study that the rows are of")
     for number in filter(heard, STOPS):
         signal.signal(number, _interrupt)
+    seeds = asked.seeds
+    if asked.merge and seeds is None and seeds_in(asked.merge) > studies[0].scale(asked.scale)["seeds"]:
+        seeds = seeds_in(asked.merge)  # theirs may be further ones
     made = [
-        runner.StudyAt(s, asked.scale, seeds=asked.seeds, extra=extra, paths=paths, results=asked.results)
-        for s in studies
+        runner.StudyAt(s, asked.scale, seeds=seeds, extra=extra, paths=paths, results=asked.results) for s in studies
     ]
     if asked.merge:
-        added = made[0].merge(asked.merge)
-        print(f"{added} rows added")
+        print("\n".join(made[0].merge(asked.merge)))
         return 0
     code = runner.reproduce(made, asked.jobs or _jobs(), asked.rerun)
     if asked.readme and code == 0:

@@ -25,7 +25,7 @@ PAGES = marked.files()
 EXTEND = "test_docs.py::test_every_example_of_extend_runs"
 COMPOSED = "composed here"
 CI = ".ci/run"
-MERGED = "test_studies.py::test_merge_takes_another_machines_rows_and_refuses_foreign_ones"
+MERGED = "test_sharing.py::test_merge_takes_new_rows_and_says_what_the_verdicts_were_and_are"
 SENT = "test_tracking.py::test_a_wrong_key_is_one_warning_and_the_rows_can_be_sent_later_once"
 
 # Every command that README and the pages show, by its beginning (the longest that fits counts): the test that runs it,

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dyt.studies.runner import StudyAt
-from dyt.studies.running import rows as csv
 from dyt.studies.running.study import Study, names
 
 from .helpers import ROOT, python
@@ -142,25 +140,3 @@ def test_contributing_shows_commands_that_exist():
 def test_links_lead_somewhere(file):
     links = [to for to in re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text()) if not to.startswith("http")]
     assert links and all((ROOT / to.partition("#")[0]).exists() for to in links), links
-
-
-def test_a_counter_run_with_new_seeds_is_taken(tmp_path):
-    """As CONTRIBUTING says: `reproduce.py saturation --seeds 6 --merge theirs.csv` with rows of seeds 3 to 5."""
-    study, results = Study("saturation"), tmp_path / "results"
-    shutil.copytree(ROOT / "results/saturation", results / "saturation")
-    at = StudyAt(study, "small", seeds=6, results=results)
-    ours = csv.read_runs(at.folder / "runs.csv", study)
-    theirs = []
-    for hash, (run, _, _) in at.planned.items():
-        if run.seed >= 3:
-            like = next(r for r in ours if {f: r[f] for f in run.cell} == run.cell)
-            theirs.append(
-                {**like, "seed": run.seed, "config_hash": hash, "final": 0.5, "overrides": csv.overrides(run)}
-            )
-    assert theirs and not {r["config_hash"] for r in ours} & {r["config_hash"] for r in theirs}
-    before = (at.folder / "table.md").read_text()
-    csv.write_runs(tmp_path / "theirs.csv", [*ours, *theirs], study)
-    assert at.merge(tmp_path / "theirs.csv") == len(theirs)
-    merged = csv.read_runs(at.folder / "runs.csv", study)
-    assert [r["final"] for r in merged if r["seed"] >= 3] == [0.5] * len(theirs) and len(merged) == len(ours + theirs)
-    assert (at.folder / "table.md").read_text() != before

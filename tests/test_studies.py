@@ -381,20 +381,6 @@ def test_another_version_of_the_study_is_refused_with_what_differs(gradient_dept
         smoke(tmp_path, "gradient_depth").gather()
 
 
-def test_merge_takes_another_machines_rows_and_refuses_foreign_ones(gradient_depth, tmp_path):
-    source = gradient_depth / "results/gradient_depth/smoke/runs.csv"
-    at = smoke(tmp_path, "gradient_depth")
-    assert at.merge(source) == 2
-    assert smoke(tmp_path, "gradient_depth").merge(source) == 0
-    assert (tmp_path / "results/gradient_depth/smoke/runs.csv").read_bytes() == source.read_bytes()
-    foreign = tmp_path / "foreign.csv"
-    foreign.write_text(re.sub(r",([0-9a-f]{10}),", ",0123456789,", source.read_text()))
-    with pytest.raises(ValueError, match="2 of 2 rows are of another version"):
-        smoke(tmp_path, "gradient_depth").merge(foreign)
-    with pytest.raises(ValueError, match="no such file"):
-        at.merge(tmp_path / "absent.csv")
-
-
 def test_check_finds_one_changed_digit(gradient_depth, tmp_path):
     import shutil
 

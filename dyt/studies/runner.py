@@ -158,16 +158,25 @@ class StudyAt:
         kept = csv.read_runs(self.folder / "runs.csv", self.study)
         return {row["config_hash"] for row in kept if row["status"] in RESULTS}
 
-    def merge(self, extra: Path) -> int:
-        """Adds another machine's rows of this scale and reports; returns how many.
+    def merge(self, extra: Path) -> list[str]:
+        """Adds another machine's rows of this scale and reports; rows that are here stay. Returns lines that say so.
 
         Raises:
-            ValueError: no such file, or rows of another version of the study.
+            ValueError: no such file, or rows of another config, data or code.
         """
-        added = csv.merge(self.folder / "runs.csv", extra, self.study, set(self.planned))
+        from dyt.studies.sharing import counter
+        from dyt.studies.showing.table import verdicts
+
+        file = self.folder / "runs.csv"
+        ours = csv.read_runs(file, self.study)
+        theirs = counter.read(extra, self.study, self.planned, ours)
+        before = verdicts(self.study, self.scale, ours, csv.read_curves(self.folder / "curves.parquet"), self.results)
+        both = counter.beside(self.study, self.scale, ours, theirs, self.results)
+        finished = {r["config_hash"] for r in ours if r["status"] in RESULTS}
+        added = {r["config_hash"]: r for r in theirs if r["config_hash"] not in finished}
+        csv.write_runs(file, [*(r for r in ours if r["config_hash"] not in added), *added.values()], self.study)
         self.gather()
-        self.report()
-        return added
+        return counter.told(self.study, both, len(added), before, self.report())
 
     def place(self, hash: str) -> Path:
         """A run's directory: another study may have made it under other words for the same settings."""

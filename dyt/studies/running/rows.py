@@ -228,27 +228,3 @@ def collect(own: Path, rows: list[dict], folders: dict[str, tuple[Path, str]], r
             frames.append(have)
     frames = [f for f in frames if len(f)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CURVES)
-
-
-def merge(path: Path, extra: Path, study: Study, hashes: set[str]) -> int:
-    """Adds another machine's rows that belong to this scale; returns how many. Rows already there stay.
-
-    Raises:
-        ValueError: `extra` is not such a file, or holds rows of another version of the study.
-    """
-    if not extra.is_file():
-        raise ValueError(f"--merge {extra}: no such file; give another machine's runs.csv")
-    theirs = read_runs(extra, study)
-    if not theirs:
-        raise ValueError(f"--merge {extra}: no rows in it; give another machine's runs.csv")
-    if foreign := [r for r in theirs if r["config_hash"] not in hashes]:
-        raise ValueError(
-            f"--merge {extra}: {len(foreign)} of {len(theirs)} rows are of another version of {study.name}, the first "
-            f"is {foreign[0]['overrides']}"
-        )
-    ours = {r["config_hash"]: r for r in read_runs(path, study)}
-    added = [
-        r for r in theirs if r["status"] in RESULTS and ours.get(r["config_hash"], {}).get("status") not in RESULTS
-    ]
-    write_runs(path, [*(r for h, r in ours.items() if h not in {a["config_hash"] for a in added}), *added], study)
-    return len(added)
