@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-slow lint docs clean
+.PHONY: help setup demo test test-slow lint docs bundle clean
 help:             ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
@@ -30,6 +30,9 @@ lint: $(READY)    ## style, format, and which room may import which
 
 docs: $(READY)    ## the pages of docs/ as a site, strictly and without a network: build/docs/site/index.html
 	@$(PY) scripts/maintain/docs.py
+
+bundle: $(READY)  ## all results as a data set with a card and sums, without a network: build/bundle
+	@$(PY) scripts/bundle.py
 
 clean:            ## remove runs and the environment, never results/
 	rm -rf .venv runs

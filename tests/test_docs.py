@@ -33,6 +33,7 @@ SENT = "test_tracking.py::test_a_wrong_key_is_one_warning_and_the_rows_can_be_se
 TRIED = {
     "make demo": "test_demo.py::test_the_ten_runs_differ_only_in_the_norm",
     "make docs": "test_docs.py::test_the_site_builds_strictly_and_loads_nothing_from_elsewhere",
+    "make bundle": "test_sharing.py::test_each_table_of_the_bundle_loads_back",
     "make test": CI,
     "make lint": CI,
     "python train.py": COMPOSED,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dyt.studies.running.study import Study, names
+from dyt.studies.running.study import names
 
 from .helpers import ROOT, python
 

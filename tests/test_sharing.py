@@ -1,21 +1,23 @@
 """Rows from others, held against ours or refused in one line; and the bundle, which loads back and whose sums hold."""
 
 import json
+import re
 import shutil
 
 import pytest
+import yaml
 
-from dyt.rundir.provenance import _git
+from dyt.rundir.provenance import git
 from dyt.studies.judging.rules import asked, deviation
 from dyt.studies.runner import StudyAt
 from dyt.studies.running import rows as csv
 from dyt.studies.running.study import Study
-from dyt.studies.sharing import counter
+from dyt.studies.sharing import bundle, counter
 from dyt.studies.sharing.counter import FAR, Both
 
 from .helpers import ROOT, one_line, python
 
-# -- counter-runs --------------------------------------------------------------------------------------------------------
+# -- counter-runs ------------------------------------------------------------------------------------------------------
 
 SATURATION = Study("saturation")
 
@@ -36,7 +38,7 @@ def at(planned, tmp_path):
 
 def made_elsewhere(row: dict, **changed) -> dict:
     """A row as another machine with a fresh clone of this repository would have it."""
-    here = {"git_commit": _git("rev-parse", "HEAD") or "0" * 40, "git_dirty": False, "hardware": "Another CPU"}
+    here = {"git_commit": git("rev-parse", "HEAD") or "0" * 40, "git_dirty": False, "hardware": "Another CPU"}
     return {**row, **here, **changed}
 
 
@@ -121,7 +123,7 @@ def test_agreement_of_two_numbers():
     ],
 )
 def test_rows_of_another_config_data_or_code_are_refused(at, tmp_path, changed, says):
-    if changed.get("git_commit") and _git("rev-parse") is None:
+    if changed.get("git_commit") and git("rev-parse") is None:
         pytest.skip("no git checkout knows commits")
     ours = csv.read_runs(at.folder / "runs.csv", SATURATION)
     before = (at.folder / "runs.csv").read_bytes()
@@ -143,3 +145,97 @@ def test_a_merge_without_a_file_or_rows_is_one_line(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match="no rows in it; give another machine's runs.csv"):
         counter.read(tmp_path / "empty.csv", SATURATION, {}, [])
+
+
+# -- the bundle --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory):
+    """A bundle of two committed studies."""
+    place = tmp_path_factory.mktemp("bundle")
+    for name in ("saturation", "gradient_depth"):
+        shutil.copytree(ROOT / "results" / name, place / "results" / name)
+    bundle.write(place / "bundle", place / "results")
+    return place / "bundle"
+
+
+@pytest.mark.parametrize("name", bundle.TABLES)
+def test_each_table_of_the_bundle_loads_back(bundled, tmp_path, name):
+    import datasets
+
+    found = datasets.load_dataset(str(bundled), name, split="train", cache_dir=str(tmp_path / "cache"))
+    folders = [ROOT / "results" / study / "small" for study in ("gradient_depth", "saturation")]
+    assert set(found.column_names) == set(bundle.TABLES[name][0])
+    if name == "rows":
+        want = [row for f in folders for row in csv.read_runs(f / "runs.csv", Study(f.parent.name))]
+        assert found["config_hash"] == [r["config_hash"] for r in want] and found["final"] == [r["final"] for r in want]
+        assert found["seed"] == [r["seed"] for r in want] and found.features["seed"].dtype == "int64"
+        assert found["overrides"] == [r["overrides"] for r in want]
+        assert json.loads(found["cell"][-1]) == {f: want[-1][f] for f in SATURATION.factors if want[-1][f]}
+        assert json.loads(found["derived"][-1]) == pytest.approx({d: want[-1][d] for d in SATURATION.derived})
+        assert found["git_dirty"] == [r["git_dirty"] == "True" for r in want]
+    elif name == "curves":
+        want = [csv.read_curves(f / "curves.parquet") for f in folders]
+        assert len(found) == sum(map(len, want))
+        assert found[-1]["value"] == pytest.approx(want[-1]["value"].iloc[-1])
+        assert found[-1]["run"] == want[-1]["run"].iloc[-1] and found.features["value"].dtype == "float64"
+    elif name == "claims":
+        vit = next(c for c in found if c["id"] == "dyt-table1-vit-b")
+        assert json.loads(vit["values"]) == {"layernorm": 82.3, "dyt": 82.5} and vit["verified"] is True
+    elif name == "verdicts":
+        want = [v for f in folders for v in json.loads((f / "verdicts.json").read_text())]
+        assert [(v["says"], v["verdict"], v["claims"]) for v in found] == [
+            (v["says"], v["verdict"], v["claims"]) for v in want
+        ]
+    else:
+        assert sum(found["runs"]) == sum(len(csv.read_runs(f / "runs.csv")) for f in folders)
+        assert all(found["hardware"]) and all(found["torch"]) and all(found["data_sha256"])
+
+
+def test_a_changed_byte_of_the_bundle_is_found(bundled, tmp_path):
+    assert bundle.differs(bundled) == []
+    copy = tmp_path / "copy"
+    shutil.copytree(bundled, copy)
+    file = copy / "data" / "rows.parquet"
+    bytes = bytearray(file.read_bytes())
+    bytes[len(bytes) // 2] ^= 1
+    file.write_bytes(bytes)
+    (copy / "configs" / "train.yaml").unlink()
+    (copy / "more.txt").write_text("more")
+    assert bundle.differs(copy) == [
+        "configs/train.yaml is missing",
+        "data/rows.parquet was changed: its sha256 is not the one in SHA256SUMS",
+        "more.txt is not named in SHA256SUMS",
+    ]
+    told = python("scripts/bundle.py", "--check", str(copy), cwd=ROOT)
+    assert told.returncode == 1 and "data/rows.parquet was changed" in told.stdout
+
+
+def test_the_same_results_make_the_same_bytes(bundled, tmp_path):
+    bundle.write(tmp_path / "again", bundled.parent / "results")
+    assert (tmp_path / "again" / bundle.SUMS).read_bytes() == (bundled / bundle.SUMS).read_bytes()
+
+
+def test_the_card_says_what_the_results_do_not_support(bundled):
+    text = (bundled / "README.md").read_text()
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert [c["config_name"] for c in header["configs"]] == list(bundle.TABLES) and header["license"] == "mit"
+    page = (ROOT / "docs" / "findings.md").read_text()
+    said = text.partition("## What these results do not support")[2].strip().splitlines()
+    assert len(said) == page.count("**What these results do not support**: ") > 5
+    headings = re.findall(r"^## (.*)", page, re.MULTILINE)
+    assert all(re.fullmatch(r"- \*\*(.*?)\*\*: (.{20,})", line)[1] in headings for line in said)
+    assert (bundled / "configs" / "study" / "saturation.yaml").is_file()
+
+
+def test_a_folder_that_is_no_bundle_stays(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds something that is no bundle; give another folder with --out"):
+        bundle.write(tmp_path / "mine", ROOT / "results")
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    with pytest.raises(ValueError, match="has no rows; type python scripts/reproduce.py first"):
+        bundle.write(tmp_path / "bundle", tmp_path / "nothing")
+    with pytest.raises(ValueError, match="has no SHA256SUMS; type make bundle"):
+        bundle.differs(tmp_path / "mine")

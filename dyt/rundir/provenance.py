@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "timm", "hydra-core", "datasets", "wandb", "numpy", "mlxtend")
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What git says in this repository; None where it fails, there is none, or this is no checkout."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -33,11 +34,11 @@ def _processor() -> str:
 def provenance(device, threads: int) -> dict:
     """Commit, whether code or configs were changed since, library versions, hardware and command line.
 
-    Commit and flag are null outside a git checkout. Files that no run reads, results and pages, do not count as changed.
+    Commit and flag are null outside a git checkout. Results and pages, which no run reads, do not count as changed.
     """
     import torch
 
-    status = _git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)docs")
+    status = git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)docs")
     versions = {}
     for name in LIBRARIES:
         try:
@@ -45,7 +46,7 @@ def provenance(device, threads: int) -> dict:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        "git_commit": _git("rev-parse", "HEAD"),
+        "git_commit": git("rev-parse", "HEAD"),
         "git_dirty": None if status is None else bool(status),
         "python": platform.python_version(),
         "versions": versions,

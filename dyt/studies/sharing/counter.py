@@ -5,12 +5,11 @@ of itself must fit that hash, and it must say where it was made: unchanged code 
 named hardware and versions.
 """
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyt.config.compose import CONFIGS
 from dyt.resume import RESULTS
+from dyt.rundir.provenance import git
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.rules import asked, deviation
 from dyt.studies.running import rows as csv
@@ -123,14 +122,7 @@ def _other_data(row: dict, plan) -> str:
 
 def _known(commit: str) -> bool:
     """Whether this repository has the commit; yes where it is no git checkout, which cannot tell."""
-    root = str(CONFIGS.parent)
-    try:
-        if subprocess.run(["git", "-C", root, "rev-parse"], capture_output=True, timeout=10).returncode:
-            return True
-        words = ["git", "-C", root, "cat-file", "-e", f"{commit}^{{commit}}"]
-        return subprocess.run(words, capture_output=True, timeout=10).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return True
+    return git("rev-parse") is None or git("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def beside(study: Study, scale: str, ours: list[dict], theirs: list[dict], results: Path) -> list[Both]:
