@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+CODE = ("dyt", "models", "configs", "scripts", "train.py", "eval.py", "pyproject.toml")  # what may change a number
 LIBRARIES = ("torch", "timm", "hydra-core", "datasets", "wandb", "numpy", "mlxtend")
 
 
@@ -34,11 +35,11 @@ def _processor() -> str:
 def provenance(device, threads: int) -> dict:
     """Commit, whether code or configs were changed since, library versions, hardware and command line.
 
-    Commit and flag are null outside a git checkout. Results and pages, which no run reads, do not count as changed.
+    Commit and flag are null outside a git checkout. Results, pages and stray files, which no run reads, do not count.
     """
     import torch
 
-    status = git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)docs")
+    status = git("status", "--porcelain", "--", *CODE)
     versions = {}
     for name in LIBRARIES:
         try:
