@@ -5,9 +5,9 @@
     native      C++, CPU: one pass forward, one backward, only x saved
     triton      CUDA: likewise
 
-``DYT_KERNEL=auto|reference|compiled|native|triton`` or ``trainer.kernel=`` forces one. Whatever is forced, a graph that
-leaves this process (torch.export, torch.fx, either ONNX exporter) holds plain operators only: it loads where this package
-is not installed. Plain PyTorch also serves what sees through it alone: vmap, forward-mode AD, DTensor.
+``DYT_KERNEL=auto|reference|compiled|native|triton`` or ``trainer.kernel=`` forces one. Whatever is forced, a graph
+that leaves this process (torch.export, torch.fx, either ONNX exporter) holds plain operators only: it loads where this
+package is not installed. Plain PyTorch also serves what sees through it alone: vmap, forward-mode AD, DTensor.
 """
 
 import logging

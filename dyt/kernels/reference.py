@@ -31,7 +31,7 @@ def dynamic(
         return turned.transpose(1, -1)
 
     def placed(p: Tensor) -> Tensor:
-        return p if channels_last or p.numel() == 1 else p.view(-1, *[1] * (x.dim() - 2))  # (C,) -> (C, 1, 1)
+        return p if channels_last else p.view(-1, *[1] * (x.dim() - 2))  # (C,) -> (C, 1, 1)
 
     z = x if alpha is None else placed(alpha) * x
     z = SQUASH[squash][1](z if shift is None else z + placed(shift))

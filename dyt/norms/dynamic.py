@@ -22,8 +22,8 @@ OFFICIAL = {"normalized_shape": "dim", "alpha_init_value": "alpha_init", "shift_
 def _as_official_too(init):
     """Lets a constructor be called as in the official code: its names, and for DyT its order too.
 
-    ``DynamicTanh(normalized_shape, channels_last, alpha_init_value)``: a bool in second place is channels_last, and never
-    an alpha of 0. ``Dynamic_erf(normalized_shape, alpha_init_value, shift_init_value)``.
+    ``DynamicTanh(normalized_shape, channels_last, alpha_init_value)``: a bool in second place is channels_last, and
+    never an alpha of 0. ``Dynamic_erf(normalized_shape, alpha_init_value, shift_init_value)``.
     """
 
     @wraps(init)
@@ -38,9 +38,7 @@ def _as_official_too(init):
         if len(values) > 1 and isinstance(values[1], bool):
             order = ["dim", "channels_last", "alpha_init"]
         if len(values) > len(order):
-            raise ValueError(
-                f"{kind}: too many values in a row; name those after alpha_init, such as channels_last=False"
-            )
+            raise ValueError(f"{kind}: too many values in a row; name the later ones, as in channels_last=False")
         for name, value in zip(order, values, strict=False):
             if name in named:
                 raise ValueError(f"{kind}: {name} is given twice")
@@ -97,11 +95,11 @@ class DynamicTanh(nn.Module):
         bias: with beta. The LLaMA form has none.
         channels_last: False for ``(B, C, H, W)``, as in ConvNeXt's stem and downsampling.
 
-    The official constructor's order, ``DynamicTanh(normalized_shape, channels_last, alpha_init_value)``, and its names are
-    understood too. Parameters are named as in the official code, ``alpha``, ``weight``, ``bias``, so that its checkpoints
-    load; `dyt.load_foreign` reads those of other libraries. alpha
-    has shape (1,) and not (): FSDP2 refuses 0-d parameters. ``ratio`` has ``alpha_ratio`` and the buffer ``alpha0`` in
-    alpha's place, ``log`` has ``log_alpha``; each loads the checkpoints of the others, at equal slope.
+    The official constructor's order, ``DynamicTanh(normalized_shape, channels_last, alpha_init_value)``, and its names
+    are understood too. Parameters are named as in the official code, ``alpha``, ``weight``, ``bias``, so that its
+    checkpoints load; `dyt.load_foreign` reads those of other libraries. alpha has shape (1,) and not (): FSDP2 refuses
+    0-d parameters. ``ratio`` has ``alpha_ratio`` and the buffer ``alpha0`` in alpha's place, ``log`` has ``log_alpha``;
+    each loads the checkpoints of the others, at equal slope.
 
     Raises:
         ValueError: dim below 1 or of several axes, an unknown choice, ``inverse_alpha`` or ``ratio`` with alpha_init 0,
