@@ -1,10 +1,10 @@
 """Weights of other libraries' DyT and Derf, renamed to ours and back: ``model.load_state_dict(load_foreign(state))``.
 
-    here             official      Liger-Kernel   x-transformers                 Equinox (Equimo)
-    alpha (1,)       alpha (1,)    alpha (1,)     pre_tanh_scale (), Derf alpha  alpha (C,), as alpha_shape="channel" here
-    weight (C,)      weight        gamma          gamma                          weight
-    bias (C,)        bias          beta           beta                           bias
-    shift (1,)       shift         -              s ()
+    here         official    Liger-Kernel   x-transformers                 Equinox (Equimo)
+    alpha (1,)   alpha (1,)  alpha (1,)     pre_tanh_scale (), Derf alpha  alpha (C,): alpha_shape="channel" here
+    weight (C,)  weight      gamma          gamma                          weight
+    bias (C,)    bias        beta           beta                           bias
+    shift (1,)   shift       -              s ()
 
 x-transformers stores weights less an offset where it was told to (``unit_offset``; its Encoder and Decoder do so unless
 told not to): nothing in a checkpoint shows it, so its reader must be told too.
@@ -100,7 +100,7 @@ def load_foreign(state_dict: Mapping, *, unit_offset: bool | None = None, init_a
         if x_transformers and unit_offset is None:
             raise ValueError(
                 f"load_foreign: {prefix}{'s' if 's' in part else 'pre_tanh_scale'} is x-transformers', which may store "
-                "weights less an offset; type unit_offset=True (its Encoder's and Decoder's default) or unit_offset=False"
+                "weights less an offset; type unit_offset=True (its Encoder's default) or unit_offset=False"
             )
         for name in part:
             del out[prefix + name]
