@@ -2,8 +2,9 @@
 
     python scripts/export.py run=<run directory> [ckpt=best|last] [format=pt|timm|hf] [out=<folder>]
 
-format=pt writes model.safetensors, config.yaml (of the run), tokenizer.json of a language model, and README.md, the card.
-``dyt.sharing.load(<folder>)`` builds the model; init_from=<folder>/model.safetensors trains on, letters and classes by name.
+format=pt writes model.safetensors, config.yaml (of the run), tokenizer.json of a language model, and README.md, the
+card. ``dyt.sharing.load(<folder>)`` builds the model; init_from=<folder>/model.safetensors trains on, letters and classes
+by name.
 
 format=timm writes a ViT for ``timm.create_model("local-dir:<folder>")``, format=hf a GPT for ``from_pretrained`` of
 transformers. Where the norm is not theirs, its code goes along (norm_dyt.py, modeling_dyt.py).
@@ -78,7 +79,7 @@ def main(words: list[str]) -> int:
     out = Path(asked.get("out") or run / "export").expanduser()
     told, norm = None, None
     if to == "timm":
-        weights, told, norm = formats.as_timm(model, made, config, spec["channels"])
+        weights, told, norm = formats.as_timm(model, made, config, spec)
     elif to == "hf":
         weights, told = formats.as_hf(model, made, config)
     loading = {

@@ -57,7 +57,7 @@ def values(norm: nn.Module) -> dict[str, Tensor]:
     return own
 
 
-def as_timm(model: nn.Module, made, config: dict, channels: int) -> tuple[dict, dict, dict | None]:
+def as_timm(model: nn.Module, made, config: dict, spec: dict) -> tuple[dict, dict, dict | None]:
     """(weights, config.json, norm settings or None where timm's own norm is it) of a ViT.
 
     Raises:
@@ -72,10 +72,15 @@ def as_timm(model: nn.Module, made, config: dict, channels: int) -> tuple[dict, 
     weights = {k: v for k, v in model.state_dict().items() if k.rpartition(".")[0] not in norms}
     weights |= {f"{name}.{key}": v for name, m in norms.items() for key, v in values(m).items()}
     arguments = {"img_size": about["img_size"], "patch_size": about["patch_size"], "embed_dim": about["dim"]}
-    arguments |= {"depth": about["depth"], "num_heads": about["heads"], "in_chans": channels, "global_pool": "avg"}
+    arguments |= {
+        "depth": about["depth"],
+        "num_heads": about["heads"],
+        "in_chans": spec["channels"],
+        "global_pool": "avg",
+    }
     arguments |= {"qk_norm": True} if about.get("qk_norm") else {}
     size = list(model.patch_embed.img_size)
-    shown = {"num_classes": model.num_classes, "input_size": [channels, *size], "fixed_input_size": True}
+    shown = {"num_classes": model.num_classes, "input_size": [spec["channels"], *size], "fixed_input_size": True}
     shown |= {"first_conv": "patch_embed.proj", "classifier": "head"}
     told = {"architecture": about["timm_name"], "num_classes": model.num_classes, "global_pool": "avg"}
     told |= {"model_args": {k: v for k, v in arguments.items() if v is not None}, "pretrained_cfg": shown}

@@ -1,4 +1,4 @@
-"""GPT-2 and LLaMA of transformers with another norm; goes along with exported weights, for ``trust_remote_code=True``."""
+"""GPT-2 and LLaMA of transformers with another norm; goes along with weights, for ``trust_remote_code=True``."""
 
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, LlamaConfig, LlamaForCausalLM, LlamaModel

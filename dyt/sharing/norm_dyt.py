@@ -1,6 +1,6 @@
 """DyT, Derf and the norms they replace, in plain PyTorch: goes along with exported weights, so that they load anywhere.
 
-DyT(x) = gamma * tanh(alpha * x) + beta, arXiv 2503.10622; Derf(x) = gamma * erf(alpha * x + s) + beta, arXiv 2512.10938.
+DyT(x) = gamma * tanh(alpha * x) + beta (arXiv 2503.10622), Derf(x) = gamma * erf(alpha * x + s) + beta (2512.10938).
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ SQUASH = {
 
 
 class DynamicTanh(nn.Module):
-    """weight * squash(alpha * x + shift) + bias of ``(..., dim)``; what `shift`, `affine` and `bias` deny is left out."""
+    """weight * squash(alpha * x + shift) + bias of ``(..., dim)``."""
 
     def __init__(
         self, dim, squash="tanh", shift=False, by_channel=False, affine=True, bias=True, device=None, dtype=None
