@@ -3,8 +3,7 @@
     python scripts/export.py run=<run directory> [ckpt=best|last] [format=pt|timm|hf] [out=<folder>]
 
 format=pt writes model.safetensors, config.yaml (of the run), tokenizer.json of a language model, and README.md, the
-card. ``dyt.sharing.load(<folder>)`` builds the model; init_from=<folder>/model.safetensors trains on, letters and classes
-by name.
+card. ``dyt.sharing.load(<folder>)`` builds the model; init_from=<folder>/model.safetensors trains on.
 
 format=timm writes a ViT for ``timm.create_model("local-dir:<folder>")``, format=hf a GPT for ``from_pretrained`` of
 transformers. Where the norm is not theirs, its code goes along (norm_dyt.py, modeling_dyt.py).
