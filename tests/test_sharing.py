@@ -1,0 +1,177 @@
+"""Exported folders: what others load gives the outputs of the model that was trained, by the lines of its own card."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import export
+
+from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, shrunk, train
+
+SHORT = ["trainer.max_steps=3", "trainer.eval_batches=1", "data.batch_size=8", "optim.lr=0.05", "optim.warmup_steps=0"]
+LLAMA = [*shrunk("llama_nano"), "trainer.threads=1"]
+TOKENS = torch.arange(24).reshape(2, 12) % 20
+
+
+def loaded_by_its_card(folder: Path) -> str:
+    """The Python of the card, at most three lines."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    assert len([line for line in code.splitlines() if line and not line.startswith("sys.path")]) <= 3
+    return code
+
+
+def model_of(folder: Path) -> torch.nn.Module:
+    before = sys.path[:]
+    try:
+        names: dict = {}
+        exec(loaded_by_its_card(folder), names)  # noqa: S102
+    finally:
+        sys.path[:] = before
+        sys.modules.pop("norm_dyt", None)
+    return names["model"].eval()
+
+
+def run_of(*words: str) -> Path:
+    summary, folder = train(*words, *SHORT)
+    assert summary["status"] == "finished"
+    return folder
+
+
+def both(run: Path, to: str, out: Path):
+    """The trained model, and what others load."""
+    export.main([f"run={run}", "ckpt=last", f"out={out / 'pt'}"])
+    export.main([f"run={run}", "ckpt=last", "--format", to, f"out={out / to}"])
+    return model_of(out / "pt"), model_of(out / to)
+
+
+VITS = ["layernorm", "dyt", "derf", "rmsnorm", "none"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[f"norm={n}"] for n in VITS] + [["norm=dyt", "norm.alpha=log", "norm.squash=isru"]])
+def test_a_vit_loads_into_timm(words, tmp_path):
+    pytest.importorskip("timm")
+    ours, theirs = both(run_of(*TINY_VIT, *words), "timm", tmp_path)
+    images = torch.randn(3, *ours.patch_embed.proj.weight.shape[1:2], *ours.patch_embed.img_size)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images), ours(images), rtol=1e-5, atol=1e-5)
+    if words == ["norm=layernorm"]:
+        assert not (tmp_path / "timm" / "norm_dyt.py").exists()
+
+
+GPTS = [
+    (TINY_GPT, ["norm=layernorm"], "gpt2"),
+    (TINY_GPT, ["norm=layernorm", "norm.bias=false", "model.bias=true", "model.tied=false"], "gpt2"),
+    (TINY_GPT, ["norm=dyt"], "dyt_gpt2"),
+    (TINY_GPT, ["norm=derf", "model.embed_scale=learnable", "norm.alpha=ratio"], "dyt_gpt2"),
+    (TINY_GPT, ["norm=dyt", "norm.alpha_shape=channel", "norm.bias=false"], "dyt_gpt2"),
+    (LLAMA, ["norm=rmsnorm", "model.kv_heads=1"], "llama"),
+    (LLAMA, ["norm=dyt", "model.embed_scale=learnable", "model.bias=true"], "dyt_llama"),
+    (LLAMA, ["norm=layernorm", "model.tied=true"], "dyt_llama"),
+    (LLAMA, ["norm=none"], "dyt_llama"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family, words, kind", GPTS, ids=lambda v: " ".join(v) if isinstance(v, list) else v)
+def test_a_gpt_loads_into_transformers(family, words, kind, tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    ours, theirs = both(run_of(*family, *words), "hf", tmp_path)
+    assert theirs.config.model_type == kind
+    with torch.no_grad():
+        got = theirs(TOKENS).logits
+        torch.testing.assert_close(got, ours(TOKENS), rtol=1e-5, atol=1e-5)
+    assert (tmp_path / "hf/modeling_dyt.py").exists() == kind.startswith("dyt")
+    body = transformers.AutoModel.from_pretrained(tmp_path / "hf", trust_remote_code=True)  # without the head
+    hidden = body.eval()(TOKENS).last_hidden_state
+    torch.testing.assert_close(hidden @ ours.head.weight.T, got, rtol=1e-4, atol=1e-4)
+    written = theirs.generate(TOKENS[:1, :4], max_new_tokens=5, do_sample=False)
+    assert written.tolist() == ours.generate(TOKENS[:1, :4], 5, temperature=0).tolist()
+
+
+WITHOUT = """
+import sys
+sys.modules["dyt"] = sys.modules["models"] = None
+import torch
+{code}
+torch.save(model(torch.load("tokens.pt")).logits, "logits.pt")
+"""
+
+
+@pytest.mark.slow
+def test_transformers_loads_it_offline_where_this_package_is_not(tmp_path):
+    pytest.importorskip("transformers")
+    ours, _ = both(run_of(*TINY_GPT, "norm=dyt"), "hf", tmp_path)
+    torch.save(TOKENS, tmp_path / "tokens.pt")
+    words = [sys.executable, "-c", WITHOUT.format(code=loaded_by_its_card(tmp_path / "hf"))]
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), ours(TOKENS), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words, to, says",
+    [
+        ([*TINY_GPT], "timm", "format=timm: model=gpt_nano is not a ViT; type format=pt"),
+        ([*TINY_VIT], "hf", "format=hf: model=vit_nano is no GPT; type format=timm for a ViT, else format=pt"),
+        ([*TINY_GPT, "model.positions=rope"], "hf", "model.positions=rope with model.mlp=gelu is neither GPT-2's"),
+        ([*LLAMA, "model.qk_norm=true"], "hf", "model.qk_norm=true: GPT-2 and LLaMA have no norm of queries"),
+        ([*TINY_GPT, "model.kv_heads=1"], "hf", "model.kv_heads=1: GPT-2 has none of its own"),
+        ([*TINY_GPT, "norm=none", "model.method=skipinit"], "hf", "model.method=skipinit changes the blocks"),
+        ([*TINY_VIT, "norm=batchnorm"], "timm", "a norm of class _OverTokens has no place there; type format=pt"),
+        ([*TINY_GPT, "norm=dyt", "norm.sites.mlp.bias=false"], "hf", "norm.sites.mlp differs from attn in bias"),
+        ([*shrunk("convnext_base"), "data=mnist5k"], "timm", "model=convnext_base is not a ViT"),
+    ],
+)
+def test_what_cannot_be_expressed_there_is_one_line_and_writes_nothing(words, to, says, tmp_path):
+    run = run_of(*words)
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
+        export.main([f"run={run}", "ckpt=last", f"format={to}", f"out={tmp_path / 'out'}"])
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_card_has_all_seeds_of_the_recipe_and_nothing_invented(tmp_path):
+    runs = {seed: train(*TINY_GPT, "norm=dyt", *SHORT, f"seed={seed}") for seed in (1, 2)}
+    train(*TINY_GPT, "norm=dyt", *SHORT, "seed=3", "optim.lr=0.01")  # another recipe
+    export.main([f"run={runs[1][1]}", "ckpt=last", f"out={tmp_path / 'out'}"])
+    card = (tmp_path / "out/README.md").read_text()
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", card, re.M)
+    assert [row[0] for row in rows] == ["1", "2"]
+    for seed, cells in rows:
+        assert f"{runs[int(seed)][0]['final']['val/loss']:.4f}" in cells
+    for heading in ("Load", "Metrics", "Not supported", "Data and provenance", "Recipe"):
+        assert f"## {heading}" in card
+    assert runs[1][0]["config_hash"] in card and "Contexts beyond 16 tokens." in card
+
+
+def test_words_that_are_none():
+    script = str(ROOT / "scripts/export.py")
+    assert "format=onnx: choose from pt, timm, hf" in one_line(python(script, "run=x", "--format", "onnx"))
+    for words, says in ((["--format"], "give run=<run directory>"), (["fromat=hf", "run=x"], "did you mean 'format'")):
+        with pytest.raises(ValueError, match=says):
+            export.parse(words)
+    assert export.parse(["--format=timm", "run=a=b"]) == {"ckpt": "best", "format": "timm", "run": "a=b"}
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_no_export_is_one_line(tmp_path):
+    from dyt.sharing import load
+
+    with pytest.raises(ValueError, match="not a run directory"):
+        load(tmp_path)
+    run = run_of(*TINY_GPT)
+    export.main([f"run={run}", "ckpt=last", f"out={tmp_path / 'out'}"])
+    file = tmp_path / "out/model.safetensors"
+    whole = file.read_bytes()
+    for bad in (whole[:200], b"", json.dumps({}).encode()):
+        file.write_bytes(bad)
+        with pytest.raises(ValueError, match="model.safetensors is missing or damaged"):
+            load(tmp_path / "out")
