@@ -4,7 +4,7 @@
 deciding "this run is already finished" costs no import of torch.
 """
 
-__all__ = ["Derf", "DynamicTanh", "convert"]
+__all__ = ["Derf", "DynamicTanh", "conversion_report", "convert", "plan", "revert"]
 
 
 def __getattr__(name: str):
@@ -12,8 +12,8 @@ def __getattr__(name: str):
         from dyt.norms import dynamic
 
         return getattr(dynamic, name)
-    if name == "convert":
-        from dyt.conversion.replace import convert
+    if name in ("conversion_report", "convert", "plan", "revert"):
+        from dyt import conversion
 
-        return convert
+        return getattr(conversion, name)
     raise AttributeError(f"module 'dyt' has no attribute {name!r}")
