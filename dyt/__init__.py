@@ -8,9 +8,12 @@ _HOME = {  # name -> the module that has it
     "Derf": "dyt.norms.dynamic",
     "DynamicTanh": "dyt.norms.dynamic",
     "TrainerMixin": "dyt.training.optim",
-    "convert": "dyt.conversion.replace",
+    "conversion_report": "dyt.conversion",
+    "convert": "dyt.conversion",
     "load_foreign": "dyt.conversion.foreign",
     "param_groups": "dyt.training.optim",
+    "plan": "dyt.conversion",
+    "revert": "dyt.conversion",
     "to_foreign": "dyt.conversion.foreign",
 }
 __all__ = sorted(_HOME)
