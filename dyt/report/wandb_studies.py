@@ -7,32 +7,24 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+from dyt.config import variants
+from dyt.report import answer
 from dyt.studies.running.study import Study, result_folder
 from dyt.studies.showing.overview import present
-from dyt.studies.showing.table import claims
 from dyt.tracking.wandb import as_html, start_wandb
 
 
 def papers(study: Study) -> list[dict]:
-    """The papers' numbers of the study's claims: one run each, its value under the key that our runs have.
-
-    Accuracies become fractions, as ours are. Claims in another metric than the study's are left out.
-    """
+    """The papers' numbers of the study's claims: one run each, its value under the key that our runs have."""
     found = {}
-    ids = dict.fromkeys(id for test in study.tests for id in test["claims"])
-    percent = study.metric.split("/")[-1].startswith("top")
-    for id in ids:
-        claim = claims()[id]
-        if claim.get("metric") not in (("top-1 %",) if percent else ("validation loss",)):
-            continue
-        for arm, value in claim["values"].items():
-            if isinstance(value, int | float):
-                about = {k: claim.get(k) for k in ("paper", "table", "model", "dataset", "metric", "source")}
-                run = hashlib.sha256(f"{id} {arm}".encode()).hexdigest()[:16]
-                summary = {f"final/{study.metric}": value / 100 if percent else value, "status": "published"}
-                name = f"paper {claim['paper']} {claim.get('table', '')}: {claim['model']} {arm}"
-                config = about | {"norm.name": arm, "claim": id}
-                found[run] = {"id": run, "name": name, "config": config, "summary": summary}
+    for number in answer.papers(study):
+        id, arm = number["claim"], number["arm"]
+        about = {k: number[k] for k in ("paper", "table", "model", "dataset", "metric", "source")}
+        run = hashlib.sha256(f"{id} {arm}".encode()).hexdigest()[:16]
+        summary = {f"final/{study.metric}": number["value"], "status": "published"}
+        name = f"paper {number['paper']} {number['table'] or ''}: {number['model']} {arm}"
+        config = about | {"norm.name": arm, "claim": id, "variant": f"paper: {variants.name(arm)}"}
+        found[run] = {"id": run, "name": name, "config": config, "summary": summary}
     return list(found.values())
 
 
