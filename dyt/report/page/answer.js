@@ -8,9 +8,8 @@ const shade = (verdict) => `var(--${COLOUR[verdict] ?? "open"})`;
 // -- findings ---------------------------------------------------------------------------------------------------------
 
 function dots(points) {
-  const units = [...new Set(points.map((p) => p.unit))];
-  return units.map((unit) => {
-    const own = points.filter((p) => p.unit === unit), low = Math.min(...own.map((p) => p.low)), high = Math.max(...own.map((p) => p.high));
+  return [...Map.groupBy(points, (p) => `${p.study}${p.unit}`).values()].map((own) => {
+    const [{ unit, study }] = own, low = Math.min(...own.map((p) => p.low)), high = Math.max(...own.map((p) => p.high));
     const at = (v) => `${4 + (92 * (v - low)) / (high - low || 1)}%`;
     const text = (v) => (unit === "accuracy" ? `${(100 * v).toFixed(1)} %` : v.toFixed(2));
     return el("div", { class: "dots" }, own.map((p) => el("div", { class: "dot" }, el("span", { title: p.label }, p.label),
@@ -18,7 +17,7 @@ function dots(points) {
         svg("line", { x1: "0%", x2: "100%", y1: 9, y2: 9, stroke: "var(--grid)" }),
         svg("line", { x1: at(p.low), x2: at(p.high), y1: 9, y2: 9, stroke: familyOf(p.label), "stroke-width": 3, opacity: 0.5 }),
         svg("circle", { cx: at(p.value), cy: 9, r: 5, fill: familyOf(p.label) })),
-      el("b", {}, text(p.value)))), el("div", { class: "note" }, unit === "nats" ? "validation loss in nats, lower is better" : unit === "accuracy" ? "accuracy, higher is better" : unit));
+      el("b", {}, text(p.value)))), el("div", { class: "note" }, study ? `${study}: ` : "", unit === "nats" ? "validation loss in nats, lower is better" : unit === "accuracy" ? "accuracy, higher is better" : unit));
   });
 }
 
@@ -48,7 +47,7 @@ function forest() {
   const shown = all.filter(fits);
   const most = Math.max(10, ...all.flatMap((t) => [...(t.units ?? []).map(Math.abs), Math.abs(t.paper_units ?? 0)]));
   const place = (u) => 50 + (47 * Math.sign(u) * Math.log10(1 + Math.abs(u))) / Math.log10(1 + most);
-  const groups = Map.groupBy(shown, (t) => t.claim);
+  const groups = [...Map.groupBy(shown, (t) => t.claim)].sort(([a], [b]) => Number(/no paper$/.test(a)) - Number(/no paper$/.test(b)) || a.localeCompare(b, "en", { numeric: true }));
   const names = [...new Set(all.map((t) => t.name))].sort(), scales = [...new Set(all.map((t) => t.scale))];
   const told = VERDICTS.filter((v) => all.some((t) => t.verdict === v));
   const count = (v) => all.filter((t) => t.verdict === v).length;
@@ -71,7 +70,7 @@ function forest() {
         + "left is worse, between the inner lines it is too small to matter. The hollow square is the papers' own value, where they give one."),
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "claim"), el("th", { scope: "col", class: "wide" }, axisHead(place, most)), el("th", { scope: "col" }, "ours"),
         el("th", { scope: "col" }, "verdict"))),
-      [...groups].map(([claim, rows]) => el("tbody", {}, el("tr", { class: "group" }, el("th", { colspan: 4, scope: "rowgroup" }, claim)), rows.map((t) => forestRow(t, place)))))),
+      groups.map(([claim, rows]) => el("tbody", {}, el("tr", { class: "group" }, el("th", { colspan: 4, scope: "rowgroup" }, claim)), rows.map((t) => forestRow(t, place)))))),
     elsewhere.length ? el("details", {}, el("summary", {}, `Not run: ${elsewhere.length} studies at a larger scale`),
       el("ul", {}, elsewhere.map((s) => el("li", {}, `${s.name} (${s.scale}): `, el("code", {}, s.command))))) : null,
   ];

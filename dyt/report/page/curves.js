@@ -110,7 +110,7 @@ function panel(place, variants, metric, study) {
 function referencesOf(study, metric, variants) {
   if (!study || metric !== study.metric) return [];
   const norms = new Set(variants.map((v) => v.norm));
-  return study.papers.filter((p) => norms.has(p.arm)).slice(0, 6).map((p) => ({ y: p.value, text: `paper: ${p.arm}, ${p.model}` }));
+  return study.papers.filter((p) => norms.has(p.arm)).slice(0, 6).map((p) => ({ y: p.value, text: `paper: ${p.name}, ${p.model}` }));
 }
 
 function summary(panels, metric, now) {

@@ -13,14 +13,20 @@ function sweptKeys(runs, now, study) {
 
 const sweeps = (s) => sweptKeys(data.runs.filter((r) => inScope(r, s)), s, studyOf(s)).length > 0;
 
+// Where the searched key itself had several levels: what the view opens on.
+const searched = (s) => {
+  const key = studyOf(s)?.search;
+  return Boolean(key) && new Set(data.runs.filter((r) => r.in[s]).map((r) => r.in[s].cell[key]).filter(numeric)).size > 2;
+};
+
 function tuningView() {
-  const now = scope(sweeps), study = studyOf(now), runs = chosen(now), keys = sweptKeys(runs, now, study);
+  const now = scope(scopes().some(searched) ? searched : sweeps), study = studyOf(now), runs = chosen(now), keys = sweptKeys(runs, now, study);
   const metric = study?.metric ?? runs.find((r) => r.metric)?.metric ?? "val/loss", key = keys.includes(state.key) ? state.key : keys[0];
   const head = [el("h2", {}, study ? `Tuning: ${study.name}` : "Tuning"), el("div", { class: "controls" }, studyChoice("Runs of", now),
     keys.length ? choice("Searched key", "key", keys.map((k) => [k, k]), key) : null, filter())];
   if (!key) return [...head, el("p", {}, "Nothing was searched here: every arm had one value of each key. Choose another study.")];
   const groups = Map.groupBy(runs.filter((r) => numeric(about(r, now).cell[key])), (r) => about(r, now).place);
-  const panels = [...groups].filter(([, own]) => new Set(own.map((r) => about(r, now).cell[key])).size > 1).map(([place, own]) => tuned(place, own, key, metric, now, keys));
+  const panels = [...groups].filter(([, own]) => new Set(own.map((r) => about(r, now).cell[key])).size > 1).map(([place, own]) => tuned(place, own, key, metric, now));
   return [...head, el("p", {}, `Final ${metric} against ${key}, mean and 95% interval over seeds. A star marks the best of each arm. A best at either end of the range was not searched far enough.`),
     el("div", { class: "facets" }, panels.map((p) => p.chart)), bests(panels, key, metric), keys.length > 1 ? heats(groups, keys, key, metric, now) : null];
 }
@@ -47,12 +53,13 @@ function tuned(place, runs, key, metric, now) {
     for (const p of at) if (p.values.length < p.runs.length) marks.push({ x: p.level, y: higher(metric) ? -Infinity : Infinity });
     rows.push({ name, shape, best, edge, levels, gone: at.filter((p) => p.values.length < p.runs.length).map((p) => `${p.runs.length - p.values.length} of ${p.runs.length} at ${p.level}`) });
   }
-  const kept = state.log, all = lines.flatMap((l) => l.points.map((p) => p[1])).sort((a, b) => a - b);
+  const all = lines.flatMap((l) => l.points.map((p) => p[1])).sort((a, b) => a - b);
   const [low, high, middle] = [all[0], all.at(-1), all[Math.floor(all.length / 2)]], pad = 0.08 * ((high ?? 1) - (low ?? 0) || 1);
-  const cut = !higher(metric) && high - middle > 4 * (middle - low) ? middle + 2.5 * (middle - low) : undefined;
+  const cut = lines.length > 2 && !higher(metric) && high - middle > 4 * (middle - low) ? middle + 2.5 * (middle - low) : undefined;
   const axes = { title: place, x: key, y: metric, logx: lines.some((l) => l.points.some((p) => p[0] > 0)) && lines.every((l) => l.points.every((p) => p[0] > 0)), ends: true, cross: "tuning",
     min: Number((low - pad).toPrecision(4)), max: Number((cut ?? high + pad).toPrecision(4)), cutHigh: cut !== undefined };
-  state.log = kept;
+  const levels = lines.flatMap((l) => l.points.map((p) => p[0]));
+  if (axes.logx) Object.assign(axes, { xmin: Math.min(...levels) / 1.3, xmax: Math.max(...levels) * 1.3 });
   return { place, rows, chart: chart(lines, marks, axes) };
 }
 const STAR = "path://M10,0L13,7L20,7.5L14.5,12L16.5,20L10,15.5L3.5,20L5.5,12L0,7.5L7,7Z";
