@@ -54,7 +54,7 @@ function render() {
 
 function headline() {
   document.getElementById("made").textContent = `${data.runs.length} runs, ${new Set(data.studies.map((s) => s.name)).size} studies`
-    + (data.left_out ? `, ${data.left_out} damaged runs left out` : "") + `; made ${data.made}`;
+    + (data.left_out ? `, ${data.left_out} damaged runs left out` : "") + `; made ${data.made.slice(0, 16)}`;
 }
 
 headline();

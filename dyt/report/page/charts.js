@@ -16,7 +16,7 @@ function axisOf(name, axes, vertical) {
   const log = vertical ? axes.log : axes.logx;
   return {
     type: log ? "log" : "value", name: axes.small ? "" : name, nameLocation: "middle", scale: true, nameGap: vertical ? 52 : 28,
-    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v) },
+    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v), ...(axes.cross === "tuning" ? { showMinLabel: false, showMaxLabel: false } : {}) },
     nameTextStyle: { color: css("--soft") }, splitLine: { lineStyle: { color: css("--grid") } },
     axisLine: { lineStyle: { color: css("--line") } }, minorSplitLine: { show: false }, splitNumber: axes.small ? 3 : 5,
     ...(vertical ? { min: axes.min, max: axes.max } : { min: axes.xmin, max: axes.xmax }),
@@ -102,7 +102,7 @@ function picture(title, about, make, { height = "", after = () => {}, extra = nu
 
 function chart(lines, marks, axes) {
   const cut = [axes.max !== undefined && axes.cutHigh ? `above ${brief(axes.max)}` : "", axes.min !== undefined && axes.cutLow ? `below ${brief(axes.min)}` : ""].filter(Boolean);
-  const extra = cut.length && !axes.small ? note(`Not shown: what is ${cut.join(" and ")}. "log y" shows all of it.`) : null;
+  const extra = cut.length && !axes.small ? note(`Not shown: what is ${cut.join(" and ")}.${Object.hasOwn(UNITS, axes.cross) ? ' "log y" shows all of it.' : ""}`) : null;
   return picture(axes.title, `${axes.title}: ${axes.y} over ${axes.x}`, (still, wide) => options(lines, marks, { ...axes, ends: axes.ends && wide > 620 }, still),
     { after: (made, place) => hover(made, place, lines, axes), extra, small: axes.small });
 }

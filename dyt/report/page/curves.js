@@ -14,7 +14,9 @@ function curvesView() {
   const study = studyOf(now), runs = chosen(now), found = metrics(runs);
   const metric = found.includes(state.metric) ? state.metric : study && found.includes(study.metric) ? study.metric : found[0];
   const shown = runs.filter((r) => data.curves[r.id]?.[metric]);
-  const variants = variantsOf(shown, now), places = [...new Set(variants.flatMap((v) => [...v.places.keys()]))];
+  const variants = variantsOf(shown, now), size = {};
+  for (const v of variants) for (const [place, own] of v.places) size[place] = (size[place] ?? 0) + own.length;
+  const places = Object.keys(size).sort((a, b) => size[b] - size[a]);  // the fullest first
   const hidden = new Set(words(state.hide)), added = new Set(words(state.add));
   const first = new Map(places.map((place) => [place, picks(variants, place, metric)]));
   const opening = [...new Set([...first.values()].flat())];
@@ -41,7 +43,7 @@ function curvesView() {
 
 function legend(variants, opening, metric) {
   const hidden = new Set(words(state.hide)), added = new Set(words(state.add)), pins = words(state.pin);
-  const front = variants.filter((v) => opening.includes(v) || added.has(v.id)), rest = variants.filter((v) => !front.includes(v));
+  const front = [...opening, ...variants.filter((v) => !opening.includes(v) && added.has(v.id))].sort((a, b) => b.baseline - a.baseline), rest = variants.filter((v) => !front.includes(v));
   const item = (v) => {
     const own = opening.includes(v), off = own ? hidden.has(v.id) : !added.has(v.id), runs = [...v.places.values()].flat();
     const lost = runs.filter((r) => r.status === "diverged").length;

@@ -51,7 +51,7 @@ function fileLink(path, text = path) {
 
 const DASHES = ["solid", "dashed", "dotted", [8, 3, 2, 3], [12, 4]];
 const SHAPES = ["circle", "rect", "triangle", "diamond", "emptyCircle", "emptyRect", "emptyTriangle", "emptyDiamond"];
-const SHADES = [[0, 0], [14, -14], [-14, 14], [26, 6], [-26, -6], [8, 22], [-8, -22]];  // hue and lightness, added
+const SHADES = [[0, 0], [12, -14], [-14, 12], [-26, -8], [6, 18], [20, -6], [-8, -22]];  // hue and lightness, added
 
 function hsl(hex) {
   const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
@@ -59,6 +59,12 @@ function hsl(hex) {
   if (!d) return [0, 0, l * 100];
   const h = most === r ? ((g - b) / d) % 6 : most === g ? (b - r) / d + 2 : (r - g) / d + 4;
   return [(h * 60 + 360) % 360, (d / (1 - Math.abs(2 * l - 1))) * 100, l * 100];
+}
+
+// Which line of its norm's family each is that asks in turn.
+function inTurn() {
+  const used = {};
+  return (norm) => { const family = data.colours[norm] ?? norm; return (used[family] = (used[family] ?? -1) + 1); };
 }
 
 // The k-th line of a norm.

@@ -81,6 +81,8 @@ function detail(run) {
 
 function runsView() {
   const now = state.study && (state.study === ALL || scopes().includes(state.study)) ? state.study : ALL, runs = chosen(now);
+  const lost = /diverged|failed|cut off/.test(state.q), first = ["status", "why"];  // then why comes first
+  const order = lost ? [...COLUMNS.filter(([c]) => first.includes(c)), ...COLUMNS.filter(([c]) => !first.includes(c))] : COLUMNS;
   const hidden = new Set(words(state.cols || HIDDEN)), quick = ["diverged", "failed", "running", "cut off"].filter((s) => data.runs.some((r) => inScope(r, now) && r.status === s));
   const place = el("div", { id: "runs" });
   place.start = () => {
@@ -90,7 +92,7 @@ function runsView() {
       dataTree: Boolean(state.fold), dataTreeStartExpanded: (row) => unfolded.has(row.getData().key), dataTreeChildIndent: 16, dataTreeSort: true, placeholder: "No run fits; clear the filter.",
       initialSort: known ? [{ column: field, dir: down ? "desc" : "asc" }] : [], columnDefaults: { headerSortTristate: true, resizable: true, headerTooltip: false },
       columns: [{ title: "name", field: "name", formatter: nameCell, width: Math.min(420, innerWidth * 0.62), frozen: innerWidth > 900, sorter: "string" },
-        ...COLUMNS.filter(([c]) => !hidden.has(c)).map(([field, title]) => ({ title, field, formatter: cellOf(field), sorter: NUMBERS.has(field) ? "number" : "string", sorterParams: { alignEmptyValues: "bottom" },
+        ...order.filter(([c]) => !hidden.has(c)).map(([field, title]) => ({ title, field, formatter: cellOf(field), sorter: NUMBERS.has(field) ? "number" : "string", sorterParams: { alignEmptyValues: "bottom" },
           hozAlign: NUMBERS.has(field) ? "right" : "left", maxInitialWidth: 420 }))],
     });
     tabulator.on("dataTreeRowExpanded", (row) => unfolded.add(row.getData().key));

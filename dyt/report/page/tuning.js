@@ -39,11 +39,11 @@ function armOf(run, now, key) {
 }
 
 function tuned(place, runs, key, metric, now) {
-  const lines = [], marks = [], rows = [], used = {};
+  const lines = [], marks = [], rows = [], turn = inTurn();
   for (const [name, own] of Map.groupBy(runs, (r) => armOf(r, now, key))) {
     const levels = [...Map.groupBy(own, (r) => Number(about(r, now).cell[key]))].sort((a, b) => a[0] - b[0]);
     const at = levels.map(([level, runs]) => ({ level, runs, values: runs.filter((r) => r.status !== "diverged").map((r) => r.final[metric]).filter((v) => v !== undefined) }));
-    const fine = at.filter((p) => p.values.length), shape = look(own[0].norm, (used[own[0].norm] = (used[own[0].norm] ?? -1) + 1));
+    const fine = at.filter((p) => p.values.length), shape = look(own[0].norm, turn(own[0].norm));
     const means = fine.map((p) => [p.level, interval(p.values).mean]);
     const best = fine.length ? fine.reduce((a, b) => (badness(b.runs, metric) < badness(a.runs, metric) ? b : a)) : null;
     const edge = best && levels.length > 1 && (best === at[0] || best === at.at(-1)) ? (best === at[0] ? "lowest" : "highest") : "";
@@ -75,7 +75,9 @@ function bests(panels, key, metric) {
 
 // A heat map over two swept keys, of the runs of one norm.
 function heats(groups, keys, x, metric, now) {
-  const y = keys.find((k) => k !== x), rest = keys.filter((k) => k !== x && k !== y);
+  const within = (k) => [...groups.values()].some((own) => new Set(own.map((r) => about(r, now).cell[k]).filter(numeric)).size > 1);
+  const y = keys.find((k) => k !== x && within(k)), rest = keys.filter((k) => k !== x && k !== y && within(k));
+  if (!y) return null;
   const places = [...groups].flatMap(([place, runs]) => [...Map.groupBy(runs.filter((r) => numeric(about(r, now).cell[y])), (r) => `${about(r, now).cell.norm ?? r.norm}, ${place}`)])
     .filter(([, own]) => [x, y].every((k) => new Set(own.map((r) => about(r, now).cell[k])).size > 1));
   if (!places.length) return null;

@@ -55,6 +55,6 @@ function picks(variants, place, metric) {
 
 // Looks by variant, those that panels open with first: a norm's first lines differ most.
 function giveLooks(variants, first) {
-  const used = {};
-  for (const v of [...first, ...variants.filter((v) => !first.includes(v))]) Object.assign(v, look(v.norm, (used[v.norm] = (used[v.norm] ?? -1) + 1)));
+  const turn = inTurn();
+  for (const v of [...first, ...variants.filter((v) => !first.includes(v))]) Object.assign(v, look(v.norm, turn(v.norm)));
 }
