@@ -4,6 +4,7 @@ Tables, the page, W&B and TensorBoard all take their names from here.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 NAMES = {
@@ -92,4 +93,14 @@ def differing(configs: list[dict]) -> list[str]:
             )
         if key not in NOT_NAMED and any(len(seen) > 1 for seen in groups.values()):
             found.append(key)
+    return found
+
+
+def usual(configs: list[dict], keys: Iterable[str]) -> dict[str, str]:
+    """By key the value that more than half of the configs have, as text: what a name need not say."""
+    found = {}
+    for key in keys:
+        value, count = Counter(str(flat.get(key)) for flat in configs).most_common(1)[0]
+        if 2 * count > len(configs):
+            found[key] = value
     return found

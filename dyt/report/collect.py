@@ -110,17 +110,18 @@ def name_own(runs: list[dict]) -> None:
         places.setdefault(f"{run['model']} on {run['data']}", []).append(run)
     for place, members in places.items():
         differs = variants.differing([run["config"] for run in members])
-        rest = [key for key in differs if key != "optim.lr"]
+        usual = variants.usual([run["config"] for run in members], differs)
         keys: dict[str, list[str]] = {}
         for run in members:
-            variant = variants.of_config(run["config"], differs)
+            named = [key for key in differs if key not in usual or str(run["config"].get(key)) != usual[key]]
+            variant = variants.of_config(run["config"], named)
             same = keys.setdefault(variant, [])
             if run["key"] not in same:
                 same.append(run["key"])
             more = f" ({same.index(run['key']) + 1})" if same.index(run["key"]) else ""
             swept = {key: str(run["config"][key]) for key in differs if key in run["config"]}
             run["in"] = {OWN: {
-                "variant": variant + more, "place": place, "arm": variants.of_config(run["config"], rest) + more,
+                "variant": variant + more, "place": place, "arm": variants.of_config(run["config"], [k for k in named if k != "optim.lr"]) + more,
                 "cell": swept, "baseline": run["norm"] == "layernorm",
             }}  # fmt: skip
 

@@ -99,7 +99,11 @@ function runsView() {
     tabulator.on("dataTreeRowCollapsed", (row) => unfolded.delete(row.getData().key));
     tabulator.on("dataSorted", (sorters) => { const [s] = sorters; address({ sort: s ? `${s.field}${s.dir === "desc" ? ":down" : ""}` : "" }); });
     tabulator.on("rowClick", (e, row) => { if (row.getData().counts && !e.target.closest("button, input, a, .tabulator-data-tree-control")) row.treeToggle(); });
-    tabulator.on("tableBuilt", () => { place.dataset.built = String(Math.round(performance.now())); });
+    tabulator.on("tableBuilt", () => {  // a grid holds row groups: what scrolls is one, the table in it is not another
+      place.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
+      place.querySelector(".tabulator-table").setAttribute("role", "presentation");
+      place.dataset.built = String(Math.round(performance.now()));
+    });
     details();
   };
   return [el("h2", {}, "Runs"), live(),

@@ -43,7 +43,8 @@ function badness(runs, metric) {
 
 // The variants that a panel opens with: the best of each arm, the baseline's first, then the norms in turn.
 function picks(variants, place, metric) {
-  const arms = Map.groupBy(variants.filter((v) => v.places.has(place)), (v) => v.arm);
+  const here = variants.filter((v) => v.places.has(place));
+  const arms = Map.groupBy(here, (v) => (here.length > MOST ? v.arm : v.name));
   const best = [...arms.values()].map((own) => own.reduce((a, b) => (badness(b.places.get(place), metric) < badness(a.places.get(place), metric) ? b : a)));
   const order = (a, b) => badness(a.places.get(place), metric) - badness(b.places.get(place), metric);
   const norms = [...Map.groupBy(best.filter((v) => !v.baseline).sort(order), (v) => v.norm).values()];
