@@ -453,7 +453,12 @@ def test_variants_are_named_in_one_place():
     assert variants.name("dyt-fed 0.2/5") == "DyT 0.2/5" and variants.name("none-fed") == "no norm"
     cell = {"setting": "gpt", "norm": "dyt-fed 0.2/5 ratio", "lr": "0.016"}
     assert variants.of_cell(cell, "dyt", cell) == ("DyT 0.2/5 ratio, lr 0.016", "gpt")
-    flat = {"norm.name": "dyt_unit_gain", "norm.kind": "dyt", "norm.alpha_init": 0.2, "norm.gamma_init": "inverse_alpha"}
+    flat = {
+        "norm.name": "dyt_unit_gain",
+        "norm.kind": "dyt",
+        "norm.alpha_init": 0.2,
+        "norm.gamma_init": "inverse_alpha",
+    }
     assert variants.of_config(flat | {"optim.lr": 0.004}, ["optim.lr"]) == "DyT 0.2/5, lr 4e-3"
     others = [flat | {"optim.lr": lr, "seed": seed} for lr in (1e-3, 2e-3) for seed in (0, 1)]
     assert variants.differing([*others, {"norm.name": "layernorm", "optim.lr": 1e-3}]) == ["optim.lr"]
@@ -469,7 +474,9 @@ def test_the_forest_plot_has_every_difference_in_units_of_what_matters():
         if v["says"] == worse["says"]
     ]
     assert worse["units"] == pytest.approx([-row["mean"] / 0.005, -row["high"] / 0.005, -row["low"] / 0.005])
-    assert worse["paper_units"] == pytest.approx((2.94 - 2.97) / 0.005) and worse["claim"].startswith("arXiv 2512.10938")
+    assert worse["paper_units"] == pytest.approx((2.94 - 2.97) / 0.005) and worse["claim"].startswith(
+        "arXiv 2512.10938"
+    )
     assert data["chance"]["before"] == pytest.approx(0.05 * data["chance"]["tested"])
 
 
@@ -577,7 +584,9 @@ def test_seeds_are_folded_and_a_click_unfolds_them(browser, studies):
     assert "2.0966 ± 0.00" in cells(browser, "final")[0]
     find(browser, "#runs .tabulator-row .tabulator-data-tree-control").click()
     assert cells(browser, "seed")[1:4] == ["0", "1", "2"]
-    heights = browser.execute_script("return [...document.querySelectorAll('#runs .tabulator-row')].map((r) => r.offsetHeight)")
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('#runs .tabulator-row')].map((r) => r.offsetHeight)"
+    )
     assert max(heights) <= 36  # one line a run
     show(browser, studies, "view=runs&study=gain_clip/small")
     find(browser, "#quick-diverged").click()

@@ -37,7 +37,9 @@ def papers(study: Study) -> list[dict]:
         about = {k: claim.get(k) for k in ("paper", "table", "model", "dataset", "metric", "source")}
         for arm, value in claim["values"].items():
             if isinstance(value, int | float):
-                found.append({"claim": id, "arm": arm, "name": name(arm), "value": value / 100 if percent else value, **about})
+                found.append(
+                    {"claim": id, "arm": arm, "name": name(arm), "value": value / 100 if percent else value, **about}
+                )
     return found
 
 
@@ -167,4 +169,3 @@ def _speed(results: Path) -> list[dict]:
         for row in rows
         if row["model"] == last and row["norm"] in ("layernorm", "rmsnorm", "dyt", "derf", "none")
     ]
-

@@ -120,8 +120,9 @@ def name_own(runs: list[dict]) -> None:
                 same.append(run["key"])
             more = f" ({same.index(run['key']) + 1})" if same.index(run["key"]) else ""
             swept = {key: str(run["config"][key]) for key in differs if key in run["config"]}
+            arm = variants.of_config(run["config"], [key for key in named if key != "optim.lr"])
             run["in"] = {OWN: {
-                "variant": variant + more, "place": place, "arm": variants.of_config(run["config"], [k for k in named if k != "optim.lr"]) + more,
+                "variant": variant + more, "place": place, "arm": arm + more,
                 "cell": swept, "baseline": run["norm"] == "layernorm",
             }}  # fmt: skip
 
