@@ -14,11 +14,11 @@ $(READY): requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-demo: $(READY)    ## 2 families x 4 norms on embedded data, then results/demo/
+demo: $(READY)    ## 2 families x 5 norms on embedded data, then results/demo/
 	@$(PY) scripts/demo.py
 
 test: $(READY)    ## the tests that take at most 10 minutes together on 2 CPU cores
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto
 
 test-slow: $(READY)    ## minutes each: every study at smoke scale, kills and resumes, the notebook
 	@$(PY) -m pytest -m slow

@@ -175,8 +175,9 @@ def _main() -> int:
     try:
         typed = {word: as_typed(word, sweep) for word in asked.overrides}
         sys.argv[1:] = [typed.get(word, word) for word in sys.argv[1:]]
-        homes = [w.partition("=")[2] for w in typed.values() if w.startswith("out_root=~")] if sweep else []
-        sys.argv += [f"hydra.sweep.dir={quoted(str(Path(home).expanduser() / '.sweep'))}" for home in homes]
+        roots = [w.partition("=")[2].strip("'\"") for w in typed.values() if w.startswith("out_root=")] if sweep else []
+        homes = [Path(root).expanduser() / ".sweep" for root in roots if root.startswith("~")]
+        sys.argv += [f"hydra.sweep.dir={quoted(str(home))}" for home in homes]
         preflight(list(typed.values()), sweep)
     except (ValueError, OSError) as error:
         if os.environ.get("DYT_TRACEBACK"):

@@ -4,16 +4,28 @@
 deciding "this run is already finished" costs no import of torch.
 """
 
-__all__ = ["Derf", "DynamicTanh", "convert"]
+_HOME = {  # name -> the module that has it
+    "Derf": "dyt.norms.dynamic",
+    "DynamicTanh": "dyt.norms.dynamic",
+    "TrainerMixin": "dyt.training.optim",
+    "conversion_report": "dyt.conversion",
+    "convert": "dyt.conversion",
+    "load_foreign": "dyt.conversion.foreign",
+    "param_groups": "dyt.training.optim",
+    "plan": "dyt.conversion",
+    "revert": "dyt.conversion",
+    "to_foreign": "dyt.conversion.foreign",
+}
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str):
-    if name in ("Derf", "DynamicTanh"):
-        from dyt.norms import dynamic
+    if name not in _HOME:
+        raise AttributeError(f"module 'dyt' has no attribute {name!r}")
+    import importlib
 
-        return getattr(dynamic, name)
-    if name == "convert":
-        from dyt.conversion.replace import convert
+    return getattr(importlib.import_module(_HOME[name]), name)
 
-        return convert
-    raise AttributeError(f"module 'dyt' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -161,24 +161,24 @@ def open_directory(run: Run):
     how = {"patience": plan.config["trainer"]["save_patience"], "keep": plan.config["trainer"]["keep"]}
     if not run.world.leads:
         return Saver(run.checkpoints, **how)
-    try:
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(plan.config["out_root"], error) from error
     about = read_json(plan.dir / "run.json") or {}
     about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
     path = plan.config["data"]["path"]
     about |= {"name": plan.dir.name, "data_path": path and str(Path(path).expanduser().absolute())}
     about |= {"classes": list(run.data.spec.names)} if run.data.spec.names else {}
     about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
-    write_json(plan.dir / "run.json", about)
-    write_text(plan.dir / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
-    if hasattr(run.data, "tokenizer"):
-        write_json(plan.dir / "tokenizer.json", run.data.tokenizer.to_json())
-    for manifest in manifests(run.checkpoints, "best"):  # of steps that come anew
-        if (read_json(manifest) or {}).get("step", 0) > loop.step:
-            checkpoint.remove(manifest)
-    metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
+    try:
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_json(plan.dir / "run.json", about)
+        write_text(plan.dir / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
+        if hasattr(run.data, "tokenizer"):
+            write_json(plan.dir / "tokenizer.json", run.data.tokenizer.to_json())
+        for manifest in manifests(run.checkpoints, "best"):  # of steps that come anew
+            if (read_json(manifest) or {}).get("step", 0) > loop.step:
+                checkpoint.remove(manifest)
+        metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
+    except OSError as error:
+        raise _unwritable(plan.config["out_root"], error) from error
     logger = logger_of(plan.config, plan.dir, about, metrics.rows, loop.step, partial(alphas, run.model))
     (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
     return Saver(run.checkpoints, metrics, logger, **how)
@@ -196,8 +196,11 @@ def train(run: Run, saver) -> tuple[str, str | None]:
     except Diverged as error:
         if run.world.leads:
             seen = run.probe or Probe(run.model, run.norms.made, run.task, run.data, run.world)
-            write_failure(run.plan.dir / "failure.json", run.loop, seen, str(error))
-            say(f"diverged: {error}. That is a result; the curve, the last checkpoint and failure.json are kept.")
+            say(f"diverged: {error}. That is a result; the curve and the last checkpoint are kept.")
+            try:
+                write_failure(run.plan.dir / "failure.json", run.loop, seen, str(error))
+            except OSError as full:  # it is a divergence all the same
+                say(f"failure.json could not be written ({full.strerror})", file=sys.stderr)
         return "diverged", str(error)
     except Unwritable as error:
         say(f"failed: {error}", file=sys.stderr)

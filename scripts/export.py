@@ -1,13 +1,16 @@
 """A run's weights as safetensors with a model card, for somebody else to load.
 
-    python scripts/export.py run=<run directory> [ckpt=best|last] [out=<folder>]
+    python scripts/export.py run=<run directory> [ckpt=best|last] [format=pt|timm|hf] [out=<folder>]
 
-Writes model.safetensors, config.yaml (of the run), tokenizer.json of a language model, and README.md, the card. Load
-the weights elsewhere with init_from=<folder>/model.safetensors: letters and classes then go by name.
+format=pt writes model.safetensors, config.yaml (of the run), tokenizer.json of a language model, and README.md, the
+card. ``dyt.sharing.load(<folder>)`` builds the model; init_from=<folder>/model.safetensors trains on.
+
+format=timm writes a ViT for ``timm.create_model("local-dir:<folder>")``, format=hf a GPT for ``from_pretrained`` of
+transformers. Where the norm is not theirs, its code goes along (norm_dyt.py, modeling_dyt.py).
 """
 
-import html
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,54 +18,45 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+CHOICES = {"ckpt": ("best", "last"), "format": ("pt", "timm", "hf")}
 
 
-def card(config: dict, summary: dict, step: int) -> str:
-    """The model card: what it is, how it did, where it came from; a missing number shows as missing."""
-    about = summary.get("provenance") or {}
-    names = [config[part]["name"] for part in ("model", "norm", "data")]
-    lines = ["---", "library_name: dyt", "license: mit", f"tags: {json.dumps(names[:2])}"]
-    lines += ["---", "", f"# {html.escape('{} with {} on {}'.format(*names))}", ""]
-    lines += [
-        f"{summary.get('parameters', 0):,} parameters, weights of step {step:,}; status {summary.get('status')}.",
-        "",
-    ]
-    lines += ["| metric | final | best | at step |", "| --- | ---: | ---: | ---: |"]
-    for name, value in (summary.get("final") or {}).items():
-        best = (summary.get("best") or {}).get(name) or {}
-        cells = [f"{v:.4f}" if isinstance(v, float) else "-" for v in (value, best.get("value"))]
-        lines.append(f"| {html.escape(name)} | {cells[0]} | {cells[1]} | {best.get('step', '-')} |")
-    lines += [
-        "",
-        f"Seed {summary.get('seed')}, data sha256 {summary.get('data_sha256')}, config {summary.get('config_hash')}.",
-    ]
-    lines += [
-        f"Commit {about.get('git_commit')}, {about.get('hardware')}, "
-        f"torch {(about.get('versions') or {}).get('torch')}."
-    ]
-    lines += ["", "```yaml", yaml.safe_dump(config, sort_keys=False).strip().replace("```", "'''"), "```"]
-    return "\n".join(lines) + "\n"
+def parse(words: list[str]) -> dict:
+    """``key=value`` words, or ``--format timm`` as other programs have it, over the defaults.
 
-
-def main(words: list[str]) -> int:
+    Raises:
+        ValueError: an unknown key or value, or no run.
+    """
     from dyt.config.arguments import closest
-    from dyt.rundir import checkpoint
-    from dyt.rundir.files import read_json, replace_file, write_json, write_text
-    from dyt.rundir.meaning import read_config
 
-    asked = {"ckpt": "best"}
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in ("run", "ckpt", "out") or not value:
-            raise ValueError(
-                f"{word}: {closest(key, ('run', 'ckpt', 'out'))}give run=<run directory> ckpt=best|last out=<folder>"
-            )
+    keys = ("run", *CHOICES, "out")
+    asked = {key: choices[0] for key, choices in CHOICES.items()}
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and not equals and words:
+            value = words.pop(0)
+        if key not in keys or not value:
+            line = "give run=<run directory> ckpt=best|last format=pt|timm|hf out=<folder>"
+            raise ValueError(f"{word}: {closest(key, keys)}{line}")
+        if key in CHOICES and value not in CHOICES[key]:
+            raise ValueError(f"{key}={value}: choose from {', '.join(CHOICES[key])}")
         asked[key] = value
     if "run" not in asked:
         raise ValueError("run=<run directory> is missing")
-    if asked["ckpt"] not in ("best", "last"):
-        raise ValueError(f"ckpt={asked['ckpt']}: choose from best, last")
-    run = Path(asked["run"]).expanduser()
+    return asked
+
+
+def main(words: list[str]) -> int:
+    asked = parse(words)
+    from dyt.rundir import checkpoint
+    from dyt.rundir.files import read_json, replace_file, write_json, write_text
+    from dyt.rundir.meaning import read_config
+    from dyt.sharing import formats, rebuilt, spec_of
+    from dyt.sharing.card import card, seeds_beside
+
+    run, to = Path(asked["run"]).expanduser(), asked["format"]
     config = read_config(run)
     found = checkpoint.newest(run / "checkpoints", "best" if asked["ckpt"] == "best" else "step")
     if found is None:
@@ -72,21 +66,46 @@ def main(words: list[str]) -> int:
     from safetensors.torch import save
 
     state, manifest = found
-    weights = {k: v.detach().clone().contiguous() for k, v in (state.get("ema") or state["model"]).items()}
+    weights = state.get("ema") or state["model"]
+    summary, tokenizer = read_json(run / "summary.json") or {}, read_json(run / "tokenizer.json")
+    classes = (read_json(run / "run.json") or {}).get("classes")
     try:
-        about = card(config, read_json(run / "summary.json") or {}, manifest["step"])
+        spec = spec_of(weights, config["model"]["task"])
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"run={run}: its weights are not those of its config ({error})") from error
+    model, made = rebuilt(config, weights, spec, f"run={run}")  # what cannot be loaded is not given to others
+
+    out = Path(asked.get("out") or run / "export").expanduser()
+    told, norm = None, None
+    if to == "timm":
+        weights, told, norm = formats.as_timm(model, made, config, spec)
+    elif to == "hf":
+        weights, told = formats.as_hf(model, made, config)
+    loading = {
+        "pt": formats.load_pt,
+        "timm": lambda folder: formats.load_timm(folder, norm),
+        "hf": lambda folder: formats.load_hf(folder, told),
+    }[to](out.absolute())
+    try:
+        limits = formats.limits(to, config, model)
+        about = card(config, summary, manifest["step"], seeds_beside(run, config), loading, limits)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ValueError(f"run={run}: its summary.json is damaged ({error}); move it away") from error
-    tokenizer, classes = read_json(run / "tokenizer.json"), (read_json(run / "run.json") or {}).get("classes")
+
     written = {"format": "pt"}  # what transformers and others ask for
+    written |= {"spec": json.dumps(spec)} if to == "pt" else {}
     written |= {"tokenizer": json.dumps(tokenizer)} if tokenizer else {}
     written |= {"classes": json.dumps(classes)} if classes else {}
-    out = Path(asked.get("out") or run / "export").expanduser()
     out.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().clone().contiguous() for k, v in weights.items()}
     replace_file(out / "model.safetensors", lambda stream: stream.write(save(weights, metadata=written)))
-    if tokenizer:
-        write_json(out / "tokenizer.json", tokenizer)
-    write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    if tokenizer:  # transformers reads a tokenizer.json of its own kind
+        write_json(out / ("tokenizer.json" if to == "pt" else "tokenizer_dyt.json"), tokenizer)
+    if told:
+        write_json(out / "config.json", told)
+    for name in formats.code(to, norm, told):
+        shutil.copyfile(formats.HERE / name, out / name)
+    write_text(out / ("config.yaml" if to == "pt" else "recipe.yaml"), yaml.safe_dump(config, sort_keys=False))
     write_text(out / "README.md", about)
     print(out / "model.safetensors")
     return 0

@@ -38,8 +38,7 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
     data |= {"scurves": scurves(results) if studies is None or "ln_scurve" in studies else []}
     data |= {"made": time.strftime("%F %T"), "version": str(time.time_ns()) if watch else ""}
     out.mkdir(parents=True, exist_ok=True)
-    for file in PAGE.iterdir():
-        shutil.copy(file, out / file.name)
+    shutil.copytree(PAGE, out, dirs_exist_ok=True)
     for study in data["studies"]:
         if study["figure"]:
             (out / "figures").mkdir(exist_ok=True)

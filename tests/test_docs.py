@@ -25,7 +25,7 @@ PAGES = marked.files()
 EXTEND = "test_docs.py::test_every_example_of_extend_runs"
 COMPOSED = "composed here"
 CI = ".ci/run"
-MERGED = "test_sharing.py::test_merge_takes_new_rows_and_says_what_the_verdicts_were_and_are"
+MERGED = "test_bundle.py::test_merge_takes_new_rows_and_says_what_the_verdicts_were_and_are"
 SENT = "test_tracking.py::test_a_wrong_key_is_one_warning_and_the_rows_can_be_sent_later_once"
 
 # Every command that README and the pages show, by its beginning (the longest that fits counts): the test that runs it,
@@ -33,7 +33,7 @@ SENT = "test_tracking.py::test_a_wrong_key_is_one_warning_and_the_rows_can_be_se
 TRIED = {
     "make demo": "test_demo.py::test_the_ten_runs_differ_only_in_the_norm",
     "make docs": "test_docs.py::test_the_site_builds_strictly_and_loads_nothing_from_elsewhere",
-    "make bundle": "test_sharing.py::test_each_table_of_the_bundle_loads_back",
+    "make bundle": "test_bundle.py::test_each_table_of_the_bundle_loads_back",
     "make test": CI,
     "make lint": CI,
     "python train.py": COMPOSED,

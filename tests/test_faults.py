@@ -166,6 +166,36 @@ def test_a_read_only_file_system_is_refused_at_the_start(small_disk):
     assert "cannot write there (Read-only file system); set another folder" in line
 
 
+def test_a_disk_full_at_the_start_is_one_line(small_disk):
+    for room in (0, 64 * 1024):  # not even a folder; folders and small files, then no more
+        filler = small_disk / "filler"
+        filler.unlink(missing_ok=True)
+        fill(filler)
+        os.truncate(filler, filler.stat().st_size - room)
+        more = ["trainer.max_steps=3", "trainer.save_patience=0", f"out_root={small_disk}/runs{room}"]
+        done = python("train.py", *FULL, *more)
+        assert done.returncode == 1 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+    filler.unlink()
+    summary, folder = train(*FULL, *more[:2], out=str(small_disk / f"runs{room}"))
+    assert summary["status"] == "finished" and [row["step"] for row in rows_of(folder)] == [1, 2, 3]
+
+
+def test_a_divergence_on_a_full_disk_is_a_divergence(small_disk, capsys, monkeypatch):
+    from dyt.training.loop import Diverged, Trainer
+
+    real = Trainer.train_step
+
+    def step(self, batches, lr, stop):
+        if self.step == 7:
+            fill(small_disk / "filler")
+            raise Diverged(8, loss=float("nan"))
+        return real(self, batches, lr, stop)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    summary, _ = train(*FULL, "trainer.max_steps=30", "trainer.save_patience=0", out=str(small_disk / "runs"))
+    assert summary["status"] == "diverged" and "failure.json could not be written" in capsys.readouterr().err
+
+
 # -- checkpoints that are not what was saved -------------------------------------------------------------------------
 
 

@@ -217,6 +217,13 @@ def test_a_sweep_outlives_what_reads_it(sink, tmp_path):
     assert states == ["finished", "finished"]
 
 
+def test_a_sweep_into_the_home_folder_lands_there(tmp_path):
+    words = [*TINY_GPT, *SHORT, "logger.mode=disabled", "seed=0,1", "out_root=~/my runs"]
+    done = python("train.py", "-m", *words, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "my runs").glob("*/*/summary.json"))) == 2 and not (tmp_path / "~").exists()
+
+
 class Full(io.StringIO):
     """A stream on a disk that is full for a while."""
 

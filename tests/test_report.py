@@ -16,6 +16,7 @@ from dyt.report.collect import as_script, collect, pack
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
 REPORT = str(ROOT / "scripts/report.py")
+VIEWS = ("answer", "curves", "tuning", "layers", "runs", "studies")
 EVIL = "<img src=x onerror=\"document.title='sprung'\">&\"'"
 
 
@@ -185,6 +186,20 @@ def lines(browser) -> list[dict]:
     )
 
 
+def built(browser) -> None:
+    """Waits for the table of runs."""
+    began = time.monotonic()
+    while not browser.execute_script("return document.getElementById('runs').dataset.built"):
+        assert time.monotonic() - began < 30
+        time.sleep(0.02)
+
+
+def cells(browser, field: str) -> list[str]:
+    """A column of the table of runs, as it is read."""
+    found = browser.find_elements("css selector", f"#runs .tabulator-cell[tabulator-field={field}]")
+    return [cell.text for cell in found]
+
+
 def downloaded(browser, name: str) -> str:
     path = browser.downloads / name
     began = time.monotonic()
@@ -198,7 +213,7 @@ def downloaded(browser, name: str) -> str:
 
 def test_each_view_draws_with_no_error_and_no_request(browser, page):
     browser.get_log("performance")
-    for view in ("studies", "curves", "layers", "runs"):
+    for view in VIEWS:
         show(browser, page, f"view={view}")
         assert find(browser, f'nav a[href="#view={view}"]').get_attribute("aria-current") == "page"
     assert browser.get_log("browser") == []
@@ -209,9 +224,9 @@ def test_each_view_draws_with_no_error_and_no_request(browser, page):
 
 def test_curves_hide_a_norm_change_the_axis_and_are_kept_in_the_address(browser, page):
     show(browser, page, "view=curves&metric=train/loss&q=gpt_nano")
-    assert sorted(line["name"] for line in lines(browser)) == ["dyt", "layernorm", "none"]
+    assert sorted(line["name"].split(",")[0] for line in lines(browser)) == ["DyT", "LayerNorm", "no norm"]
     find(browser, '.legend [data-norm="layernorm"]').click()
-    assert "layernorm" not in {line["name"] for line in lines(browser)}
+    assert "LayerNorm" not in {line["name"] for line in lines(browser)}
     assert find(browser, '.legend [data-norm="layernorm"]').get_attribute("aria-pressed") == "true"
     find(browser, "#check-log").click()
     axis = "return [...charts][0].getOption()"
@@ -270,11 +285,11 @@ def test_csv_holds_the_numbers_of_metrics_jsonl(browser, page, runs):
 def test_pictures_are_downloaded(browser, page):
     show(browser, page, "view=curves&metric=train/loss&q=layernorm")
     find(browser, ".facet .svg").click()
-    svg = downloaded(browser, "gpt_nano_stdlib.svg")
-    assert svg.startswith("<svg") and "layernorm" in svg and svg.count("<path") > 3
+    svg = downloaded(browser, "gpt_nano_on_stdlib.svg")
+    assert svg.startswith("<svg") and "LayerNorm" in svg and svg.count("<path") > 3
     find(browser, ".facet .png").click()
     began = time.monotonic()
-    while not (png := browser.downloads / "gpt_nano_stdlib.png").exists():
+    while not (png := browser.downloads / "gpt_nano_on_stdlib.png").exists():
         assert time.monotonic() - began < 60
         time.sleep(0.02)
     assert png.read_bytes().startswith(b"\x89PNG")
@@ -288,22 +303,24 @@ def test_the_table_filters_sorts_and_compares(browser, page):
     while "2 of 6" not in text(browser, "#count"):
         assert time.monotonic() - began < 30
         time.sleep(0.02)
-    show(browser, page, "view=runs&sort=seed:down")
-    seeds = [row.split("\t")[5] for row in text(browser, "#runs tbody").splitlines() if row.count("\t") > 5]
-    assert seeds == sorted(seeds, reverse=True)
+    show(browser, page, "view=runs&fold=&sort=seed:down")
+    built(browser)
+    seeds = cells(browser, "seed")
+    assert seeds == sorted(seeds, reverse=True) and len(seeds) == 6
     assert "diverged" in text(browser, "#runs") and "1 broken lines left out" in text(browser, "#runs")
-    for tick in browser.find_elements("css selector", "#runs input[type=checkbox]")[:1]:
-        tick.click()
-    browser.find_elements("css selector", "#runs input[type=checkbox]")[-1].click()
+    ticks = browser.find_elements("css selector", "#runs input[type=checkbox]")
+    ticks[0].click()
+    ticks[-1].click()
     assert "seed" in text(browser, "#compare") and "settings differ" in text(browser, "#compare")
 
 
 def test_names_full_of_html_are_shown_as_text(browser, page):
-    for view in ("runs", "curves&metric=train/loss&seeds=each", "layers"):
+    for view in ("runs&fold=", "curves&metric=train/loss&seeds=each", "layers"):
         show(browser, page, f"view={view}")
         assert browser.title != "sprung"
         assert browser.execute_script("return document.querySelectorAll('main img').length") == 0
-    show(browser, page, "view=runs")
+    show(browser, page, "view=runs&fold=")
+    built(browser)
     assert "<img src=x onerror=" in text(browser, "#runs")
 
 
@@ -327,7 +344,7 @@ def test_themes_and_a_phone(browser, page):
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     )
     try:
-        for view in ("studies", "curves", "layers", "runs"):
+        for view in VIEWS:
             show(browser, page, f"view={view}")
             assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), view
     finally:
@@ -384,6 +401,7 @@ def test_committed_studies_in_the_browser(browser, tmp_path):
     assert done.returncode == 0, done.stderr
     show(browser, done.stdout.strip())
     told = text(browser)
+    assert "What was found" in told and "What a GPT is fed decides" in told  # a finding that rests on this study
     for verdict in json.loads((ROOT / "results/embed_scale/small/verdicts.json").read_text()):
         assert verdict["says"] in told and verdict["verdict"] in told
     show(browser, done.stdout.strip(), "view=layers")
@@ -415,3 +433,232 @@ def test_watching_refreshes_when_a_run_goes_on(browser, runs, tmp_path):
             assert "q=layernorm" in browser.current_url  # the view stays
         finally:
             process.terminate()
+
+
+# -- the views, each by what a user does -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """The page of the committed studies."""
+    out = tmp_path_factory.mktemp("studies")
+    done = python(REPORT, "gpt_norms", "gain_clip", "stability", "alpha_tracks_std", "--out", str(out / "page"))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_variants_are_named_in_one_place():
+    from dyt.config import variants
+
+    assert variants.name("dyt-fed 0.2/5") == "DyT 0.2/5" and variants.name("none-fed") == "no norm"
+    cell = {"setting": "gpt", "norm": "dyt-fed 0.2/5 ratio", "lr": "0.016"}
+    assert variants.of_cell(cell, "dyt", cell) == ("DyT 0.2/5 ratio, lr 0.016", "gpt")
+    flat = {
+        "norm.name": "dyt_unit_gain",
+        "norm.kind": "dyt",
+        "norm.alpha_init": 0.2,
+        "norm.gamma_init": "inverse_alpha",
+    }
+    assert variants.of_config(flat | {"optim.lr": 0.004}, ["optim.lr"]) == "DyT 0.2/5, lr 4e-3"
+    others = [flat | {"optim.lr": lr, "seed": seed} for lr in (1e-3, 2e-3) for seed in (0, 1)]
+    assert variants.differing([*others, {"norm.name": "layernorm", "optim.lr": 1e-3}]) == ["optim.lr"]
+
+
+def test_the_forest_plot_has_every_difference_in_units_of_what_matters():
+    data = collect(ROOT / "results", [], ["gpt_norms", "vit_norms"])
+    by = {t["says"]: t for s in data["studies"] for t in s["tests"]}
+    worse = by["DyT is worse than LayerNorm on Shakespeare's characters"]
+    (row,) = [
+        v
+        for v in json.loads((ROOT / "results/gpt_norms/small/verdicts.json").read_text())
+        if v["says"] == worse["says"]
+    ]
+    assert worse["units"] == pytest.approx([-row["mean"] / 0.005, -row["high"] / 0.005, -row["low"] / 0.005])
+    assert worse["paper_units"] == pytest.approx((2.94 - 2.97) / 0.005) and worse["claim"].startswith(
+        "arXiv 2512.10938"
+    )
+    assert data["chance"]["before"] == pytest.approx(0.05 * data["chance"]["tested"])
+
+
+@pytest.mark.slow
+def test_the_forest_is_filtered_and_a_click_opens_the_study(browser, studies):
+    show(browser, studies)
+    rows = "return document.querySelectorAll('#forest .row').length"
+    everything = browser.execute_script(rows)
+    find(browser, "#verdict-disagrees").click()
+    told = json.loads((ROOT / "results/gpt_norms/small/verdicts.json").read_text())
+    assert 0 < browser.execute_script(rows) < everything and "verdict=disagrees" in browser.current_url
+    browser.execute_script(
+        "const s = document.getElementById('choose-of'); s.value = 'gpt_norms'; s.dispatchEvent(new Event('change'))"
+    )
+    assert browser.execute_script(rows) == sum(v["verdict"] == "disagrees" for v in told)
+    find(browser, "#forest .row a").click()
+    assert "study=gpt_norms" in browser.current_url and told[0]["we_found"] in text(browser)
+    assert "runs.csv" in text(browser, "#files") and browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_curves_open_on_the_main_finding_with_eight_variants_at_most(browser, studies):
+    browser.get("about:blank")
+    browser.get(f"file://{studies}")
+    browser.execute_script("localStorage.clear()")
+    show(browser, studies, "view=curves")
+    assert "Curves: gpt_norms" in text(browser)
+    assert {line["name"] for line in lines(browser)} == {"LayerNorm", "RMSNorm", "DyT", "Derf", "no norm"}
+    show(browser, studies, "view=curves&study=gain_clip/small")
+    names = {line["name"] for line in lines(browser)}
+    assert len(names) == 8 and "LayerNorm, lr 4e-3" in names and "DyT 0.2/5 ratio, lr 4e-3" in names
+    looks = browser.execute_script(
+        "return [...charts][0].getOption().series.filter((s) => s.type === 'line').map((s) => "
+        "s.lineStyle.color + s.lineStyle.type)"
+    )
+    assert len(set(looks)) == len(looks)  # each can be told from the others
+    find(browser, "#more").click()
+    find(browser, "[data-variant=layernorm-lr-8e-3]").click()
+    assert "LayerNorm, lr 8e-3" in {line["name"] for line in lines(browser)}
+    show(browser, studies, "view=curves")  # and the next time on what was looked at last
+    assert browser.execute_script("return remembered()") == "" or "Curves: " in text(browser)
+
+
+@pytest.mark.slow
+def test_two_pinned_variants_differ_as_the_studies_statistics_say(browser, studies):
+    from dyt.studies.running.rows import read_runs
+    from dyt.studies.statistics import paired
+
+    show(browser, studies, "view=curves&study=gpt_norms/small")
+    find(browser, "#pin-dyt").click()
+    find(browser, "#pin-layernorm").click()
+    assert "pin=dyt%2Clayernorm" in browser.current_url
+    rows = [r for r in read_runs(ROOT / "results/gpt_norms/small/runs.csv") if r["data"] == "shakespeare"]
+    arms = [{r["seed"]: r["final"] for r in rows if r["norm"] == norm} for norm in ("dyt", "layernorm")]
+    want = paired(*arms).difference
+    told = text(browser, "#pair .told")
+    assert f"+{want.mean:.4f} [+{want.low:.4f}, +{want.high:.4f}]" in told and "3 pairs of seeds" in told
+    (row,) = [
+        v
+        for v in json.loads((ROOT / "results/gpt_norms/small/verdicts.json").read_text())
+        if v["says"] == "DyT is worse than LayerNorm on Shakespeare's characters"
+    ]
+    assert row["steps"].startswith("not reached in 3 of 3; 120% more [90, 154]")
+    assert "120% more steps [90, 154] to its own end; not reached in 3 of 3" in told
+
+
+@pytest.mark.slow
+def test_the_crosshair_moves_by_keyboard_in_all_panels(browser, studies):
+    from selenium.webdriver.common.keys import Keys
+
+    show(browser, studies, "view=curves&study=gpt_norms/small")
+    keys = find(browser, ".facets .keys")
+    browser.execute_script("arguments[0].focus()", keys)
+    keys.send_keys(Keys.ARROW_LEFT)
+    boxes = [b.text for b in browser.find_elements("css selector", ".facets .read") if b.is_displayed()]
+    assert len(boxes) == 2 and all("step 750" in box and "LayerNorm" in box for box in boxes)
+    value = keys.get_attribute("aria-valuetext")
+    assert keys.get_attribute("aria-valuenow") == "750" and value.startswith("step 750: DyT 2.3")
+
+
+@pytest.mark.slow
+def test_tuning_marks_the_best_rate_and_the_edge(browser, studies):
+    show(browser, studies, "view=tuning")
+    (best,) = [r for r in text(browser, "#bests").splitlines() if r.split("\t")[:2] == ["LayerNorm", "gpt"] or
+               r.strip().startswith("LayerNorm\tgpt\t")][:1] or [text(browser, "#bests")]  # fmt: skip
+    assert "0.004" in best
+    assert "3 of 3 at 0.032" in text(browser, "#bests")
+    show(browser, studies, "view=tuning&study=stability/small")
+    assert "the lowest searched" in text(browser, "#bests") and "lr and alpha0 together" in text(browser)
+
+
+@pytest.mark.slow
+def test_layers_say_which_saturates_as_lines_and_as_one_picture(browser, studies):
+    show(browser, studies, "view=layers&study=alpha_tracks_std/small")
+    assert "Most saturated at the end: " in text(browser, "#saturates")
+    kinds = browser.execute_script("return [...charts].map((c) => c.getOption().series[0].type)")
+    assert "heatmap" in kinds and "line" in kinds and browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_seeds_are_folded_and_a_click_unfolds_them(browser, studies):
+    show(browser, studies, "view=runs&study=gpt_norms/small")
+    built(browser)
+    assert set(cells(browser, "seed")) == {"3 seeds"} and len(cells(browser, "seed")) == 10
+    assert "2.0966 ± 0.00" in cells(browser, "final")[0]
+    find(browser, "#runs .tabulator-row .tabulator-data-tree-control").click()
+    assert cells(browser, "seed")[1:4] == ["0", "1", "2"]
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('#runs .tabulator-row')].map((r) => r.offsetHeight)"
+    )
+    assert max(heights) <= 36  # one line a run
+    show(browser, studies, "view=runs&study=gain_clip/small")
+    find(browser, "#quick-diverged").click()
+    built(browser)
+    assert "gradient norm nan in step 136" in text(browser, "#runs")
+
+
+def odd_runs(place, count=1, norms=("dyt",), name="gpt", status="finished", points=5):
+    import yaml
+
+    for i in range(count):
+        folder = place / "default" / f"{name[:40]}-{norms[i % len(norms)]}-s{i}-{i:010x}"
+        folder.mkdir(parents=True)
+        parts = {"model": {"name": name}, "norm": {"name": norms[i % len(norms)]}, "data": {"name": "text"}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(parts | {"seed": i // len(norms)}, allow_unicode=True))
+        (folder / "run.json").write_text(json.dumps({"config_hash": f"{i:010x}"}))
+        (folder / "summary.json").write_text(json.dumps({"status": status, "max_steps": points, "why": "loss nan"}))
+        lines = [json.dumps({"step": s, "train/loss": 3.0 / s, "val/loss": 3.1 / s}) for s in range(1, points + 1)]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"count": 1},
+        {"count": 3, "status": "diverged"},
+        {"count": 2, "name": "n" * 300},
+        {"count": 2, "name": "\u0645\u062d\u0648\u0644 \u05e9\u05dc\u05d5\u05dd"},
+        {"count": 5000, "norms": ("dyt", "layernorm", "none")},
+    ],
+    ids=["one run", "all diverged", "300 characters", "right to left", "5,000 runs"],
+)
+def test_odd_studies_still_read_well(browser, tmp_path, about):
+    odd_runs(tmp_path / "runs", **about)
+    done = python(REPORT, str(tmp_path / "runs"), "--out", str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    for view in VIEWS:
+        show(browser, str(tmp_path / "page/index.html"), f"view={view}")
+        assert len(text(browser)) > 40 and browser.get_log("browser") == [], view
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), view
+    show(browser, str(tmp_path / "page/index.html"), "view=runs&fold=")
+    built(browser)
+    assert f"{about['count']} of {about['count']} runs" in text(browser, "#count").replace(",", "")
+    if about["count"] == 5000:
+        took = browser.execute_script("return Number(document.getElementById('runs').dataset.built)")
+        assert took < 6000  # 2 s on a quiet machine; tests share theirs
+        drawn = "return document.querySelectorAll('#runs .tabulator-row').length"
+        assert browser.execute_script(drawn) < 200
+        browser.execute_script("document.querySelector('.tabulator-tableholder').scrollTop = 80000")
+        time.sleep(0.5)
+        assert browser.execute_script(
+            "const h = document.querySelector('.tabulator-tableholder').getBoundingClientRect();"
+            "return Boolean(document.elementFromPoint(h.left + 200, h.top + h.height / 2).closest('.tabulator-row'))"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_fault_of_accessibility(browser, studies, theme):
+    """By axe-core, where it was installed beside the tests (npm install --no-save axe-core)."""
+    axe = ROOT / "node_modules/axe-core/axe.min.js"
+    if not axe.is_file():
+        pytest.skip("no axe-core: npm install --no-save axe-core")
+    for view in VIEWS:
+        show(browser, studies, f"view={view}&theme={theme}")
+        time.sleep(0.3)
+        browser.execute_script(axe.read_text())
+        found = browser.execute_async_script("const done = arguments[0]; axe.run().then((r) => done(r.violations))")
+        bad = [
+            (v["id"], v["nodes"][0]["html"][:200], v["nodes"][0].get("failureSummary", "")[:200])
+            for v in found
+            if v["impact"] in ("serious", "critical")
+        ]
+        assert bad == [], (view, bad)

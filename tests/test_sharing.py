@@ -1,241 +1,177 @@
-"""Rows from others, held against ours or refused in one line; and the bundle, which loads back and whose sums hold."""
+"""Exported folders: what others load gives the outputs of the model that was trained, by the lines of its own card."""
 
 import json
 import re
-import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-import yaml
+import torch
 
-from dyt.rundir.provenance import git
-from dyt.studies.judging.rules import asked, deviation
-from dyt.studies.runner import StudyAt
-from dyt.studies.running import rows as csv
-from dyt.studies.running.study import Study
-from dyt.studies.sharing import bundle, counter
-from dyt.studies.sharing.counter import FAR, Both
+from scripts import export
 
-from .helpers import ROOT, one_line, python
+from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, shrunk, train
 
-# -- counter-runs ------------------------------------------------------------------------------------------------------
-
-SATURATION = Study("saturation")
+SHORT = ["trainer.max_steps=3", "trainer.eval_batches=1", "data.batch_size=8", "optim.lr=0.05", "optim.warmup_steps=0"]
+LLAMA = [*shrunk("llama_nano"), "trainer.threads=1"]
+TOKENS = torch.arange(24).reshape(2, 12) % 20
 
 
-@pytest.fixture(scope="module")
-def planned():
-    """A study on embedded data, with three seeds more than it was run with."""
-    return StudyAt(SATURATION, "small", seeds=6)
+def loaded_by_its_card(folder: Path) -> str:
+    """The Python of the card, at most three lines."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    assert len([line for line in code.splitlines() if line and not line.startswith("sys.path")]) <= 3
+    return code
 
 
-@pytest.fixture
-def at(planned, tmp_path):
-    shutil.copytree(ROOT / "results/saturation", tmp_path / "results/saturation")
-    planned.results, planned.folder = tmp_path / "results", tmp_path / "results/saturation/small"
-    planned.rows = {}
-    return planned
+def model_of(folder: Path) -> torch.nn.Module:
+    before = sys.path[:]
+    try:
+        names: dict = {}
+        exec(loaded_by_its_card(folder), names)  # noqa: S102
+    finally:
+        sys.path[:] = before
+        sys.modules.pop("norm_dyt", None)
+    return names["model"].eval()
 
 
-def made_elsewhere(row: dict, **changed) -> dict:
-    """A row as another machine with a fresh clone of this repository would have it."""
-    here = {"git_commit": git("rev-parse", "HEAD") or "0" * 40, "git_dirty": False, "hardware": "Another CPU"}
-    return {**row, **here, **changed}
+def run_of(*words: str) -> Path:
+    summary, folder = train(*words, *SHORT)
+    assert summary["status"] == "finished"
+    return folder
 
 
-def new_seeds(at, ours: list[dict]) -> list[dict]:
-    found = []
-    for hash, (run, _, _) in at.planned.items():
-        if run.seed >= 3:
-            like = next(r for r in ours if {f: r[f] for f in run.cell} == run.cell)
-            own = {"seed": run.seed, "config_hash": hash, "overrides": csv.overrides(run), "final": 0.5}
-            found.append(made_elsewhere(like, **own))
-    return found
+def both(run: Path, to: str, out: Path):
+    """The trained model, and what others load."""
+    export.main([f"run={run}", "ckpt=last", f"out={out / 'pt'}"])
+    export.main([f"run={run}", "ckpt=last", "--format", to, f"out={out / to}"])
+    return model_of(out / "pt"), model_of(out / to)
 
 
-def test_merge_takes_new_rows_and_says_what_the_verdicts_were_and_are(at, tmp_path):
-    """As CONTRIBUTING says: `reproduce.py saturation --merge theirs.csv` with rows of seeds 3 to 5."""
-    ours = csv.read_runs(at.folder / "runs.csv", SATURATION)
-    theirs = new_seeds(at, ours)
-    was = json.loads((at.folder / "verdicts.json").read_text())
-    csv.write_runs(tmp_path / "theirs.csv", [*ours, *theirs], SATURATION)  # a clone's file holds our rows too
-    assert counter.seeds_in(tmp_path / "theirs.csv") == 6
-    lines = at.merge(tmp_path / "theirs.csv")
-    assert lines[0] == f"saturation: 0 runs that both have, {len(theirs)} new rows"
-    now = json.loads((at.folder / "verdicts.json").read_text())
-    assert [v["seeds"] for v in now] != [v["seeds"] for v in was]
-    assert lines[1:] == [
-        f"  {a['says']}: was {a['verdict']} with {a['seeds']} seeds, is {b['verdict']} with {b['seeds']} seeds"
-        for a, b in zip(was, now, strict=True)
-    ]
-    merged = csv.read_runs(at.folder / "runs.csv", SATURATION)
-    assert [r["final"] for r in merged if r["seed"] >= 3] == [0.5] * len(theirs) and len(merged) == len(ours + theirs)
-    assert at.merge(tmp_path / "theirs.csv") == ["saturation: 0 runs that both have, 0 new rows"]  # once is enough
+VITS = ["layernorm", "dyt", "derf", "rmsnorm", "none"]
 
 
-def test_runs_that_both_have_stand_side_by_side_and_ours_stay(at, tmp_path):
-    ours = csv.read_runs(at.folder / "runs.csv", SATURATION)
-    before = (at.folder / "runs.csv").read_bytes()
-    sd = counter._over_all(SATURATION, asked(SATURATION, "small", ours)).sd
-    assert deviation(SATURATION, "small", asked(SATURATION, "small", ours), at.results) is None  # too few to pool
-    theirs = [
-        made_elsewhere(ours[0], final=ours[0]["final"] + 0.5 * sd),
-        made_elsewhere(ours[1], final=ours[1]["final"] - 4 * sd),
-        made_elsewhere(ours[2], status="diverged", final=None),
-    ]
-    csv.write_runs(tmp_path / "theirs.csv", theirs, SATURATION)
-    lines = at.merge(tmp_path / "theirs.csv")
-    assert lines[0] == "saturation: 3 runs that both have, 0 new rows"
-    assert lines[1].endswith(", +0.50 deviations: agrees") and f"ours {ours[0]['final']:.4f}" in lines[1]
-    assert lines[2].endswith(", -4.00 deviations: differs")
-    assert lines[3].endswith("theirs diverged: differs")
-    assert lines[4].startswith("  1 of 3 agree: within 2.8 deviations between seeds")
-    assert (at.folder / "runs.csv").read_bytes() == before
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[f"norm={n}"] for n in VITS] + [["norm=dyt", "norm.alpha=log", "norm.squash=isru"]])
+def test_a_vit_loads_into_timm(words, tmp_path):
+    pytest.importorskip("timm")
+    ours, theirs = both(run_of(*TINY_VIT, *words), "timm", tmp_path)
+    images = torch.randn(3, *ours.patch_embed.proj.weight.shape[1:2], *ours.patch_embed.img_size)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images), ours(images), rtol=1e-5, atol=1e-5)
+    if words == ["norm=layernorm"]:
+        assert not (tmp_path / "timm" / "norm_dyt.py").exists()
 
 
-def test_agreement_of_two_numbers():
-    assert Both("a", 2.0, 2.0, None).agrees is True and Both("a", None, None, None).agrees is True
-    assert Both("a", 2.0, None, 0.1).agrees is False
-    assert Both("a", 2.0, 2.1, None).agrees is None and "no deviation between seeds is known" in str(
-        Both("a", 2.0, 2.1, None)
-    )
-    assert Both("a", 2.0, 2.02, 0.01).deviations == pytest.approx(2.0)
-    assert Both("a", 2.0, 2.0 + 0.99 * FAR * 0.01, 0.01).agrees is True
-    assert Both("a", 2.0, 2.0 - 1.01 * FAR * 0.01, 0.01).agrees is False
+GPTS = [
+    (TINY_GPT, ["norm=layernorm"], "gpt2"),
+    (TINY_GPT, ["norm=layernorm", "norm.bias=false", "model.bias=true", "model.tied=false"], "gpt2"),
+    (TINY_GPT, ["norm=dyt"], "dyt_gpt2"),
+    (TINY_GPT, ["norm=derf", "model.embed_scale=learnable", "norm.alpha=ratio"], "dyt_gpt2"),
+    (TINY_GPT, ["norm=dyt", "norm.alpha_shape=channel", "norm.bias=false"], "dyt_gpt2"),
+    (LLAMA, ["norm=rmsnorm", "model.kv_heads=1"], "llama"),
+    (LLAMA, ["norm=dyt", "model.embed_scale=learnable", "model.bias=true"], "dyt_llama"),
+    (LLAMA, ["norm=layernorm", "model.tied=true"], "dyt_llama"),
+    (LLAMA, ["norm=none"], "dyt_llama"),
+]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family, words, kind", GPTS, ids=lambda v: " ".join(v) if isinstance(v, list) else v)
+def test_a_gpt_loads_into_transformers(family, words, kind, tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    ours, theirs = both(run_of(*family, *words), "hf", tmp_path)
+    assert theirs.config.model_type == kind
+    with torch.no_grad():
+        got = theirs(TOKENS).logits
+        torch.testing.assert_close(got, ours(TOKENS), rtol=1e-5, atol=1e-5)
+    assert (tmp_path / "hf/modeling_dyt.py").exists() == kind.startswith("dyt")
+    body = transformers.AutoModel.from_pretrained(tmp_path / "hf", trust_remote_code=True)  # without the head
+    hidden = body.eval()(TOKENS).last_hidden_state
+    torch.testing.assert_close(hidden @ ours.head.weight.T, got, rtol=1e-4, atol=1e-4)
+    written = theirs.generate(TOKENS[:1, :4], max_new_tokens=5, do_sample=False)
+    assert written.tolist() == ours.generate(TOKENS[:1, :4], 5, temperature=0).tolist()
+
+
+WITHOUT = """
+import sys
+sys.modules["dyt"] = sys.modules["models"] = None
+import torch
+{code}
+torch.save(model(torch.load("tokens.pt")).logits, "logits.pt")
+"""
+
+
+@pytest.mark.slow
+def test_transformers_loads_it_offline_where_this_package_is_not(tmp_path):
+    pytest.importorskip("transformers")
+    ours, _ = both(run_of(*TINY_GPT, "norm=dyt"), "hf", tmp_path)
+    torch.save(TOKENS, tmp_path / "tokens.pt")
+    words = [sys.executable, "-c", WITHOUT.format(code=loaded_by_its_card(tmp_path / "hf"))]
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), ours(TOKENS), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "changed, says",
+    "words, to, says",
     [
-        ({"config_hash": "0123456789"}, r"made by another config \(the same words with another default\)"),
-        (
-            {"config_hash": "0123456789", "overrides": "norm=dyt seed=0"},
-            r"made by another config \(a run that saturation has not\)",
-        ),
-        ({"data_sha256": "f" * 64}, r"made from other data: mnist5k has sha256 ffffffffff there and \w{10} here"),
-        ({"config_hash": "0123456789", "data_sha256": "f" * 64}, "made from other data: mnist5k"),
-        ({"seed": 5}, r"its hash \w{10} is that of seed 0, and the row says 5"),
-        ({"norm": "derf"}, r"its hash \w{10} is that of norm \w+, and the row says derf"),
-        ({"git_dirty": True}, r"made by changed code \(git_dirty\); commit or undo the changes and run again"),
-        ({"git_commit": None}, "it does not name its git_commit"),
-        ({"hardware": None}, "it does not name its hardware"),
-        ({"torch": None}, "it does not name its torch"),
-        ({"git_commit": "dead" * 10}, r"made by code that is not in this repository \(commit deaddeadde\)"),
+        ([*TINY_GPT], "timm", "format=timm: model=gpt_nano is not a ViT; type format=pt"),
+        ([*TINY_VIT], "hf", "format=hf: model=vit_nano is no GPT; type format=timm for a ViT, else format=pt"),
+        ([*TINY_GPT, "model.positions=rope"], "hf", "model.positions=rope with model.mlp=gelu is neither GPT-2's"),
+        ([*LLAMA, "model.qk_norm=true"], "hf", "model.qk_norm=true: GPT-2 and LLaMA have no norm of queries"),
+        ([*TINY_GPT, "model.kv_heads=1"], "hf", "model.kv_heads=1: GPT-2 has none of its own"),
+        ([*TINY_GPT, "norm=none", "model.method=skipinit"], "hf", "model.method=skipinit changes the blocks"),
+        ([*TINY_VIT, "norm=batchnorm"], "timm", "a norm of class _OverTokens has no place there; type format=pt"),
+        ([*TINY_GPT, "norm=dyt", "norm.sites.mlp.bias=false"], "hf", "norm.sites.mlp differs from attn in bias"),
+        ([*shrunk("convnext_base"), "data=mnist5k"], "timm", "model=convnext_base is not a ViT"),
     ],
 )
-def test_rows_of_another_config_data_or_code_are_refused(at, tmp_path, changed, says):
-    if changed.get("git_commit") and git("rev-parse") is None:
-        pytest.skip("no git checkout knows commits")
-    ours = csv.read_runs(at.folder / "runs.csv", SATURATION)
-    before = (at.folder / "runs.csv").read_bytes()
-    fine = made_elsewhere(ours[1], final=0.4)
-    bad = made_elsewhere(ours[0], final=0.4, **changed) if "git_commit" not in changed else {
-        **made_elsewhere(ours[0], final=0.4), **changed
-    }  # fmt: skip
-    csv.write_runs(tmp_path / "theirs.csv", [fine, bad], SATURATION)
-    with pytest.raises(ValueError, match=f"1 of 2 rows are not of this study, data and code; the first, .*: {says}"):
-        at.merge(tmp_path / "theirs.csv")
-    assert (at.folder / "runs.csv").read_bytes() == before
+def test_what_cannot_be_expressed_there_is_one_line_and_writes_nothing(words, to, says, tmp_path):
+    run = run_of(*words)
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
+        export.main([f"run={run}", "ckpt=last", f"format={to}", f"out={tmp_path / 'out'}"])
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
-def test_a_merge_without_a_file_or_rows_is_one_line(tmp_path):
-    words = ["scripts/reproduce.py", "saturation", "--merge", str(tmp_path / "absent.csv")]
-    assert one_line(python(*words, cwd=ROOT)) == (
-        f"reproduce.py: --merge {tmp_path / 'absent.csv'}: no such file; give another machine's runs.csv"
-    )
-    (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(ValueError, match="no rows in it; give another machine's runs.csv"):
-        counter.read(tmp_path / "empty.csv", SATURATION, {}, [])
+@pytest.mark.slow
+def test_the_card_has_all_seeds_of_the_recipe_and_nothing_invented(tmp_path):
+    runs = {seed: train(*TINY_GPT, "norm=dyt", *SHORT, f"seed={seed}") for seed in (1, 2)}
+    train(*TINY_GPT, "norm=dyt", *SHORT, "seed=3", "optim.lr=0.01")  # another recipe
+    export.main([f"run={runs[1][1]}", "ckpt=last", f"out={tmp_path / 'out'}"])
+    card = (tmp_path / "out/README.md").read_text()
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", card, re.M)
+    assert [row[0] for row in rows] == ["1", "2"]
+    for seed, cells in rows:
+        assert f"{runs[int(seed)][0]['final']['val/loss']:.4f}" in cells
+    for heading in ("Load", "Metrics", "Not supported", "Data and provenance", "Recipe"):
+        assert f"## {heading}" in card
+    assert runs[1][0]["config_hash"] in card and "Contexts beyond 16 tokens." in card
 
 
-# -- the bundle --------------------------------------------------------------------------------------------------------
+def test_words_that_are_none():
+    script = str(ROOT / "scripts/export.py")
+    assert "format=onnx: choose from pt, timm, hf" in one_line(python(script, "run=x", "--format", "onnx"))
+    for words, says in ((["--format"], "give run=<run directory>"), (["fromat=hf", "run=x"], "did you mean 'format'")):
+        with pytest.raises(ValueError, match=says):
+            export.parse(words)
+    assert export.parse(["--format=timm", "run=a=b"]) == {"ckpt": "best", "format": "timm", "run": "a=b"}
 
 
-@pytest.fixture(scope="module")
-def bundled(tmp_path_factory):
-    """A bundle of two committed studies."""
-    place = tmp_path_factory.mktemp("bundle")
-    for name in ("saturation", "gradient_depth"):
-        shutil.copytree(ROOT / "results" / name, place / "results" / name)
-    bundle.write(place / "bundle", place / "results")
-    return place / "bundle"
+@pytest.mark.slow
+def test_a_folder_that_is_no_export_is_one_line(tmp_path):
+    from dyt.sharing import load
 
-
-@pytest.mark.parametrize("name", bundle.TABLES)
-def test_each_table_of_the_bundle_loads_back(bundled, tmp_path, name):
-    import datasets
-
-    found = datasets.load_dataset(str(bundled), name, split="train", cache_dir=str(tmp_path / "cache"))
-    folders = [ROOT / "results" / study / "small" for study in ("gradient_depth", "saturation")]
-    assert set(found.column_names) == set(bundle.TABLES[name][0])
-    if name == "rows":
-        want = [row for f in folders for row in csv.read_runs(f / "runs.csv", Study(f.parent.name))]
-        assert found["config_hash"] == [r["config_hash"] for r in want] and found["final"] == [r["final"] for r in want]
-        assert found["seed"] == [r["seed"] for r in want] and found.features["seed"].dtype == "int64"
-        assert found["overrides"] == [r["overrides"] for r in want]
-        assert json.loads(found["cell"][-1]) == {f: want[-1][f] for f in SATURATION.factors if want[-1][f]}
-        assert json.loads(found["derived"][-1]) == pytest.approx({d: want[-1][d] for d in SATURATION.derived})
-        assert found["git_dirty"] == [r["git_dirty"] == "True" for r in want]
-    elif name == "curves":
-        want = [csv.read_curves(f / "curves.parquet") for f in folders]
-        assert len(found) == sum(map(len, want))
-        assert found[-1]["value"] == pytest.approx(want[-1]["value"].iloc[-1])
-        assert found[-1]["run"] == want[-1]["run"].iloc[-1] and found.features["value"].dtype == "float64"
-    elif name == "claims":
-        vit = next(c for c in found if c["id"] == "dyt-table1-vit-b")
-        assert json.loads(vit["values"]) == {"layernorm": 82.3, "dyt": 82.5} and vit["verified"] is True
-    elif name == "verdicts":
-        want = [v for f in folders for v in json.loads((f / "verdicts.json").read_text())]
-        assert [(v["says"], v["verdict"], v["claims"]) for v in found] == [
-            (v["says"], v["verdict"], v["claims"]) for v in want
-        ]
-    else:
-        assert sum(found["runs"]) == sum(len(csv.read_runs(f / "runs.csv")) for f in folders)
-        assert all(found["hardware"]) and all(found["torch"]) and all(found["data_sha256"])
-
-
-def test_a_changed_byte_of_the_bundle_is_found(bundled, tmp_path):
-    assert bundle.differs(bundled) == []
-    copy = tmp_path / "copy"
-    shutil.copytree(bundled, copy)
-    file = copy / "data" / "rows.parquet"
-    bytes = bytearray(file.read_bytes())
-    bytes[len(bytes) // 2] ^= 1
-    file.write_bytes(bytes)
-    (copy / "configs" / "train.yaml").unlink()
-    (copy / "more.txt").write_text("more")
-    assert bundle.differs(copy) == [
-        "configs/train.yaml is missing",
-        "data/rows.parquet was changed: its sha256 is not the one in SHA256SUMS",
-        "more.txt is not named in SHA256SUMS",
-    ]
-    told = python("scripts/bundle.py", "--check", str(copy), cwd=ROOT)
-    assert told.returncode == 1 and "data/rows.parquet was changed" in told.stdout
-
-
-def test_the_same_results_make_the_same_bytes(bundled, tmp_path):
-    bundle.write(tmp_path / "again", bundled.parent / "results")
-    assert (tmp_path / "again" / bundle.SUMS).read_bytes() == (bundled / bundle.SUMS).read_bytes()
-
-
-def test_the_card_says_what_the_results_do_not_support(bundled):
-    text = (bundled / "README.md").read_text()
-    header = yaml.safe_load(text.split("---\n")[1])
-    assert [c["config_name"] for c in header["configs"]] == list(bundle.TABLES) and header["license"] == "mit"
-    page = (ROOT / "docs" / "findings.md").read_text()
-    said = text.partition("## What these results do not support")[2].strip().splitlines()
-    assert len(said) == page.count("**What these results do not support**: ") > 5
-    headings = re.findall(r"^## (.*)", page, re.MULTILINE)
-    assert all(re.fullmatch(r"- \*\*(.*?)\*\*: (.{20,})", line)[1] in headings for line in said)
-    assert (bundled / "configs" / "study" / "saturation.yaml").is_file()
-
-
-def test_a_folder_that_is_no_bundle_stays(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds something that is no bundle; give another folder with --out"):
-        bundle.write(tmp_path / "mine", ROOT / "results")
-    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
-    with pytest.raises(ValueError, match="has no rows; type python scripts/reproduce.py first"):
-        bundle.write(tmp_path / "bundle", tmp_path / "nothing")
-    with pytest.raises(ValueError, match="has no SHA256SUMS; type make bundle"):
-        bundle.differs(tmp_path / "mine")
+    with pytest.raises(ValueError, match="not a run directory"):
+        load(tmp_path)
+    run = run_of(*TINY_GPT)
+    export.main([f"run={run}", "ckpt=last", f"out={tmp_path / 'out'}"])
+    file = tmp_path / "out/model.safetensors"
+    whole = file.read_bytes()
+    for bad in (whole[:200], b"", json.dumps({}).encode()):
+        file.write_bytes(bad)
+        with pytest.raises(ValueError, match="model.safetensors is missing or damaged"):
+            load(tmp_path / "out")

@@ -86,6 +86,16 @@ def test_killed_in_the_middle_it_ends_with_the_same_rows(tmp_path, undisturbed):
     assert values(tmp_path, "vit_norms") == undisturbed
 
 
+def test_a_study_outlives_what_reads_it(tmp_path):
+    """As in `reproduce.py ... | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command(tmp_path, "gradient_depth"), stdout=write, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    rows = values(tmp_path, "gradient_depth")
+    assert rows and all(row["status"] == "finished" for row in rows)
+
+
 def test_a_killed_worker_harms_no_other_run(tmp_path, undisturbed):
     runs = tmp_path / "runs"
 
@@ -107,11 +117,17 @@ def test_a_killed_worker_harms_no_other_run(tmp_path, undisturbed):
     assert values(tmp_path, "vit_norms") == undisturbed
 
 
-def test_asked_to_stop_it_saves_and_goes_on(tmp_path, undisturbed):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_it_saves_and_goes_on(number, tmp_path, undisturbed):
     runs = tmp_path / "runs" / "default"
-    process = subprocess.Popen(command(tmp_path, "vit_norms", "--jobs", "2"), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tmp_path, "vit_norms", "--jobs", "2"),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # these tests may have been started by nohup
+    )
     until(lambda: list(runs.glob("*/metrics.jsonl")), process, "a run was under way")
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, _ = process.communicate()
     assert process.returncode == 75, out
     assert "the same command goes on" in out

@@ -1,88 +1,347 @@
 """Swap the norms of somebody else's model: ``model = convert(model, norm="dyt", alpha_init=0.5)``."""
 
 import logging
-from collections.abc import Callable
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+import torch
+from torch import Tensor, nn
 
-from dyt.norms import NormFactory
+from dyt.conversion.plan import Entry, Pattern, matches, plan
+from dyt.conversion.recognise import Norm, gives
+from dyt.conversion.report import RECORD, Report
+from dyt.norms import NormFactory, accepts, check_arguments
 
 log = logging.getLogger(__name__)
 
-# Norms of (B, C, H, W) by class name: timm's LayerNorm2d is a LayerNorm subclass that works on axis 1.
-_CHANNELS_FIRST = ("2d", "NCHW")
+ORIGINAL = "_dyt_original"  # on each new layer: a tuple of what stood there, no submodule, so not in the state_dict
+CHANGED = "_dyt_changed"  # on a module whose attributes had to change: what they were
+_TAKEN = {  # options that are not the user's to give: what to type instead
+    "kind": "the norm's name is the second argument, e.g. norm='derf'",
+    "dim": "each norm's width is read from it; for one that does not say it, type overrides={'its name': {'dim': C}}",
+    "dtype": "a new layer has its old one's dtype; type model.to(dtype) before or after",
+    "device": "a new layer is where its old one was; type model.to(device) before or after",
+    "channels_last": "the axis is read from each norm",
+}
 
 
-def is_norm(module: nn.Module) -> bool:
-    """A LayerNorm, LayerNorm2d or RMSNorm: torch's, timm's, or one named so (Hugging Face's LlamaRMSNorm)."""
-    name = type(module).__name__.lower()
-    return isinstance(module, nn.LayerNorm | nn.RMSNorm) or (
-        ("rmsnorm" in name or "layernorm" in name) and getattr(module, "weight", None) is not None
-    )
+def convert(
+    model: nn.Module,
+    norm: str = "dyt",
+    *,
+    only: Pattern | None = None,
+    skip: Pattern | None = None,
+    sites: dict[str, dict] | None = None,
+    overrides: dict[str, dict] | None = None,
+    keep_affine: bool = False,
+    bias: bool | None = None,
+    batchnorm: str = "refuse",
+    groupnorm: str = "keep",
+    verbose: bool | None = None,
+    **options,
+) -> nn.Module:
+    """Swaps every LayerNorm and RMSNorm of `model` in place, over the last axis or axis 1, and returns it.
 
-
-def replace_norms(model: nn.Module, norm: NormFactory, site_of: Callable[[str], str]) -> int:
-    """Replaces every norm of `model` in place by ``norm(dim, site_of(name))``; returns how many.
-
-    Device and dtype of the old norm are kept; a norm without scale and shift stays without.
-
-    Raises:
-        ValueError: a LayerNorm over several axes, which no per-channel norm can stand for.
-    """
-    if is_norm(model):
-        raise ValueError("convert: the model is itself a norm; build the new one with dyt.DynamicTanh(dim)")
-    found = [(name, module) for name, module in model.named_modules() if is_norm(module)]
-    for name, old in found:
-        shape = getattr(old, "normalized_shape", None) or tuple(old.weight.shape)
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if len(shape) != 1:
-            raise ValueError(f"convert: {name} normalizes over axes of shape {shape}; only one axis is supported")
-        new = norm(
-            shape[0],
-            site_of(name),
-            channels_last=not type(old).__name__.endswith(_CHANNELS_FIRST),
-            eps=getattr(old, "eps", getattr(old, "variance_epsilon", None)),
-            affine=getattr(old, "weight", None) is not None,
-        )
-        for like in old.parameters():
-            new.to(device=like.device, dtype=like.dtype)
-        new.train(old.training)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, new)
-    return len(found)
-
-
-def convert(model: nn.Module, norm: str = "dyt", *, batchnorm: str = "refuse", **options) -> nn.Module:
-    """Swaps every LayerNorm, LayerNorm2d and RMSNorm of `model` in place and returns it.
+    First a `plan` is made, from what each module does and not from its name; then all is swapped, or nothing.
+    `conversion_report` says what became of each norm, `revert` brings the old ones back.
 
     Args:
-        model: any module: timm's, Hugging Face's, your own. Trained scales and shifts are not carried over, so
-            train the result (or train from scratch): DyT is not a drop-in for a trained LayerNorm.
+        model: any module: timm's, Hugging Face's, your own. Convert before the optimizer is made, and before
+            torch.compile, DistributedDataParallel or fully_shard.
         norm: a name from ``configs/norm/``: dyt, derf, layernorm, rmsnorm, none ...
-        batchnorm: ``refuse`` a model that has a BatchNorm, or ``keep`` it as it is and swap the others.
-        options: arguments of the norm, e.g. ``alpha_init=0.8``.
+        only, skip: which norms, as a pattern of names like ``"blocks.*.norm1"``, a list of them, or a function of
+            (name, module).
+        sites: options by site, ``{"attn": {"alpha_init": 0.8}}``; `plan` lists each norm's site.
+        overrides: options by name pattern, ``{"blocks.0.*": {"alpha_init": 1.0}}``; they win over `sites`.
+        keep_affine: carry trained scales and shifts over. False starts them anew, as the papers do.
+        bias: None as in the old norm (an RMSNorm has none); True or False for all.
+        batchnorm, groupnorm: ``refuse`` a model that has one, ``keep`` it, or ``replace`` it, per channel on axis 1.
+        verbose: print the report. None: when the output is a terminal.
+        options: arguments of the norm for every place, e.g. ``alpha_init=0.8``.
+
+    Device, dtype, training mode, requires_grad, tied weights and forward and backward hooks are as before. What a norm
+    does beside normalizing stays: an activation inside is kept, and a norm that cannot be parted is left whole.
 
     Raises:
-        ValueError: no norm was found, the model has a BatchNorm, or an option is unknown.
+        ValueError: one line, and the model is as it was: no norm to replace, an unknown site, pattern or option, a
+            BatchNorm, a model that is compiled or wrapped already.
 
     Language models need more than the swap: alpha_init by width and a learnable sqrt(d) scalar after the embedding
     (arXiv 2503.10622, appendix A); DiT needs its zero initialisation removed.
     """
-    if batchnorm not in ("refuse", "keep"):
-        raise ValueError(f"batchnorm={batchnorm!r}: choose from refuse, keep")
+    for name, hint in _TAKEN.items():
+        if name in options:
+            raise ValueError(f"convert: {name}= cannot be chosen: {hint}")
     if norm == "dyt_unit_gain":
         norm, options = "dyt", {"gamma_init": "inverse_alpha", **options}
-    if batchnorm == "refuse":
-        for name, module in model.named_modules():
-            if isinstance(module, _BatchNorm):
-                raise ValueError(
-                    f"convert: {name or 'the model'} is a BatchNorm, and DyT does not replace it (the paper, Table 16: "
-                    "ResNet-50 76.2 -> 68.9); pass batchnorm='keep' to leave BatchNorms and swap the other norms"
-                )
     factory = NormFactory(norm, **options)
-    count = replace_norms(model, factory, lambda name: "norm")
-    if count == 0:
-        raise ValueError(f"convert: {type(model).__name__} has no LayerNorm, LayerNorm2d or RMSNorm to replace")
-    log.info("convert: replaced %d norms by %s", count, norm)
+    overrides, sites = dict(overrides or {}), dict(sites or {})
+    widths = {p: o["dim"] for p, o in overrides.items() if "dim" in o}
+    found = plan(model, only=only, skip=skip, batchnorm=batchnorm, groupnorm=groupnorm, widths=widths)
+    chosen = [e for e in found if e.fate == "replace"]
+    if not chosen:
+        raise ValueError(f"convert: {_nothing(model, found)}")
+    changes = _changes(factory, chosen, sites, overrides, bias)
+    new = _build(model, chosen, factory, changes, keep_affine)
+    _swap(model, new)
+    for entry in chosen:
+        entry.fate, entry.became = "replaced", repr(new[entry.module]).split("\n")[0]
+    kept = vars(model).get(RECORD, [])
+    done = Report([replace(e, module=None) for e in found if not (kept and e.kind == "dyt")])
+    model.__dict__[RECORD] = [e for e in kept if e.fate == "replaced"] + done
+    if sys.stdout.isatty() if verbose is None else verbose:
+        print(done)
+    else:
+        log.log(logging.WARNING if done.left else logging.INFO, "convert: %s", done.summary())
     return model
+
+
+def _nothing(model: nn.Module, found: list[Entry]) -> str:
+    """Why there is nothing to replace."""
+    kind = type(model).__name__
+    if not found:
+        return (
+            f"{kind} has no LayerNorm or RMSNorm to replace; one that is a call inside a forward, like F.layer_norm, "
+            "cannot be seen from outside"
+        )
+    dynamic = [e for e in found if e.kind == "dyt"]
+    others = [e for e in found if e.kind != "dyt"]
+    if dynamic and not others:
+        return f"{kind} is converted already, {len(dynamic)} x {dynamic[0].cls}; type dyt.revert(model) first"
+    reason = others[0].reason.split(";")[0]
+    return f"{kind} has no LayerNorm or RMSNorm to replace; {others[0].name}, a {others[0].cls}, {reason}"
+
+
+def _changes(factory, chosen: list[Entry], sites: dict, overrides: dict, bias: bool | None) -> dict[nn.Module, dict]:
+    """The options of each place that differ from those of all."""
+    has = {e.site for e in chosen}
+    for site, options in sites.items():
+        if site not in has:
+            count = ", ".join(f"{s} {sum(e.site == s for e in chosen)}" for s in sorted(has))
+            raise ValueError(f"convert: sites={site!r}: the model has no such site; it has {count}")
+        _check_options(factory, options, f"sites[{site!r}]", _TAKEN)
+    for pattern, options in overrides.items():
+        if not any(matches(pattern, n, e.module) for e in chosen for n in e.names):
+            raise ValueError(f"convert: overrides={pattern!r} matches no norm that is replaced; see dyt.plan(model)")
+        _check_options(factory, options, f"overrides[{pattern!r}]", {k: v for k, v in _TAKEN.items() if k != "dim"})
+    changes = {}
+    for e in chosen:
+        here = dict(sites.get(e.site, {}))
+        for pattern, options in overrides.items():
+            if any(matches(pattern, n, e.module) for n in e.names):
+                here.update(options)
+        if here.pop("dim", e.width) != e.width:
+            raise ValueError(f"convert: {e.name} has width {e.width}; leave dim out of its overrides")
+        if bias is not None:
+            check_arguments(factory.make, {"bias": bias}, "convert")
+        if accepts(factory.make, "bias"):
+            here.setdefault("bias", e.norm.bias is not None if bias is None else bias)
+        changes[e.module] = here
+    return changes
+
+
+def _check_options(factory: NormFactory, options: dict, where: str, taken: dict[str, str]) -> None:
+    if not isinstance(options, dict):
+        raise ValueError(f"convert: {where} must be a dict of options, not {options!r}")
+    for name in options:
+        if name in taken:
+            raise ValueError(f"convert: {where}: {name} cannot be chosen: {taken[name]}")
+    check_arguments(factory.make, options, where)
+
+
+def _build(
+    model: nn.Module, chosen: list[Entry], factory: NormFactory, changes: dict[nn.Module, dict], keep_affine: bool
+) -> dict[nn.Module, nn.Module]:
+    """Old norm -> the layer for its place, on its device, in its dtype, with its hooks."""
+    within = {m for e in chosen for m in e.module.modules()}
+    rest = {p.dtype for m in model.modules() if m not in within for p in m._parameters.values() if p is not None}
+    new: dict[nn.Module, nn.Module] = {}
+    made: dict[nn.Parameter, nn.Parameter] = {}  # old scale or shift -> new one: shared before, shared after
+    for e in chosen:
+        old = e.module
+        layer = factory(
+            e.width,
+            e.site,
+            channels_last=e.axis == -1,
+            eps=e.norm.eps,
+            affine=e.norm.scale is not None,
+            **changes[old],
+        )
+        like = _like(model, e.name, old)
+        if like is not None:
+            layer.to(device=like.device, dtype=like.dtype)
+            frozen = not any(p.requires_grad for p in old.parameters(recurse=False)) if e.norm.scale else False
+            layer.requires_grad_(like.requires_grad if not e.norm.scale else not frozen)
+        for ours, theirs, offset in (("weight", e.norm.scale, e.norm.offset), ("bias", e.norm.bias, 0.0)):
+            owner = next((m for m in layer.modules() if m._parameters.get(ours) is not None), None)
+            if ours == "weight" and keep_affine and theirs and owner is None:
+                raise ValueError(
+                    f"convert: keep_affine=True, but the new {e.name} has no scale to carry the old one to"
+                )
+            if owner is None or theirs is None:
+                continue
+            before, now = old._parameters[theirs], owner._parameters[ours]
+            if keep_affine:
+                with torch.no_grad():
+                    now.copy_(before.detach().flatten() + offset)
+            now.requires_grad_(before.requires_grad)
+            owner._parameters[ours] = made.setdefault(before, now)
+        if e.norm.after:
+            parts = {"norm": layer} | {n: old._modules[n] for n in e.norm.after}
+            layer = nn.Sequential(OrderedDict(parts))
+            layer.training, parts["norm"].training = old.training, old.training
+        else:
+            layer.train(old.training)
+        cast = _cast(old, layer, e.norm, rest) if like is not None else None
+        for key in _HOOKS:
+            if key in vars(old):
+                layer.__dict__[key] = vars(old)[key]  # the same dict, so that a handle still removes its hook
+        if cast:
+            layer.register_forward_hook(cast, prepend=True)
+        new[old] = layer
+    return new
+
+
+_HOOKS = [k for k in vars(nn.Module()) if "hooks" in k and ("forward" in k or "backward" in k)]
+
+
+def _like(model: nn.Module, name: str, module: nn.Module) -> nn.Parameter | None:
+    """A parameter of the norm or, where it has none, of the nearest module around it."""
+    while True:
+        for p in module.parameters():
+            if p.is_floating_point():
+                return p
+        if not name:
+            return None
+        name = name.rpartition(".")[0]
+        module = model.get_submodule(name)
+
+
+def _as_input(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    return out.to(args[0].dtype)
+
+
+def _as_weight(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    return out.to(next(module.parameters()).dtype)
+
+
+def _cast(old: nn.Module, new: nn.Module, norm: Norm, rest: set[torch.dtype]) -> Callable | None:
+    """What gives the output the dtype that the old norm's has: float32 norms may stand in a bfloat16 model."""
+    own = {p.dtype for p in new.parameters()}
+    dtypes = {d for d in rest | own if d.is_floating_point} | {torch.float32}
+    if dtypes == {torch.float32}:
+        return None
+    was = {d: out for d in dtypes if (out := gives(old, norm, d))}
+    if was == {d: gives(new, norm, d) for d in was}:
+        return None
+    return _as_input if all(out == d for d, out in was.items()) else _as_weight if set(was.values()) <= own else None
+
+
+def _swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """Puts each new layer where its old one is, everywhere; nothing here can fail half way."""
+    for holder, key, value in list(_places(model, new)):
+        holder[key] = new[value]
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and _changed(module, new):
+            # torch's fast path reads norm1.weight and norm1.eps and computes LayerNorm; this sends it the slow way.
+            _set(module, "activation_relu_or_gelu", 0)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(CHANGED in vars(m) for m in module.layers):
+            _set(module, "use_nested_tensor", False)  # the slow way takes no nested tensor
+    for old, layer in new.items():
+        layer.__dict__[ORIGINAL] = (old, _reference(model, layer))
+
+
+def _changed(module: nn.Module, new: dict[nn.Module, nn.Module]) -> bool:
+    layers = set(new.values())
+    return any(m in layers and type(m) is not nn.LayerNorm for m in module.children())
+
+
+def _set(module: nn.Module, name: str, value) -> None:
+    if hasattr(module, name):
+        vars(module).setdefault(CHANGED, {}).setdefault(name, getattr(module, name))
+        setattr(module, name, value)
+
+
+def _places(model: nn.Module, wanted) -> Iterator[tuple[Any, Any, nn.Module]]:
+    """(holder, key, module) for every place where a module of `wanted` is held, in plain lists and attributes too."""
+    for module in model.modules():
+        for key, value in (*module._modules.items(), *((k, v) for k, v in vars(module).items() if k != ORIGINAL)):
+            holder = module._modules if key in module._modules else vars(module)
+            if isinstance(value, nn.Module) and value in wanted:
+                yield holder, key, value
+            elif isinstance(value, list | dict) and not key.startswith("_modules"):
+                for k, v in enumerate(value) if isinstance(value, list) else value.items():
+                    if isinstance(v, nn.Module) and v in wanted:
+                        yield value, k, v
+
+
+def _reference(model: nn.Module, layer: nn.Module) -> tuple[torch.device, torch.dtype] | None:
+    name = next(n for n, m in model.named_modules() if m is layer)
+    like = _like(model, name, layer)
+    return None if like is None else (like.device, like.dtype)
+
+
+def revert(model: nn.Module) -> nn.Module:
+    """Brings the old norms of a converted `model` back, as they were kept, and returns it.
+
+    They follow the model to the device and dtype that it has now. A copy or a pickle of a converted model can be
+    reverted too; a model that was built anew and only loaded a state dict cannot.
+
+    Raises:
+        ValueError: nothing was converted, or it was converted on the meta device and the norm cannot start anew.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"revert: needs a torch.nn.Module, not {model!r}")
+    back = {m: vars(m)[ORIGINAL] for m in model.modules() if ORIGINAL in vars(m)}
+    if not back:
+        raise ValueError(f"revert: {type(model).__name__} holds no layer that convert put there")
+    names = {m: n for n, m in model.named_modules()}
+    for layer, (old, _) in back.items():
+        now = _reference(model, layer)
+        empty = any(p.is_meta for p in old.parameters()) and now[0].type != "meta"
+        if empty and not hasattr(old, "reset_parameters"):
+            raise ValueError(f"revert: {names[layer]} was converted on the meta device, so its weights have no values")
+    for layer, (old, then) in back.items():
+        now = _reference(model, layer)
+        if now != then:
+            if any(p.is_meta for p in old.parameters()):
+                old.to_empty(device=now[0])
+                old.reset_parameters()
+            old.to(device=now[0], dtype=now[1] if now[1] != then[1] else None)
+        within = set(layer.modules())
+        for part in old.modules():
+            if part not in within:
+                part.training = layer.training
+        for key, hook in list(layer._forward_hooks.items()):
+            if hook in (_as_input, _as_weight):
+                del layer._forward_hooks[key]
+    for holder, key, value in list(_places(model, back)):
+        holder[key] = back[value][0]
+    for module in model.modules():
+        for name, value in vars(module).pop(CHANGED, {}).items():
+            setattr(module, name, value)
+        vars(module).pop(RECORD, None)
+    for layer in back:
+        del layer.__dict__[ORIGINAL]
+    return model
+
+
+def replace_norms(model: nn.Module, norm: NormFactory, site_of: Callable[[str], str]) -> int:
+    """Replaces every norm of `model` in place by ``norm(dim, site_of(name))``; returns how many. Nothing is kept.
+
+    For models that are built here, with the sites of their own table; `convert` is for other people's.
+
+    Raises:
+        ValueError: a norm that cannot be replaced, by its name.
+    """
+    found = plan(model, site_of=site_of)
+    if odd := next((e for e in found if e.fate != "replace"), None):
+        raise ValueError(f"{odd.name}, a {odd.cls}, {odd.reason}")
+    new = _build(model, found, norm, {e.module: {} for e in found}, keep_affine=False)
+    for holder, key, value in list(_places(model, new)):
+        holder[key] = new[value]
+    return len(found)

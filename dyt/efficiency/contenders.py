@@ -1,6 +1,7 @@
 """What a user would pick in a norm's place."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +45,8 @@ def contenders(dim: int, device, dtype) -> dict[str, nn.Module]:
         "RMSNorm (Hugging Face, eager)": HuggingFaceRMSNorm(dim),
         "DyT (as in the paper, eager)": Dynamic(dim, reference.dynamic),
         "DyT (torch.compile)": Dynamic(dim, torch.compile(reference.dynamic, dynamic=False)),
-        "DyT (ours)": Dynamic(dim, dynamic),
-        "Derf (ours)": Dynamic(dim, dynamic, "erf"),
+        "DyT (ours)": Dynamic(dim, partial(dynamic, channels=dim)),
+        "Derf (ours)": Dynamic(dim, partial(dynamic, channels=dim), "erf"),
     }
     if torch.device(device).type == "cuda":
         try:
@@ -80,7 +81,7 @@ def llama_models(sizes: dict, device, dtype) -> dict[str, nn.Module]:
         EAGER_RMS: Sites("rmsnorm", HuggingFaceRMSNorm),
         FUSED_RMS: Sites("rmsnorm", lambda dim: nn.RMSNorm(dim, eps=1e-6)),
         PAPER: Sites("dyt", lambda dim: Dynamic(dim, reference.dynamic)),
-        OURS: Sites("dyt", lambda dim: Dynamic(dim, dynamic)),
+        OURS: Sites("dyt", lambda dim: Dynamic(dim, partial(dynamic, channels=dim))),
     }
     style = {"positions": "rope", "mlp": "swiglu", "tied": False}
     made = {}

@@ -5,7 +5,9 @@
     native      C++, CPU: one pass forward, one backward, only x saved
     triton      CUDA: likewise
 
-``DYT_KERNEL=auto|reference|compiled|native|triton`` or ``trainer.kernel=`` forces one.
+``DYT_KERNEL=auto|reference|compiled|native|triton`` or ``trainer.kernel=`` forces one. Whatever is forced, a graph
+that leaves this process (torch.export, torch.fx, either ONNX exporter) holds plain operators only: it loads where this
+package is not installed. Plain PyTorch also serves what sees through it alone: vmap, forward-mode AD, DTensor.
 """
 
 import logging
@@ -15,7 +17,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling, is_exporting
 
 from dyt.kernels import native, reference
 from dyt.kernels.reference import SQUASH
@@ -25,6 +28,7 @@ KERNELS = ("auto", "reference", "compiled", "native", "triton")
 _forced: str | None = None
 _native: Callable | None = None  # the operator, once a CPU tensor was seen to go to it
 _functorch_level = torch._C._functorch.peek_interpreter_stack
+_is_tracing = torch._C._is_tracing  # torch.jit.trace, and with it the older ONNX exporter
 
 
 def force(kernel: str) -> None:
@@ -104,11 +108,36 @@ _for._dynamo_marked_constant = True
 
 def chosen(x: Tensor) -> str:
     """The implementation that `dynamic` takes for `x`."""
+    # DTensor and its kind are made of other tensors and know plain operators.
+    if is_exporting() or hasattr(type(x), "__tensor_flatten__"):
+        return "reference"
     if is_compiling():
         return _for(x.device.type, True)
-    if _functorch_level() is not None:
-        return "reference"  # vmap and torch.func.grad see through plain PyTorch only
+    if _functorch_level() is not None or forward_ad._current_level >= 0 or _is_tracing():
+        return "reference"
     return _for(x.device.type, False)
+
+
+def misfit(x: Tensor, channels: int, channels_last: bool) -> str | None:
+    """Why `x` is no input for a layer of `channels` channels, in words; None where it is one."""
+    axis = -1 if channels_last else 1
+    if x.dim() > (0 if channels_last else 1) and x.shape[axis] == channels:
+        return None
+    where = "last axis" if channels_last else "axis 1"
+    other = 1 if channels_last else -1
+    turned = x.dim() > 2 and x.shape[other] == channels
+    advice = f"; type channels_last={not channels_last}" if turned else ""
+    return f"DyT: x of shape {tuple(x.shape)} does not have this layer's {channels} channels on its {where}{advice}"
+
+
+def _in_jagged(x: Tensor, alpha, weight, bias, shift, squash: str, channels_last: bool, channels: int | None) -> Tensor:
+    """`dynamic` on the values of a nested tensor ``(B, ragged, ..., C)``."""
+    if x.layout != torch.jagged:
+        raise ValueError("DyT: a nested tensor needs layout=torch.jagged")
+    if not channels_last or x._ragged_idx == x.dim() - 1:
+        raise ValueError("DyT: a nested tensor needs its channels on the last axis and that axis regular")
+    values = dynamic(x.values(), alpha, weight, bias, shift, squash, True, channels)
+    return torch.nested.nested_tensor_from_jagged(values, x.offsets(), x.lengths(), jagged_dim=x._ragged_idx)
 
 
 def dynamic(
@@ -119,16 +148,49 @@ def dynamic(
     shift: Tensor | None,
     squash: str,
     channels_last: bool = True,
+    channels: int | None = None,
 ) -> Tensor:
     """weight * squash(alpha * x + shift) + bias in one kernel; None is left out. Shapes as in `reference.dynamic`.
 
-    The result has the dtype that PyTorch's promotion gives (bfloat16 x with float32 parameters: float32).
+    `channels` is the layer's, where it is known; else the parameters tell. The result has the dtype that PyTorch's
+    promotion gives (bfloat16 x with float32 parameters: float32). ``(B, C, H, W)`` in memory format channels-last comes
+    out so.
+
+    Raises:
+        ValueError: x or a parameter has another number of channels; the same line whichever kernel is taken.
     """
     # The short way. A layer runs with cold caches, where each Python call and lookup costs some microseconds: by the
     # long way a small GPT's layer took 80 of them where LayerNorm takes 55.
     global _native
-    if x.is_cpu and not is_compiling() and _native is not None and _functorch_level() is None:
+    if (
+        _native is not None
+        and channels is not None
+        and type(x) is Tensor
+        and x.is_cpu
+        and (channels_last or x.is_contiguous())
+        and not is_compiling()
+        and _functorch_level() is None
+        and not _is_tracing()
+        and forward_ad._current_level < 0
+        and not x.is_nested
+    ):
+        if (x.shape[-1:] if channels_last else x.shape[1:2]) != (channels,):
+            raise ValueError(misfit(x, channels, channels_last))
         return _native(x, alpha, weight, bias, shift, SQUASH[squash][0], channels_last)
+    if not isinstance(x, Tensor) or _is_tracing():  # torch.fx's stand-in; in a trace, shapes are values that it records
+        return reference.dynamic(x, alpha, weight, bias, shift, squash, channels_last)
+    if x.is_nested:
+        return _in_jagged(x, alpha, weight, bias, shift, squash, channels_last, channels)
+    sizes = [p.numel() for p in (alpha, weight, bias, shift) if p is not None]
+    if channels is None and max(sizes, default=1) > 1:
+        channels = max(sizes)
+    if channels is not None:
+        if why := misfit(x, channels, channels_last):
+            raise ValueError(why)
+        if wrong := [size for size in sizes if size not in (1, channels)]:
+            raise ValueError(f"DyT: a parameter has {wrong[0]} values for {channels} channels")
+    if not channels_last and not x.is_contiguous() and (turned := x.movedim(1, -1)).is_contiguous():
+        return dynamic(turned, alpha, weight, bias, shift, squash, True, channels).movedim(-1, 1)
     kernel = chosen(x)
     if kernel == "reference":
         return reference.dynamic(x, alpha, weight, bias, shift, squash, channels_last)

@@ -26,9 +26,12 @@ def dynamic(
 
     x is ``(..., C)``, or ``(B, C, ...)`` with `channels_last` False. Parameters are ``(C,)`` or ``(1,)``.
     """
+    if not channels_last and not isinstance(x, Tensor):  # torch.fx's stand-in does not know how many axes it has
+        turned = dynamic(x.transpose(1, -1), alpha, weight, bias, shift, squash)
+        return turned.transpose(1, -1)
 
     def placed(p: Tensor) -> Tensor:
-        return p if channels_last or p.numel() == 1 else p.view(-1, *[1] * (x.dim() - 2))  # (C,) -> (C, 1, 1)
+        return p if channels_last else p.view(-1, *[1] * (x.dim() - 2))  # (C,) -> (C, 1, 1)
 
     z = x if alpha is None else placed(alpha) * x
     z = SQUASH[squash][1](z if shift is None else z + placed(shift))

@@ -46,14 +46,14 @@ class NormFactory:
             check_arguments(self.make, changed, f"norm.sites.{site}")
 
     def __call__(
-        self, dim: int, site: str, *, channels_last: bool = True, eps: float | None = None, affine: bool = True
+        self, dim: int, site: str, *, channels_last: bool = True, eps: float | None = None, affine: bool = True, **here
     ) -> nn.Module:
         """The norm for `dim` channels at `site`.
 
         `eps` is the model's own epsilon (1e-6 in timm's ViT), used where the config leaves it null; `affine` False
-        is for a place whose own norm has no scale and shift (DiT's adaLN).
+        is for a place whose own norm has no scale and shift (DiT's adaLN); `here` are arguments of this norm alone.
         """
-        arguments = {**self.arguments, **self.sites.get(site, {})}
+        arguments = {**self.arguments, **self.sites.get(site, {}), **here}
         if "eps" in arguments or accepts(self.make, "eps"):
             arguments["eps"] = eps if arguments.get("eps") is None else arguments["eps"]
         if not affine and accepts(self.make, "affine"):

@@ -4,6 +4,9 @@ No statistics are computed: every element passes through the same S-curve, whose
 LayerNorm does to its inputs looks like such a curve (arXiv 2503.10622, Figures 2 to 4).
 """
 
+import operator
+from functools import wraps
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -13,6 +16,61 @@ from dyt.kernels import SQUASH, dynamic
 from dyt.norms.registry import register
 
 ALPHAS = ("learned", "ratio", "log", "fixed", "absent")  # how alpha may be learned
+OFFICIAL = {"normalized_shape": "dim", "alpha_init_value": "alpha_init", "shift_init_value": "shift_init"}
+
+
+def _as_official_too(init):
+    """Lets a constructor be called as in the official code: its names, and for DyT its order too.
+
+    ``DynamicTanh(normalized_shape, channels_last, alpha_init_value)``: a bool in second place is channels_last, and
+    never an alpha of 0. ``Dynamic_erf(normalized_shape, alpha_init_value, shift_init_value)``.
+    """
+
+    @wraps(init)
+    def either(self, *values, **named):
+        kind = type(self).__name__
+        for official, ours in OFFICIAL.items():
+            if official in named:
+                if ours in named:
+                    raise ValueError(f"{kind}: {official} and {ours} are the same; give one")
+                named[ours] = named.pop(official)
+        order = ["dim", "alpha_init", *(["shift_init"] if isinstance(self, Derf) else [])]
+        if len(values) > 1 and isinstance(values[1], bool):
+            order = ["dim", "channels_last", "alpha_init"]
+        if len(values) > len(order):
+            raise ValueError(f"{kind}: too many values in a row; name the later ones, as in channels_last=False")
+        for name, value in zip(order, values, strict=False):
+            if name in named:
+                raise ValueError(f"{kind}: {name} is given twice")
+            named[name] = value
+        if "dim" not in named:
+            raise ValueError(f"{kind}: dim, the number of channels, is missing")
+        for name in ("alpha_init", "shift_init"):
+            if isinstance(value := named.get(name, 0.0), bool) or not isinstance(value, Real):
+                raise ValueError(f"{kind}: {name}={value!r}: needs a number")
+        if not isinstance(named.get("channels_last", True), bool):
+            raise ValueError(f"{kind}: channels_last={named['channels_last']!r}: needs True or False")
+        init(self, **named | {"dim": _channels(named["dim"])})
+
+    return either
+
+
+def _channels(dim) -> int:
+    """`dim` as a number; also from a normalized_shape ``(C,)``.
+
+    Raises:
+        ValueError: several axes, or no whole number above 0.
+    """
+    sizes = list(dim) if isinstance(dim, tuple | list) else [dim]
+    if len(sizes) != 1:
+        raise ValueError(f"normalized_shape={tuple(sizes)}: DyT works on one axis of channels; give its size")
+    try:
+        size = 0 if isinstance(sizes[0], bool) else operator.index(sizes[0])
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"dim={dim!r}: a norm needs at least one channel, a whole number")
+    return size
 
 
 @register("dyt")
@@ -20,7 +78,8 @@ class DynamicTanh(nn.Module):
     """DyT(x) = gamma * tanh(alpha * x) + beta, in the place of a LayerNorm or RMSNorm.
 
     Args:
-        dim: channels C. The input is ``(..., C)``, or ``(B, C, ...)`` with ``channels_last=False``.
+        dim: channels C, as a number or as LayerNorm's normalized_shape ``(C,)``. The input is ``(..., C)``, or
+            ``(B, C, ...)`` with ``channels_last=False``.
         alpha_init: alpha at the start. 0.5 outside language models; those need it by width and site
             (arXiv 2503.10622, Tables 11 to 13).
         squash: the function in tanh's place (Table 7). ``isru`` is x / sqrt(1 + x^2).
@@ -36,15 +95,18 @@ class DynamicTanh(nn.Module):
         bias: with beta. The LLaMA form has none.
         channels_last: False for ``(B, C, H, W)``, as in ConvNeXt's stem and downsampling.
 
-    Parameters are named as in the official code, ``alpha``, ``weight``, ``bias``, so that its checkpoints load. alpha
-    has shape (1,) and not (): FSDP2 refuses 0-d parameters. ``ratio`` has ``alpha_ratio`` and the buffer ``alpha0`` in
-    alpha's place, ``log`` has ``log_alpha``; each loads the checkpoints of the others, at equal slope.
+    The official constructor's order, ``DynamicTanh(normalized_shape, channels_last, alpha_init_value)``, and its names
+    are understood too. Parameters are named as in the official code, ``alpha``, ``weight``, ``bias``, so that its
+    checkpoints load; `dyt.load_foreign` reads those of other libraries. alpha has shape (1,) and not (): FSDP2 refuses
+    0-d parameters. ``ratio`` has ``alpha_ratio`` and the buffer ``alpha0`` in alpha's place, ``log`` has ``log_alpha``;
+    each loads the checkpoints of the others, at equal slope.
 
     Raises:
-        ValueError: dim below 1, an unknown choice, ``inverse_alpha`` or ``ratio`` with alpha_init 0, ``log`` with
-            alpha_init not above 0.
+        ValueError: dim below 1 or of several axes, an unknown choice, ``inverse_alpha`` or ``ratio`` with alpha_init 0,
+            ``log`` with alpha_init not above 0.
     """
 
+    @_as_official_too
     def __init__(
         self,
         dim: int,
@@ -61,8 +123,6 @@ class DynamicTanh(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim={dim}: a norm needs at least one channel")
         for name, value, choices in (
             ("squash", squash, SQUASH),
             ("alpha", alpha, ALPHAS),
@@ -70,26 +130,10 @@ class DynamicTanh(nn.Module):
         ):
             if value not in choices:
                 raise ValueError(f"{name}={value!r}: choose from {', '.join(choices)}")
-        like = {"device": device, "dtype": dtype}
-        self.dim, self.alpha_init, self.squash, self.channels_last = dim, alpha_init, squash, channels_last
-
-        start = torch.full((dim if alpha_shape == "channel" else 1,), float(alpha_init), **like)
-        self.learns = alpha
-        if alpha == "learned":
-            self.alpha = nn.Parameter(start)
-        elif alpha == "fixed":
-            self.register_buffer("alpha", start)
-        elif alpha == "absent":
-            self.alpha = None
-        elif alpha == "ratio":
-            if alpha_init == 0:
-                raise ValueError("alpha='ratio' needs alpha_init other than 0")
-            self.alpha_ratio = nn.Parameter(torch.ones_like(start))
-            self.register_buffer("alpha0", start)
-        else:
-            if alpha_init <= 0:
-                raise ValueError(f"alpha='log' needs alpha_init above 0, not {alpha_init}")
-            self.log_alpha = nn.Parameter(start.log())
+        if alpha == "ratio" and alpha_init == 0:
+            raise ValueError("alpha='ratio' needs alpha_init other than 0")
+        if alpha == "log" and alpha_init <= 0:
+            raise ValueError(f"alpha='log' needs alpha_init above 0, not {alpha_init}")
         if gamma_init == "inverse_alpha":
             slope = 1.0 if alpha == "absent" else alpha_init
             if slope == 0:
@@ -97,8 +141,42 @@ class DynamicTanh(nn.Module):
             gamma_init = 1.0 / slope
         elif isinstance(gamma_init, str):
             raise ValueError(f"gamma_init={gamma_init!r}: choose a number or inverse_alpha")
-        self.weight = nn.Parameter(torch.full((dim,), float(gamma_init), **like)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(dim, **like)) if affine and bias else None
+        self.dim, self.alpha_init, self.squash, self.channels_last = dim, alpha_init, squash, channels_last
+        self.learns, self.gamma_init = alpha, float(gamma_init)
+
+        def empty(size: int) -> Tensor:
+            return torch.empty(size, device=device, dtype=dtype)
+
+        slopes = dim if alpha_shape == "channel" else 1
+        if alpha == "learned":
+            self.alpha = nn.Parameter(empty(slopes))
+        elif alpha == "fixed":
+            self.register_buffer("alpha", empty(slopes))
+        elif alpha == "absent":
+            self.alpha = None
+        elif alpha == "ratio":
+            self.alpha_ratio = nn.Parameter(empty(slopes))
+            self.register_buffer("alpha0", empty(slopes))
+        else:
+            self.log_alpha = nn.Parameter(empty(slopes))
+        self.weight = nn.Parameter(empty(dim)) if affine else None
+        self.bias = nn.Parameter(empty(dim)) if affine and bias else None
+        DynamicTanh.reset_parameters(self)  # a subclass's own parameters are not there yet
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Puts every parameter and buffer back to its start, in place; what a layer needs after ``to_empty``."""
+        if self.learns in ("learned", "fixed"):
+            self.alpha.fill_(self.alpha_init)
+        elif self.learns == "ratio":
+            self.alpha_ratio.fill_(1.0)
+            self.alpha0.fill_(self.alpha_init)
+        elif self.learns == "log":
+            self.log_alpha.fill_(self.alpha_init).log_()
+        if self.weight is not None:
+            self.weight.fill_(self.gamma_init)
+        if self.bias is not None:
+            self.bias.zero_()
 
     def slope(self) -> Tensor | None:
         """alpha as it acts, shape (1,) or (C,), however it is learned; None where there is none."""
@@ -107,7 +185,7 @@ class DynamicTanh(nn.Module):
         return self.log_alpha.exp() if self.learns == "log" else self.alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        return dynamic(x, self.slope(), self.weight, self.bias, None, self.squash, self.channels_last)
+        return dynamic(x, self.slope(), self.weight, self.bias, None, self.squash, self.channels_last, self.dim)
 
     def extra_repr(self) -> str:
         last = "" if self.channels_last else ", channels_last=False"
@@ -142,9 +220,11 @@ class DynamicTanh(nn.Module):
 class Derf(DynamicTanh):
     """Derf(x) = gamma * erf(alpha * x + s) + beta (arXiv 2512.10938): alpha 0.5, s 0 at the start, both scalars.
 
-    Shapes and arguments as in `DynamicTanh`; s is the parameter ``shift``, shape (1,), as in the official code.
+    Shapes and arguments as in `DynamicTanh`; s is the parameter ``shift``, shape (1,), as in the official code. Its
+    constructor's order, ``(normalized_shape, alpha_init_value, shift_init_value)``, is understood.
     """
 
+    @_as_official_too
     def __init__(
         self,
         dim: int,
@@ -173,7 +253,14 @@ class Derf(DynamicTanh):
             device=device,
             dtype=dtype,
         )
-        self.shift = nn.Parameter(torch.full((1,), float(shift_init), device=device, dtype=dtype))
+        self.shift_init = float(shift_init)
+        self.shift = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.shift.fill_(self.shift_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return dynamic(x, self.slope(), self.weight, self.bias, self.shift, "erf", self.channels_last)
+        return dynamic(x, self.slope(), self.weight, self.bias, self.shift, "erf", self.channels_last, self.dim)

@@ -4,6 +4,7 @@ A run is known by its config hash: one that a study committed and whose director
 curves of the directory. Curves are thinned so that all together stay below a budget; spikes survive (dyt/studies/rows).
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -11,17 +12,19 @@ from pathlib import Path
 
 import yaml
 
+from dyt.config import variants
 from dyt.config.identity import flatten
+from dyt.report.answer import MAIN, about_study, by_chance, findings
 from dyt.rundir.files import finite, read_json
 from dyt.rundir.lock import held
 from dyt.studies.running.rows import read_curves, read_runs, thin
 from dyt.studies.running.study import SCALES, Study, names, result_folder
 from dyt.studies.showing.figures import COLOURS
-from dyt.studies.showing.overview import present
 from dyt.tracking.metrics import rows_of_text
 
 POINTS = 700_000  # in all curves together: about 10 MB
 SHOWN = ("grad_norm", "lr")  # beside every metric with a slash
+OWN = "runs"  # what the runs are that no study has
 
 
 def short(value: float) -> float:
@@ -40,12 +43,19 @@ def run_directories(place: Path) -> list[Path]:
 def of_directory(folder: Path) -> tuple[dict, dict] | None:
     """(run, {metric: [(step, value)]}) of a run directory; None where it is damaged or there is nothing to show."""
     try:
-        return _of_directory(folder)
+        files = [folder / name for name in ("metrics.jsonl", "summary.json", "config.yaml", "run.json")]
+        found = _of_directory(folder, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None  # somebody's files: whatever is in them, the others are shown
+    if found is None:
+        return None
+    run, series = found
+    status = run["status"] or ("running" if held(folder) else "cut off")
+    return run | {"status": status, "studies": [], "in": {}}, series
 
 
-def _of_directory(folder: Path) -> tuple[dict, dict] | None:
+@functools.lru_cache(maxsize=10_000)  # report.py --watch reads again only what changed
+def _of_directory(folder: Path, _changed: tuple) -> tuple[dict, dict] | None:
     about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json") or {}
     text = (folder / "metrics.jsonl").read_text(errors="replace")
     rows = rows_of_text(text)
@@ -63,14 +73,13 @@ def _of_directory(folder: Path) -> tuple[dict, dict] | None:
     last, flat = rows[-1], flatten(config)
     unit = next((u for u in ("tokens", "images") if u in last), None)
     per_step = next((r[unit] / r["step"] for r in reversed(rows) if unit in r and r["step"]), None) if unit else None
-    status = summary.get("status") or ("running" if held(folder) else "cut off")
+    status = summary.get("status") or ""
     plain = {k: v if isinstance(v, bool | int | str) else str(v) for k, v in flat.items() if v is not None}
     shown = {k: v for k, v in plain.items() if not k.startswith(("logger.", "out_root"))}
     alike = {k: v for k, v in shown.items() if k not in ("seed", "tag", "resume", "data.path", "data.workers")}
     run = {
         "id": str(about.get("config_hash") or folder.name),
         "name": folder.name,
-        "group": folder.name.rsplit(f"-s{seed}-", 1)[0],
         "key": hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:12],
         **parts,
         "seed": seed,
@@ -89,19 +98,60 @@ def _of_directory(folder: Path) -> tuple[dict, dict] | None:
         "config": shown,
         "whole": True,
         "broken": sum(bool(line.strip()) for line in text.splitlines()) - len(rows),
-        "studies": [],
+        "metric": next((m for m in ("val/top1", "val/loss", "train/loss") if m in series), ""),
     }
     return finite(run), series
+
+
+def name_own(runs: list[dict]) -> None:
+    """Names the runs that no study has: those of one model and data by what differs among them."""
+    places: dict[str, list[dict]] = {}
+    for run in runs:
+        places.setdefault(f"{run['model']} on {run['data']}", []).append(run)
+    for place, members in places.items():
+        differs = variants.differing([run["config"] for run in members])
+        usual = variants.usual([run["config"] for run in members], differs)
+        keys: dict[str, list[str]] = {}
+        for run in members:
+            named = [key for key in differs if key not in usual or str(run["config"].get(key)) != usual[key]]
+            variant = variants.of_config(run["config"], named)
+            same = keys.setdefault(variant, [])
+            if run["key"] not in same:
+                same.append(run["key"])
+            more = f" ({same.index(run['key']) + 1})" if same.index(run["key"]) else ""
+            swept = {key: str(run["config"][key]) for key in differs if key in run["config"]}
+            arm = variants.of_config(run["config"], [key for key in named if key != "optim.lr"])
+            run["in"] = {OWN: {
+                "variant": variant + more, "place": place, "arm": arm + more,
+                "cell": swept, "baseline": run["norm"] == "layernorm",
+            }}  # fmt: skip
+
+
+def name_studys(runs: list[dict], cells: list[dict], study: Study, scope: str) -> None:
+    """Names a study's runs by their cells: variant, the place where it was tried, and the arm that was searched."""
+    varies = [f for f in study.factors if len({c[f] for c in cells if f in c}) > 1]
+    searched = study.search if study.search in varies else "lr" if "lr" in varies else None
+    for run, cell in zip(runs, cells, strict=True):
+        norm = run["norm"]
+        variant, place = variants.of_cell(cell, norm, varies)
+        arm, _ = variants.of_cell(cell, norm, [f for f in varies if f != searched])
+        baseline = bool(study.baseline) and all(cell.get(f) == v for f, v in study.baseline.items())
+        place = place or f"{run['model'] or 'vit_nano'} on {run['data']}"
+        run["in"] = {scope: {
+            "variant": variant, "place": place, "arm": arm, "cell": {f: cell[f] for f in varies if f in cell},
+            "baseline": baseline,
+        }}  # fmt: skip
 
 
 def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[str, dict]]:
     """Runs and curves of a study's committed rows."""
     folder = result_folder(results, study.name, scale)
-    runs = []
+    runs, cells = [], []
     for row in read_runs(folder / "runs.csv", study):
+        cells.append({f: row[f] for f in study.factors if row.get(f)})
         words = dict(word.partition("=")[::2] for word in (row["overrides"] or "").split())
         named = {f"{k}.name" if k in ("model", "norm", "data") else k: v for k, v in words.items()}
-        group = " ".join(row[f] for f in study.factors if row.get(f))
+        group = " ".join(cells[-1].values())
         metrics = {study.metric: row["final"], "train/loss": row["train_loss"]}
         steps = row["step"] or 0
         unit = "tokens" if words.get("model", "").startswith(("gpt", "llama")) else "images"
@@ -109,7 +159,6 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
             {
                 "id": row["config_hash"],
                 "name": (row["run"] or "").rsplit("/", 1)[-1] or f"{study.name} {row['config_hash']}",
-                "group": group,
                 "key": f"{study.name}/{scale} {group}",
                 "model": words.get("model", ""),
                 "norm": words.get("norm", "layernorm"),
@@ -130,33 +179,17 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
                 "config": {**named, "seed": row["seed"]},
                 "whole": False,  # the rest of its settings stands in the run's own directory
                 "broken": 0,
+                "metric": study.metric,
                 "studies": [f"{study.name}/{scale}"],
             }
         )
+    name_studys(runs, cells, study, f"{study.name}/{scale}")
     curves: dict[str, dict] = {}
     found = read_curves(folder / "curves.parquet")
     for (run, metric), part in found.groupby(["run", "metric"], sort=False):
         points = sorted(zip(part["step"].tolist(), part["value"].tolist(), strict=True))
         curves.setdefault(run, {})[metric] = points
     return runs, curves
-
-
-def about_study(study: Study, scale: str, results: Path) -> dict:
-    """A study at a scale in words: its claims with the papers' numbers, ours, and the verdicts."""
-    keys = ("says", "papers_say", "we_found", "mean", "low", "high", "seeds", "verdict", "why")
-    cost = [line for line in study.header().splitlines() if line.startswith("Cost:")]
-    picture = result_folder(results, study.name, scale) / "figure.png"
-    return {
-        "name": study.name,
-        "scale": scale,
-        "title": " ".join(study.title.split()),
-        "metric": study.metric,
-        "own": study.own,
-        "cost": cost[0].removeprefix("Cost:").strip() if cost else "",
-        "command": f"python scripts/reproduce.py {study.name} --scale {scale}",
-        "tests": [{k: v.get(k) for k in keys} for v in present(study, scale, results)],
-        "figure": f"figures/{study.name}-{scale}.png" if picture.is_file() else None,
-    }
 
 
 def scurves(results: Path) -> list[dict]:
@@ -204,6 +237,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
                     first = runs.setdefault(run["id"], run)
                     if first is not run:
                         first["studies"] += run["studies"]
+                        first["in"] |= run["in"]
                 for id, metrics in curves.items():
                     series[id] = series.get(id, {}) | metrics
             elif scale in study.scales:
@@ -218,10 +252,17 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
         if before and before["dir"] and copied:  # the original is shown
             continue
         if before:  # the study's words for it stay
-            run |= {k: before[k] for k in ("group", "key", "studies")}
+            run |= {k: before[k] for k in ("key", "studies", "in", "metric")}
         runs[run["id"]] = run
         series[run["id"]] = metrics
-    return pack(told, list(runs.values()), series) | {"left_out": left_out}
+    name_own([run for run in runs.values() if not run["studies"]])
+    ran: dict[str, list[str]] = {}
+    for study in told:
+        if study["tests"]:
+            ran.setdefault(study["name"], []).append(study["scale"])
+    more = {"left_out": left_out, "findings": findings(results, ran), "chance": by_chance(told)}
+    more["main"] = next((f"{MAIN}/{scale}" for scale in reversed(ran.get(MAIN, []))), "")
+    return pack(told, list(runs.values()), series) | more
 
 
 def pack(studies: list[dict], runs: list[dict], series: dict[str, dict]) -> dict:

@@ -7,32 +7,26 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+from dyt.config import variants
+from dyt.report import answer
 from dyt.studies.running.study import Study, result_folder
 from dyt.studies.showing.overview import present
-from dyt.studies.showing.table import claims
 from dyt.tracking.wandb import as_html, start_wandb
+
+LAYERS = ("^alpha/", "saturated$", "/grad_norm$")  # metrics by layer
 
 
 def papers(study: Study) -> list[dict]:
-    """The papers' numbers of the study's claims: one run each, its value under the key that our runs have.
-
-    Accuracies become fractions, as ours are. Claims in another metric than the study's are left out.
-    """
+    """The papers' numbers of the study's claims: one run each, its value under the key that our runs have."""
     found = {}
-    ids = dict.fromkeys(id for test in study.tests for id in test["claims"])
-    percent = study.metric.split("/")[-1].startswith("top")
-    for id in ids:
-        claim = claims()[id]
-        if claim.get("metric") not in (("top-1 %",) if percent else ("validation loss",)):
-            continue
-        for arm, value in claim["values"].items():
-            if isinstance(value, int | float):
-                about = {k: claim.get(k) for k in ("paper", "table", "model", "dataset", "metric", "source")}
-                run = hashlib.sha256(f"{id} {arm}".encode()).hexdigest()[:16]
-                summary = {f"final/{study.metric}": value / 100 if percent else value, "status": "published"}
-                name = f"paper {claim['paper']} {claim.get('table', '')}: {claim['model']} {arm}"
-                config = about | {"norm.name": arm, "claim": id}
-                found[run] = {"id": run, "name": name, "config": config, "summary": summary}
+    for number in answer.papers(study):
+        id, arm = number["claim"], number["arm"]
+        about = {k: number[k] for k in ("paper", "table", "model", "dataset", "metric", "source")}
+        run = hashlib.sha256(f"{id} {arm}".encode()).hexdigest()[:16]
+        summary = {f"final/{study.metric}": number["value"], "status": "published"}
+        name = f"paper {number['paper']} {number['table'] or ''}: {number['model']} {arm}"
+        config = about | {"norm.name": arm, "claim": id, "variant": f"paper: {variants.name(arm)}"}
+        found[run] = {"id": run, "name": name, "config": config, "summary": summary}
     return list(found.values())
 
 
@@ -94,42 +88,54 @@ def _counts(answers: list[list[str]]) -> dict[str, int]:
 
 
 def report_of(study: Study, scale: str, results: Path, project: str, entity: str):
-    """The study as a W&B report, unsaved: title, verdicts, curves by norm, paper and ours as bars.
+    """The study as a W&B report, unsaved, in the page's order: answer, curves and papers' numbers, tuning, layers.
 
     Raises:
         ValueError: the package wandb-workspaces is not installed.
     """
     wr = _package("reports.v2")
     place = {"project": project, "entity": entity, "filters": f"Tags = '{study.name}'"}
-    ours = wr.Runset(name="ours", groupby=["config.norm.name"], **place)
+    ours = wr.Runset(name="ours", groupby=["config.variant"], **place)
     everything = wr.Runset(name="paper and ours", **place)
     lines = [
         f"- {v['says']}: **{v['verdict']}** ({v['we_found']}; the papers: {v['papers_say'] or 'none'})"
         for v in present(study, scale, results)
     ]
     command = f"`python scripts/reproduce.py {study.name} --scale {scale}`"
+    curves = [wr.LinePlot(x="step", y=[key]) for key in (study.metric, "train/loss")]
+    layers = [wr.LinePlot(x="step", metric_regex=regex) for regex in LAYERS]
+    tuning = wr.ScatterPlot(x="c::optim.lr", y=f"final/{study.metric}", log_x=True)
     blocks = [
-        wr.MarkdownBlock(text="\n".join([f"Scale {scale}. {command}", "", *lines])),
-        wr.PanelGrid(runsets=[ours], panels=[wr.LinePlot(x="step", y=[key]) for key in (study.metric, "train/loss")]),
+        wr.MarkdownBlock(text="\n".join(["# Answer", "", f"Scale {scale}. {command}", "", *lines])),
+        wr.MarkdownBlock(text="# Curves by variant, and the papers' numbers"),
+        wr.PanelGrid(runsets=[ours], panels=curves),
         wr.PanelGrid(runsets=[everything], panels=[wr.BarPlot(metrics=[f"final/{study.metric}"])]),
+        wr.MarkdownBlock(text="# Tuning"),
+        wr.PanelGrid(runsets=[ours], panels=[tuning]),
+        wr.MarkdownBlock(text="# Layers"),
+        wr.PanelGrid(runsets=[ours], panels=layers),
     ]
     return wr.Report(project=project, entity=entity, title=f"{study.name}: {study.title}"[:128], blocks=blocks)
 
 
 def workspace_of(project: str, entity: str):
-    """A saved view for all runs, unsaved: losses, accuracy, alpha by layer, gradients.
+    """A saved view for all runs, unsaved, in the page's order: answer, curves, tuning, layers.
 
     Raises:
         ValueError: the package wandb-workspaces is not installed.
     """
     ws, wr = _package("workspaces"), _package("reports.v2")
-    shown = {"loss": ("val/loss", "train/loss", "val/top1"), "optimization": ("grad_norm", "lr")}
+    answer = [wr.BarPlot(metrics=[key]) for key in ("final/val/loss", "final/val/top1")]
+    shown = ("val/loss", "train/loss", "val/top1", "grad_norm", "lr")
+    panels = {
+        "Answer": answer,
+        "Curves": [wr.LinePlot(x="step", y=[key]) for key in shown],
+        "Tuning": [wr.ScatterPlot(x="c::optim.lr", y="final/val/loss", log_x=True)],
+        "Layers": [wr.LinePlot(x="step", metric_regex=regex) for regex in LAYERS],
+    }
     sections = [
-        ws.Section(name=name, panels=[wr.LinePlot(x="step", y=[key]) for key in keys], is_open=name == "loss")
-        for name, keys in shown.items()
+        ws.Section(name=name, panels=found, is_open=name in ("Answer", "Curves")) for name, found in panels.items()
     ]
-    by_layer = [wr.LinePlot(x="step", metric_regex=regex) for regex in ("^alpha/", "saturated$")]
-    sections.append(ws.Section(name="by layer", panels=by_layer))
     return ws.Workspace(entity=entity, project=project, name="dyt: norms side by side", sections=sections)
 
 

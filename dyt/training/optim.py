@@ -40,10 +40,50 @@ class Both:
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def build(model: nn.Module, optim: dict) -> torch.optim.Optimizer | Both:
-    """The optimizer of a config's ``optim``.
+def decays(p: nn.Parameter) -> bool:
+    """Whether weight decay is for `p`: matrices and up, not alpha, s, gamma, beta, biases and all else of one axis."""
+    return len(getattr(p, "ds_shape", p.shape)) >= 2  # DeepSpeed's ZeRO-3 empties a parameter and keeps its shape there
 
-    Matrices decay; alpha, s, gamma, beta, biases and every other 1-D parameter do not, but gamma with ``decay_gain``.
+
+def param_groups(model: nn.Module, weight_decay: float, *, decay_gain: bool = False) -> list[dict]:
+    """Groups for any torch optimizer: ``torch.optim.AdamW(param_groups(model, 0.1), lr=1e-3)``.
+
+    Matrices decay; alpha, s, gamma, beta, biases and every other 1-D parameter do not, but gamma with `decay_gain`.
+    Frozen parameters are left out. Call it before a wrapper that flattens parameters (FSDP1): they have one axis then.
+
+    Raises:
+        ValueError: weight_decay below 0, or nothing in the model is trained.
+    """
+    if not weight_decay >= 0:
+        raise ValueError(f"param_groups: weight_decay={weight_decay}: must be at least 0")
+    decayed, plain = [], []
+    for name, p in model.named_parameters():
+        gain = p.ndim == 1 and name.split(".")[-1] == "weight"  # a norm's gamma is the only 1-D weight
+        if p.requires_grad:
+            (decayed if decays(p) or (gain and decay_gain) else plain).append(p)
+    if not decayed and not plain:
+        raise ValueError(f"param_groups: {type(model).__name__} has no parameter that is trained")
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
+
+
+class TrainerMixin:
+    """For Hugging Face's Trainer, whose own rule decays a converted model's alpha and gamma: it goes by LayerNorm's
+    class and by names with "norm" (GPT-2 calls them ``ln_1``). Put it first:
+
+        class Trainer(dyt.TrainerMixin, transformers.Trainer): ...
+    """
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Those of the Trainer's own rule that have two axes or more."""
+        own = dict(model.named_parameters(remove_duplicate=False))
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if name not in own or decays(own[name])]
+
+
+def build(model: nn.Module, optim: dict) -> torch.optim.Optimizer | Both:
+    """The optimizer of a config's ``optim``; what decays is `param_groups`' rule, gamma too with ``decay_gain``.
+
     Muon takes the matrices of the blocks, at AdamW's scale (Moonlight's 0.2 sqrt(max(rows, columns))), so that one
     learning rate serves both; AdamW takes embeddings, head, convolutions and all 1-D parameters.
 
@@ -54,12 +94,8 @@ def build(model: nn.Module, optim: dict) -> torch.optim.Optimizer | Both:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     hidden = [p for name, p in named if kind == "muon" and p.ndim == 2 and any(map(str.isdigit, name.split(".")))]
     taken = {id(p) for p in hidden}
-    decayed, plain = [], []
-    for name, p in named:
-        gain = p.ndim == 1 and name.split(".")[-1] == "weight"  # a norm's gamma is the only 1-D weight
-        if id(p) not in taken:
-            (decayed if p.ndim >= 2 or (gain and optim["decay_gain"]) else plain).append(p)
-    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = param_groups(model, decay, decay_gain=optim["decay_gain"])
+    groups = [g | {"params": [p for p in g["params"] if id(p) not in taken]} for g in groups]
     groups = [g for g in groups if g["params"]]
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM)

@@ -1,25 +1,27 @@
 "use strict";
 // What all views share: elements made of text (never of HTML), the state that stands in the address, numbers, downloads.
 
-const data = window.DYT;
+let data = window.DYT;
 
-function el(tag, about = {}, ...children) {
-  const made = document.createElement(tag);
+function fill(made, about, children) {
   for (const [key, value] of Object.entries(about)) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (key === "style") made.style.cssText = value;
     else made.setAttribute(key, value === true ? "" : value);
   }
-  made.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+  made.append(...children.flat(3).filter((c) => c !== null && c !== undefined && c !== false));
   return made;
 }
+const el = (tag, about = {}, ...children) => fill(document.createElement(tag), about, children);
+const svg = (tag, about = {}, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), about, children);
 
 // -- state: what is shown, as text in the address, so that a view can be linked to ------------------------------------
 
 const DEFAULTS = {
-  view: "studies", study: "", q: "", metric: "", x: "step", log: "", logx: "", smooth: "0", seeds: "band", facet: "1",
-  hide: "", run: "", stat: "alpha", layer: "0", at: "", curve: "0", theme: "", sort: "", compare: "",
+  view: "answer", study: "", q: "", metric: "", x: "step", log: "", logx: "", smooth: "0", seeds: "auto", panels: "",
+  hide: "", add: "", more: "", pin: "", papers: "", target: "", run: "", stat: "alpha", layer: "0", at: "", curve: "0",
+  theme: "", sort: "", compare: "", fold: "1", cols: "", verdict: "", scale: "", of: "", key: "", arm: "",
 };
 const state = { ...DEFAULTS };
 
@@ -29,28 +31,59 @@ function read() {
   const kept = (key, fits) => { if (!fits(state[key])) state[key] = DEFAULTS[key]; };
   for (const key of ["layer", "at", "curve"]) kept(key, (v) => /^\d*$/.test(v));
   kept("smooth", (v) => Number(v) >= 0 && Number(v) < 1);
-  kept("x", (v) => ["step", "samples", "wall"].includes(v));
-  kept("seeds", (v) => ["band", "each"].includes(v));
+  kept("target", (v) => v === "" || Number.isFinite(Number(v)));
+  kept("x", (v) => Object.hasOwn(UNITS, v));
+  kept("seeds", (v) => ["auto", "band", "multiples", "each"].includes(v));
 }
 
-function set(change) {
+function address(change) {
   Object.assign(state, change);
   const asked = new URLSearchParams();
   for (const [key, value] of Object.entries(state)) if (value !== DEFAULTS[key]) asked.set(key, value);
   history.replaceState(null, "", `#${asked}`);
+}
+
+function set(change) {
+  if (change.study) remember(change.study);
+  address(change);
   render();
 }
 
+const link = (change) => `#${new URLSearchParams(change)}`;
 const words = (text) => text.split(",").filter(Boolean);
 const toggled = (text, word) => {
-  const list = words(text);
-  return (list.includes(word) ? list.filter((w) => w !== word) : [...list, word]).join(",");
+  const all = words(text);
+  return (all.includes(word) ? all.filter((w) => w !== word) : [...all, word]).join(",");
 };
+
+// The study that was looked at last, where the browser lets a page from disk keep something.
+function remember(study) {
+  try { localStorage.setItem("dyt-study", study); } catch { /* then the main finding is shown */ }
+}
+function remembered() {
+  try { return localStorage.getItem("dyt-study") ?? ""; } catch { return ""; }
+}
 
 // -- runs -------------------------------------------------------------------------------------------------------------
 
-const byId = new Map(data.runs.map((run) => [run.id, run]));
-const OWN = "runs";  // the choice of runs that no study has
+const OWN = "runs", ALL = "all";  // the runs that no study has; all runs
+let byId = new Map(data.runs.map((run) => [run.id, run]));
+
+function scopes() {
+  const studies = [...new Set(data.runs.flatMap((r) => r.studies))].sort();
+  return [...(data.runs.some((r) => !r.studies.length) ? [OWN] : []), ...studies];
+}
+
+// What a view opens on: what is running, the study looked at last, the main finding, or whatever there is.
+function home(fits = () => true) {
+  const open = scopes().filter(fits), own = data.runs.some((r) => r.status === "running" && !r.studies.length);
+  const first = [own ? OWN : "", remembered(), data.main, ...open.filter((s) => s !== OWN), OWN];
+  return first.find((s) => open.includes(s)) ?? ALL;
+}
+const scope = (fits) => (state.study === ALL || scopes().includes(state.study) ? state.study : home(fits));
+const studyOf = (scope) => data.studies.find((s) => `${s.name}/${s.scale}` === scope);
+const scopeName = (s) => (s === ALL ? `all ${data.runs.length} runs` : s === OWN ? "runs of no study" : s);
+const inScope = (run, s) => s === ALL || (s === OWN ? !run.studies.length : run.studies.includes(s));
 
 // Words that a run must have in its name, status or settings; -word: must not have. A key=value counts as a number.
 function has(run, word) {
@@ -61,20 +94,19 @@ function has(run, word) {
 }
 
 function matches(run, q) {
-  run.text ??= [run.name, run.group, run.status, run.model, run.norm, run.data, ...run.studies,
+  run.text ??= [run.name, run.status, run.model, run.norm, run.data, ...run.studies,
+    ...Object.values(run.in).flatMap((about) => [about.variant, about.place]),
     ...Object.entries(run.config).map(([k, v]) => `${k}=${v}`)].join(" ").toLowerCase();
   return q.toLowerCase().split(/\s+/).filter(Boolean)
     .every((w) => (w.startsWith("-") && w.length > 1 ? !has(run, w.slice(1)) : has(run, w)));
 }
 
-function chosen() {
-  return data.runs.filter((run) => {
-    const of = state.study === "" || (state.study === OWN ? !run.studies.length : run.studies.includes(state.study));
-    return of && matches(run, state.q);
-  });
-}
+const chosen = (scope) => data.runs.filter((run) => inScope(run, scope) && matches(run, state.q));
 
 // -- numbers and downloads --------------------------------------------------------------------------------------------
+
+const UNITS = { step: "step", samples: "samples", wall: "wall time (s)", share: "share of training" };
+const higher = (metric) => /top\d/.test(metric);
 
 function number(value) {
   if (value === null || value === undefined) return "–";
@@ -83,24 +115,38 @@ function number(value) {
   return Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(size < 10 ? 4 : 2);
 }
 
+function brief(value) {
+  const size = Math.abs(value);
+  if (size >= 1e9) return `${+(value / 1e9).toPrecision(3)}G`;
+  if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)}M`;
+  if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)}k`;
+  return size && size < 1e-3 ? value.toExponential(0) : String(+value.toPrecision(4));
+}
+
+function span(seconds) {
+  if (!(seconds >= 0)) return "–";
+  const [h, m] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
+  return h ? `${h} h ${m} min` : m ? `${m} min` : `${Math.round(seconds)} s`;
+}
+
 // Student's t at 97.5%, by degrees of freedom.
-const T = [NaN, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131,
-  2.12, 2.11, 2.101, 2.093, 2.086];
+const T = [NaN, 12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.306, 2.26216, 2.22814, 2.20099, 2.17881,
+  2.16037, 2.14479, 2.13145, 2.11991, 2.10982, 2.10092, 2.09302, 2.08596];
 
 function interval(values) {
   const n = values.length;
   const mean = values.reduce((a, b) => a + b, 0) / n;
-  if (n < 2) return { mean, half: 0, n };
-  const deviation = Math.sqrt(values.reduce((a, v) => a + (v - mean) ** 2, 0) / (n - 1));
-  return { mean, half: ((T[n - 1] ?? 1.98) * deviation) / Math.sqrt(n), n };
+  if (n < 2) return { mean, half: 0, sd: 0, n };
+  const sd = Math.sqrt(values.reduce((a, v) => a + (v - mean) ** 2, 0) / (n - 1));
+  return { mean, half: ((T[n - 1] ?? 1.98) * sd) / Math.sqrt(n), sd, n };
 }
 
 function download(name, content, type) {
   const url = content.startsWith("data:") ? content : URL.createObjectURL(new Blob([content], { type }));
-  const link = el("a", { href: url, download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
+  const made = el("a", { href: url, download: name });
+  document.body.append(made);
+  made.click();
+  made.remove();
 }
 
 const quoted = (value) => {
@@ -109,42 +155,3 @@ const quoted = (value) => {
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 const csv = (rows) => rows.map((row) => row.map(quoted).join(",")).join("\n") + "\n";
-
-// -- pieces -----------------------------------------------------------------------------------------------------------
-
-function choice(label, key, options) {
-  const select = el("select", { onchange: (e) => set({ [key]: e.target.value }), id: `choose-${key}` },
-    options.map(([value, text]) => el("option", { value, selected: value === state[key] }, text)));
-  return el("label", {}, label, select);
-}
-
-function check(label, key, on = "1") {
-  const box = el("input", { type: "checkbox", id: `check-${key}`, checked: state[key] === on,
-    onchange: (e) => set({ [key]: e.target.checked ? on : "" }) });
-  return el("label", { class: "check" }, box, label);
-}
-
-function filter() {
-  let wait;
-  const box = el("input", { type: "search", id: "filter", value: state.q, placeholder: "words, optim.lr=2e-3, -diverged",
-    oninput: (e) => { clearTimeout(wait); wait = setTimeout(() => set({ q: e.target.value }), 150); } });
-  return el("label", {}, "Filter", box);
-}
-
-const badge = (status) => el("span", { class: `badge ${status.split(" ")[0]}` }, status);
-const colour = (norm) => data.colours[norm] ?? "#777777";
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-// A piece of a line as it stands in the chart.
-function swatch(norm, dash = "solid") {
-  const space = "http://www.w3.org/2000/svg";
-  const [box, line] = [document.createElementNS(space, "svg"), document.createElementNS(space, "line")];
-  const gaps = { solid: "", dashed: "6 4", dotted: "2 3" }[dash] ?? dash.join(" ");
-  for (const [key, value] of Object.entries({ x1: 0, x2: 24, y1: 5, y2: 5, stroke: colour(norm), "stroke-width": 3,
-    "stroke-dasharray": gaps })) line.setAttribute(key, value);
-  box.setAttribute("viewBox", "0 0 24 10");
-  box.setAttribute("class", "swatch");
-  box.setAttribute("aria-hidden", "true");
-  box.append(line);
-  return box;
-}

@@ -1,125 +1,121 @@
 "use strict";
-// Charts: lines with bands, hover by our own search for the nearest point, and PNG, SVG and CSV of what is shown.
+// Charts: lines with bands, points with whiskers, and PNG and SVG of what is shown. The crosshair is in crosshair.js.
 
 const charts = new Set();
-const DASHES = ["solid", "dashed", "dotted", [8, 3, 2, 3], [12, 4]];
 
 function dispose() {
   for (const chart of charts) chart.dispose();
   charts.clear();
+  linked.clear();
 }
 addEventListener("resize", () => charts.forEach((chart) => chart.resize()));
 
-// lines: [{name, colour, dash, width, faint, points: [[x, y]], band: [[x, low, high]], about}]; marks: [{x, y, name}]
-function options(lines, marks, axes, still) {
-  const axis = (about, log) => ({
-    type: log ? "log" : "value", name: about, nameLocation: "middle", scale: true, nameGap: about === axes.y ? 52 : 28,
-    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v) },
+const DIVERGED = "path://M0,0L8,8M8,0L0,8";
+
+function axisOf(name, axes, vertical) {
+  const log = vertical ? axes.log : axes.logx;
+  return {
+    type: log ? "log" : "value", name: axes.small ? "" : name, nameLocation: "middle", scale: true, nameGap: vertical ? 52 : 28,
+    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v), ...(axes.cross === "tuning" ? { showMinLabel: false, showMaxLabel: false } : {}) },
     nameTextStyle: { color: css("--soft") }, splitLine: { lineStyle: { color: css("--grid") } },
-    axisLine: { lineStyle: { color: css("--line") } }, minorSplitLine: { show: false },
-  });
+    axisLine: { lineStyle: { color: css("--line") } }, minorSplitLine: { show: false }, splitNumber: axes.small ? 3 : 5,
+    ...(vertical ? { min: axes.min, max: axes.max } : { min: axes.xmin, max: axes.xmax }),
+  };
+}
+
+const area = (line) => ({
+  type: "custom", silent: true, z: 1, data: [line.points[0]], clip: true,
+  renderItem: (_, api) => ({
+    type: "polygon", silent: true,
+    shape: { points: [...line.band.map(([x, low]) => api.coord([x, low])), ...line.band.slice().reverse().map(([x, , high]) => api.coord([x, high]))] },
+    style: { fill: line.colour, opacity: 0.17 },
+  }),
+});
+
+const whiskers = (line) => ({
+  type: "custom", silent: true, z: 1, clip: true, data: line.bars,
+  renderItem: (_, api) => {
+    const [low, high] = [api.coord([api.value(0), api.value(1)]), api.coord([api.value(0), api.value(2)])];
+    return { type: "line", silent: true, shape: { x1: low[0], y1: low[1], x2: high[0], y2: high[1] }, style: { stroke: line.colour, lineWidth: 2, opacity: 0.55 } };
+  },
+});
+
+// lines: [{name, colour, dash, shape, width, faint, points: [[x, y]], raw, band, bars, about}]; marks: [{x, y, symbol, colour}]
+// axes: {title, x, y, log, logx, min, max, refs: [{y, text}], small, ends, cross}
+function options(lines, marks, axes, still) {
   const series = [];
+  const ends = axes.ends && !still && lines.length <= 10;
   for (const line of lines) {
-    if (line.band?.length > 1) {
-      series.push({
-        type: "custom", silent: true, z: 1, data: [line.points[0]], clip: true,
-        renderItem: (_, api) => ({
-          type: "polygon", silent: true,
-          shape: { points: [...line.band.map(([x, low]) => api.coord([x, low])),
-            ...line.band.slice().reverse().map(([x, , high]) => api.coord([x, high]))] },
-          style: { fill: line.colour, opacity: 0.17 },
-        }),
-      });
+    if (line.band?.length > 1) series.push(area(line));
+    if (line.bars?.length) series.push(whiskers(line));
+    if (line.raw?.length) {
+      series.push({ type: "custom", silent: true, z: 1, clip: true, data: [line.raw[0]], renderItem: (_, api) => ({ type: "polyline", silent: true,
+        shape: { points: line.raw.map((p) => api.coord(p)) }, style: { stroke: line.colour, opacity: 0.3, lineWidth: 1, fill: "none" } }) });
     }
+    const few = line.points.length <= 24 && !line.faint;
     series.push({
-      type: "line", name: line.name, data: line.points, showSymbol: line.points.length < 2 || Boolean(line.dots), silent: true,
-      symbolSize: line.dots || 6, z: line.faint ? 1 : 2, lineStyle: { color: line.colour, type: line.dash ?? "solid",
-        width: line.width ?? 1.8, opacity: line.faint ? 0.35 : 1 },
+      type: "line", name: line.name, data: line.points, showSymbol: few || Boolean(line.dots), silent: true,
+      symbol: line.dots ? "circle" : line.shape ?? "circle", symbolSize: line.dots || (line.points.length < 2 ? 8 : 6), z: line.faint ? 1 : 2,
+      lineStyle: { color: line.colour, type: line.dash ?? "solid", width: line.width ?? 1.8, opacity: line.faint ? 0.35 : 1 },
       itemStyle: { color: line.colour },
+      endLabel: ends && line.label ? { show: true, formatter: line.label, color: line.colour, fontSize: 12, distance: 6, width: 132, overflow: "truncate" } : undefined,
+      labelLayout: ends ? { moveOverlap: "shiftY" } : undefined,
     });
   }
+  if (axes.refs?.length && series.length) {
+    series.find((s) => s.type === "line").markLine = { silent: true, symbol: "none", animation: false,
+      data: axes.refs.map((ref) => ({ yAxis: ref.y, label: { formatter: ref.text, position: "insideStartTop", color: css("--text"), fontSize: 11 } })),
+      lineStyle: { color: css("--text"), type: [2, 4], width: 1.2 } };
+  }
   if (marks.length) {
-    const top = axes.max ?? Infinity;  // a run that left the chart is marked at its edge
-    series.push({ type: "scatter", data: marks.map((m) => [m.x, Math.min(m.y, top)]), symbol: "path://M0,0L8,8M8,0L0,8", symbolSize: 11,
-      silent: true, z: 3, itemStyle: { color: "none", borderColor: css("--bad"), borderWidth: 2 } });
+    const inside = (y) => Math.max(axes.min ?? -Infinity, Math.min(y, axes.max ?? Infinity));  // one that left the chart is marked at its edge
+    series.push({ type: "scatter", silent: true, z: 4, data: marks.map((m) => ({ value: [m.x, inside(m.y)], symbol: m.symbol ?? DIVERGED, symbolSize: m.size ?? 11,
+      itemStyle: m.colour ? { color: m.colour, borderColor: css("--text"), borderWidth: 1 } : { color: "none", borderColor: css("--bad"), borderWidth: 2 } })) });
   }
   return {
     animation: false, backgroundColor: still ? css("--back") : "transparent",
     textStyle: { color: css("--text"), fontFamily: "system-ui, sans-serif" },
     title: still ? { text: still, left: 8, top: 4, textStyle: { fontSize: 13, color: css("--text") } } : undefined,
-    legend: still ? { top: 26, data: [...new Set(lines.map((l) => l.name))], textStyle: { color: css("--text") },
-      type: "scroll" } : undefined,
-    grid: { left: 66, right: 16, top: still ? 64 : 12, bottom: 44 },
-    xAxis: axis(axes.x, axes.logx), yAxis: { ...axis(axes.y, axes.log), max: axes.max },
+    legend: still ? { top: 26, data: [...new Set(lines.map((l) => l.name))], textStyle: { color: css("--text") }, type: "scroll" } : undefined,
+    grid: { left: axes.small ? 44 : 66, right: ends ? 150 : 16, top: still ? 64 : 14, bottom: axes.small ? 24 : 44 },
+    xAxis: axisOf(axes.x, axes, false), yAxis: axisOf(axes.y, axes, true),
     aria: { enabled: true, label: { description: `${axes.title}: ${axes.y} over ${axes.x}, ${lines.length} lines` } },
-    dataZoom: still ? undefined : [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "shift" }],
+    dataZoom: still || axes.small ? undefined : [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "shift" }],
     series,
   };
 }
 
-function brief(value) {
-  const size = Math.abs(value);
-  if (size >= 1e9) return `${+(value / 1e9).toPrecision(3)}G`;
-  if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)}M`;
-  if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)}k`;
-  return size && size < 1e-3 ? value.toExponential(0) : String(+value.toPrecision(4));
+// Any ECharts picture in a frame with its title and downloads; make(still) gives its options.
+function picture(title, about, make, { height = "", after = () => {}, extra = null, small = false } = {}) {
+  const place = el("div", { class: small ? "plot small" : "plot", style: height && `height:${height}` },
+    el("div", { class: "canvas", role: "img", "aria-label": about }));
+  place.start = () => {
+    const made = echarts.init(place.firstChild, null, { renderer: "canvas" });
+    charts.add(made);
+    made.setOption(make(null, place.clientWidth));
+    after(made, place);
+  };
+  const save = el("div", { class: "controls tight" }, ["png", "svg"].map((kind) => button(kind.toUpperCase(), () => image(title, make, kind),
+    { class: kind, "aria-label": `${kind.toUpperCase()} of ${title}` })));
+  return el("section", { class: "facet" }, el("h3", { title }, title), place, extra, small ? null : save);
 }
 
 function chart(lines, marks, axes) {
-  const place = el("div", { class: "plot", role: "img", "aria-label": `${axes.title}: ${axes.y} over ${axes.x}` });
-  place.start = () => {
-    const made = echarts.init(place, null, { renderer: "canvas" });
-    charts.add(made);
-    made.setOption(options(lines, marks, axes));
-    hover(made, place, lines);
-  };
-  const save = el("div", { class: "controls" },
-    el("button", { type: "button", class: "png", onclick: () => image(lines, marks, axes, "png") }, "PNG"),
-    el("button", { type: "button", class: "svg", onclick: () => image(lines, marks, axes, "svg") }, "SVG"));
-  const cut = axes.max !== undefined ? el("p", { class: "note" }, `What is above ${brief(axes.max)} is cut off; log y shows it.`) : null;
-  return el("section", { class: "facet" }, el("h3", {}, axes.title), place, cut, save);
+  const cut = [axes.max !== undefined && axes.cutHigh ? `above ${brief(axes.max)}` : "", axes.min !== undefined && axes.cutLow ? `below ${brief(axes.min)}` : ""].filter(Boolean);
+  const extra = cut.length && !axes.small ? note(`Not shown: what is ${cut.join(" and ")}.${Object.hasOwn(UNITS, axes.cross) ? ' "log y" shows all of it.' : ""}`) : null;
+  return picture(axes.title, `${axes.title}: ${axes.y} over ${axes.x}`, (still, wide) => options(lines, marks, { ...axes, ends: axes.ends && wide > 620 }, still),
+    { after: (made, place) => hover(made, place, lines, axes), extra, small: axes.small });
 }
 
-function image(lines, marks, axes, kind) {
+function image(title, make, kind) {
   const size = { width: 1000, height: 620, devicePixelRatio: 2 };
   const place = el("div", { style: "width:1000px;height:620px;position:fixed;left:-2000px" });
   document.body.append(place);
   const made = echarts.init(place, null, { renderer: kind === "svg" ? "svg" : "canvas", ...size });
-  made.setOption(options(lines, marks, axes, axes.title));
-  const name = `${axes.title.replace(/[^A-Za-z0-9._-]+/g, "_").slice(0, 60)}.${kind}`;
+  made.setOption(make(title, 1000));
+  const name = `${title.replace(/[^A-Za-z0-9._-]+/g, "_").slice(0, 60)}.${kind}`;
   if (kind === "svg") download(name, made.renderToSVGString(), "image/svg+xml");
   else download(name, made.getDataURL({ type: "png", pixelRatio: 2 }), "image/png");
   made.dispose();
   place.remove();
-}
-
-// The nearest point within 40 pixels: a binary search in each line's neighbourhood of x.
-function hover(made, place, lines) {
-  const tip = document.getElementById("tip");
-  made.getZr().on("mousemove", (e) => {
-    const [x] = made.convertFromPixel({ gridIndex: 0 }, [e.offsetX, e.offsetY]);
-    let best = null;
-    for (const line of lines) {
-      const points = line.points;
-      let low = 0, high = points.length - 1;
-      while (low < high) {
-        const middle = (low + high) >> 1;
-        if (points[middle][0] < x) low = middle + 1; else high = middle;
-      }
-      for (const i of [low - 1, low, low + 1]) {
-        if (!points[i]) continue;
-        const [px, py] = made.convertToPixel({ gridIndex: 0 }, points[i]);
-        const far = Math.hypot(px - e.offsetX, py - e.offsetY);
-        if (far < 40 && (!best || far < best.far)) best = { far, line, point: points[i], i };
-      }
-    }
-    tip.hidden = !best;
-    if (!best) return;
-    tip.replaceChildren(...best.line.about(best.point, best.i).map((text) => el("div", {}, text)));
-    const box = place.getBoundingClientRect();
-    const left = Math.min(box.left + e.offsetX + 14, innerWidth - tip.offsetWidth - 8);
-    tip.style.left = `${Math.max(4, left)}px`;
-    tip.style.top = `${Math.min(box.top + e.offsetY + 14, innerHeight - tip.offsetHeight - 8)}px`;
-  });
-  made.getZr().on("globalout", () => { tip.hidden = true; });
 }

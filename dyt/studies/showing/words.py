@@ -5,15 +5,10 @@
 
 import re
 
+from dyt.config.variants import name
 from dyt.studies.running.study import Study
 from dyt.studies.statistics import Interval, paired
 
-NAMES = {
-    "layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "batchnorm": "BatchNorm", "dyt": "DyT", "derf": "Derf",
-    "none": "no norm", "fixup": "Fixup", "skipinit": "SkipInit", "sigma_reparam": "sigmaReparam",
-    "l1norm": "L1 norm", "grouprms": "RMSNorm in groups of", "maxnorm": "max norm", "runningrms": "running RMS",
-    "signedsqrt": "signed square root", "gated": "gated",
-}  # fmt: skip
 MODELS = {"vit": "ViT", "convnext": "ConvNeXt", "llama": "LLaMA", "gpt2": "GPT-2", "resnet50": "ResNet-50"}
 SAME = {"tanh": "dyt"}  # a level's name here, and in the papers' tables
 DERIVED = {
@@ -23,14 +18,6 @@ DERIVED = {
 }  # what a metric that is no loss and no accuracy says
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
-
-
-def name(level: str) -> str:
-    """A norm as a person writes it: ``dyt-fed 0.2/5`` is ``DyT 0.2/5`` (in a GPT all but LayerNorm are fed anyway)."""
-    first, fed, alpha0, rest = re.fullmatch(r"([a-z_\d]*)(-fed)?(-[\d.]+)?(.*)", level, re.DOTALL).groups()
-    known = NAMES.get(first, first)
-    before = "fed " if fed and first == "layernorm" else ""
-    return before + known + (f" alpha0 {alpha0[1:]}" if alpha0 else "") + rest
 
 
 def _colon(label: str) -> str:
@@ -45,18 +32,37 @@ def the_papers(test: dict, claims: dict[str, dict]) -> str | None:
         return None
     if test.get("paper"):
         return re.sub(r"\{(?:(\d)\.)?([^}]+)\}", lambda m: _value(about, m[1], m[2]), test["paper"])
+    if found := _two_arms_of(test, about):
+        claim, keys, levels = found
+        digits = 1 if "%" in claim["metric"] else 2
+        gone = claim.get("diverged", [])
+        one, other = (
+            f"{name(level)} {'diverged at ' if key in gone else ''}{claim['values'][key]:.{digits}f}"
+            for key, level in zip(keys, levels, strict=True)
+        )
+        return f"{one} -> {other} {_unit(claim)}"
+    return None
+
+
+def _two_arms_of(test: dict, about: list[dict]) -> tuple[dict, list[str], list[str]] | None:
+    """The first claim that has a value for both of the test's norms: (claim, its keys, the test's levels)."""
     levels = [re.split(r"[ -]", (test.get(side) or {}).get("norm", ""))[0] for side in ("against", "arm")]
     keys = [SAME.get(level, level) for level in levels]
-    for claim in about:
-        if all(key in claim["values"] for key in keys):
-            digits = 1 if "%" in claim["metric"] else 2
-            gone = claim.get("diverged", [])
-            one, other = (
-                f"{name(level)} {'diverged at ' if key in gone else ''}{claim['values'][key]:.{digits}f}"
-                for key, level in zip(keys, levels, strict=True)
-            )
-            return f"{one} -> {other} {_unit(claim)}"
-    return None
+    return next(((claim, keys, levels) for claim in about if all(key in claim["values"] for key in keys)), None)
+
+
+def papers_difference(test: dict, claims: dict[str, dict], metric: str) -> float | None:
+    """The papers' arm minus baseline in the unit of `metric`; None where they have it not, or in another unit."""
+    found = _two_arms_of(test, [claims[id] for id in test["claims"]])
+    if found is None or test.get("paper") or test.get("beside") or found[1][0] == found[1][1]:
+        return None  # its numbers are about something else than these two norms
+    if set(found[1]) & set(found[0].get("diverged", [])):
+        return None
+    claim, (one, other), _ = found
+    percent = "%" in claim["metric"]
+    if percent != metric.split("/")[-1].startswith("top") or not (percent or "loss" in claim["metric"]):
+        return None
+    return (claim["values"][other] - claim["values"][one]) / (100 if percent else 1)
 
 
 def _value(about: list[dict], which: str | None, key: str) -> str:

@@ -1,0 +1,206 @@
+"""What is to become of every norm of a model, before anything is changed."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dyt.conversion.recognise import Norm, looks_like_norm, recognise
+from dyt.conversion.sites import site_of as guessed_site
+from dyt.norms.dynamic import DynamicTanh
+
+Pattern = str | Iterable[str] | Callable[[str, nn.Module], bool]
+_WHY = {  # for a kind that is left unless its policy says replace
+    "batchnorm": "measures over the batch, and DyT does worse there (the paper, Table 16: ResNet-50 76.2 -> 68.9)",
+    "groupnorm": "measures groups of channels over all positions; groupnorm='replace' swaps it all the same",
+}
+_OUTSIDE = {  # containers that hold on to the parameters as they are now
+    "DistributedDataParallel": "DistributedDataParallel",
+    "FullyShardedDataParallel": "FullyShardedDataParallel",
+    "OptimizedModule": "torch.compile",
+}
+
+
+@dataclass
+class Entry:
+    """One norm, or what looks like one, and what becomes of it.
+
+    `name` is its first name and `names` are all; `kind` is layernorm, rmsnorm, batchnorm, groupnorm, dyt or other;
+    `axis` is that of the channels, -1 or 1, and `width` their number (None where it was not understood). `fate` is
+    replace, keep or, after `convert`, replaced; `reason` says why it is kept.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    module: nn.Module | None = field(repr=False)
+    cls: str
+    site: str
+    kind: str
+    width: int | None = None
+    axis: int | None = None
+    fate: str = "keep"
+    reason: str = ""
+    asked: bool = False  # kept because of only=, skip= or a policy
+    norm: Norm | None = field(default=None, repr=False)
+    became: str = ""  # the new layer, once replaced
+
+
+def plan(
+    model: nn.Module,
+    *,
+    only: Pattern | None = None,
+    skip: Pattern | None = None,
+    batchnorm: str = "keep",
+    groupnorm: str = "keep",
+    widths: dict[str, int] | None = None,
+    site_of: Callable[[str], str] | None = None,
+) -> list[Entry]:
+    """Every norm of `model` and everything that looks like one, in the order of its modules; changes nothing.
+
+    Args:
+        only, skip: names, as patterns like ``"blocks.*.norm1"``, or a function of (name, module).
+        batchnorm, groupnorm: ``keep``, ``replace`` or ``refuse``.
+        widths: channels of norms that have no parameters and do not say their width, by name pattern.
+        site_of: gives the site of a name; None goes by the usual names, see `dyt.conversion.sites`.
+
+    Raises:
+        ValueError: not a model, a pattern that matches no norm, a policy ``refuse`` that applies.
+    """
+    _check_model(model)
+    policies = {"batchnorm": batchnorm, "groupnorm": groupnorm}
+    for kind, policy in policies.items():
+        if policy not in ("refuse", "keep", "replace"):
+            raise ValueError(f"convert: {kind}={policy!r}: choose from refuse, keep, replace")
+    names: dict[nn.Module, list[str]] = {}
+    _name(model, "", (), names)
+    entries = []
+    claimed: set[nn.Module] = set()  # parts of what was recognised whole
+    for module, called in names.items():
+        if module in claimed or not called[0]:
+            continue
+        entry = _entry(model, module, called, policies, widths or {}, site_of)
+        if entry:
+            entries.append(entry)
+            if entry.norm or isinstance(module, DynamicTanh) or not any(module.children()):
+                claimed.update(module.modules())
+    _refuse(entries, policies)
+    return _chosen(entries, only, skip)
+
+
+def _name(module: nn.Module, name: str, above: tuple, names: dict[nn.Module, list[str]]) -> None:
+    """Every name of every module, in the order of ``named_modules``; a module may hold itself."""
+    if module in above:
+        return
+    names.setdefault(module, []).append(name)
+    for child, held in module._modules.items():
+        if held is not None:
+            _name(held, f"{name}.{child}".lstrip("."), (*above, module), names)
+
+
+def _entry(model, module, called, policies, widths, site_of) -> Entry | None:
+    name, cls = called[0], type(module).__name__
+    likely = looks_like_norm(name, module)
+    if not likely and not _small(module):
+        return None
+    inside = any(looks_like_norm("", m) for m in module.modules() if m is not module)
+    own = any(p is not None for p in module._parameters.values())
+    if inside and not own:
+        return None  # what is in it speaks for itself
+    matrix = next((k for k, p in module.named_parameters() if not _per_channel(p)), None)
+    if matrix and any(module.children()):
+        if inside or not re.search(r"(layer|rms|group|batch|instance|ada\w*)_?norm", cls, re.I):
+            return None
+        found: Norm | str = f"holds more than a norm: {matrix}"
+    else:
+        width = next((w for p, w in widths.items() if matches(p, name, module)), None)
+        found = recognise(module, width)
+    if isinstance(found, str) and (inside or not likely):
+        return None
+    kind = found.kind if isinstance(found, Norm) else _kind(module, found)
+    entry = Entry(name, tuple(called), module, cls, "other", kind)
+    if isinstance(found, str):
+        entry.reason = found
+    else:
+        entry.norm, entry.width, entry.axis = found, found.width, found.axis
+        entry.fate = "replace"
+    if kind in policies and policies[kind] != "replace":
+        entry.fate, entry.reason = "keep", _WHY[kind]
+    if entry.fate == "replace" or site_of is None:
+        entry.site = site_of(name) if site_of else guessed_site(model, name)
+    return entry
+
+
+def _small(module: nn.Module) -> bool:
+    """Few parameters of its own, one per channel: what a norm that has another name looks like."""
+    own = [p for p in module._parameters.values() if p is not None]
+    return 0 < len(own) <= 3 and all(_per_channel(p) for p in module.parameters())
+
+
+def _per_channel(p: nn.Parameter) -> bool:
+    return nn.parameter.is_lazy(p) or p.numel() == max(p.shape, default=1)
+
+
+def _kind(module: nn.Module, why: str) -> str:
+    if isinstance(module, _BatchNorm):
+        return "batchnorm"
+    if isinstance(module, nn.GroupNorm):
+        return "groupnorm"
+    return "dyt" if why == "is element-wise already" else "other"
+
+
+def matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
+    if callable(pattern):
+        return bool(pattern(name, module))
+    return any(fnmatchcase(name, p) for p in ([pattern] if isinstance(pattern, str) else pattern))
+
+
+def _chosen(entries: list[Entry], only: Pattern | None, skip: Pattern | None) -> list[Entry]:
+    for word, pattern in (("only", only), ("skip", skip)):
+        if pattern is None:
+            continue
+        each = [pattern] if isinstance(pattern, str) or callable(pattern) else list(pattern)
+        for one in each:
+            hit = [e for e in entries if any(matches(one, n, e.module) for n in e.names)]
+            if not hit:
+                some = ", ".join(e.name for e in entries[:3]) + (", ..." if len(entries) > 3 else "")
+                raise ValueError(f"convert: {word}={one!r} matches no norm; the norms are {some or 'none'}")
+        for entry in entries:
+            hit = any(matches(pattern, n, entry.module) for n in entry.names)
+            if entry.fate == "replace" and hit == (word == "skip"):
+                entry.fate, entry.reason, entry.asked = "keep", f"{'not in' if word == 'only' else 'in'} {word}=", True
+    return entries
+
+
+def _refuse(entries: list[Entry], policies: dict[str, str]) -> None:
+    for kind, policy in policies.items():
+        found = [e for e in entries if e.kind == kind]
+        if policy != "refuse" or not found:
+            continue
+        label = {"batchnorm": "BatchNorm", "groupnorm": "GroupNorm"}[kind]
+        others = [e for e in entries if e.fate == "replace"]
+        count = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        then = f"{kind}='keep' to leave it and swap the other norms, or " if others else ""
+        alone = "" if others else ", and the model has no LayerNorm or RMSNorm"
+        raise ValueError(
+            f"convert: {found[0].name} is a {label}{count}{alone}; a {label} {_WHY[kind].split(';')[0]}; "
+            f"type {then}{kind}='replace' to swap it all the same"
+        )
+
+
+def _check_model(model) -> None:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise ValueError(f"convert: {model.__name__} is a class; type convert({model.__name__}(...))")
+    if not isinstance(model, nn.Module):
+        hint = "; convert each model by itself" if isinstance(model, list | tuple | dict | set) else ""
+        what = "None" if model is None else f"a {type(model).__name__}"
+        raise ValueError(f"convert: needs a torch.nn.Module, not {what}{hint}")
+    for name, module in model.named_modules():
+        if (kind := type(module).__name__) in _OUTSIDE:
+            raise ValueError(
+                f"convert: {name or 'the model'} went through {_OUTSIDE[kind]} already; convert before that"
+            )
+    if looks_like_norm("", model) and isinstance(recognise(model), Norm):
+        raise ValueError("convert: the model is itself a norm; build the new one with dyt.DynamicTanh(dim)")

@@ -1,0 +1,61 @@
+"use strict";
+// Variants: runs that differ in their seed only. Their names are made in Python (dyt/config/variants.py).
+
+const MOST = 8;  // lines that a panel opens with
+
+// Where a run stands in a scope: {variant, place, arm, cell, baseline}.
+function about(run, scope) {
+  if (run.in[scope]) return run.in[scope];
+  const [[of, own]] = Object.entries(run.in);
+  return Object.keys(run.in).length && scope === ALL ? { ...own, place: `${of}: ${own.place}` } : own;
+}
+
+const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}.]+/gu, "-").replace(/^-|-$/g, "").slice(0, 40) || "variant";
+
+// The variants of runs, those of the baseline first, each with a look of its own.
+function variantsOf(runs, scope) {
+  const found = new Map(), used = new Set();
+  for (const run of runs) {
+    const own = about(run, scope);
+    if (!found.has(own.variant)) {
+      let id = slug(own.variant);
+      for (let i = 2; used.has(id); i++) id = `${slug(own.variant)}~${i}`;
+      used.add(id);
+      found.set(own.variant, { id, name: own.variant, arm: own.arm, norm: run.norm, baseline: own.baseline, places: new Map() });
+    }
+    const places = found.get(own.variant).places;
+    if (!places.has(own.place)) places.set(own.place, []);
+    places.get(own.place).push(run);
+  }
+  return [...found.values()];
+}
+
+// What the metric was at the end, over finished runs; no value at all sorts last.
+function ending(runs, metric) {
+  const values = runs.filter((r) => r.status !== "diverged" && r.status !== "failed").map((r) => r.final[metric]).filter((v) => v !== undefined);
+  return { mean: values.length ? interval(values).mean : undefined, lost: runs.length - values.length, n: values.length };
+}
+
+function badness(runs, metric) {
+  const { mean, lost } = ending(runs, metric);
+  return (lost / runs.length) * 1e12 + (mean === undefined ? 1e15 : higher(metric) ? -mean : mean);
+}
+
+// The variants that a panel opens with: the best of each arm, the baseline's first, then the norms in turn.
+function picks(variants, place, metric) {
+  const here = variants.filter((v) => v.places.has(place));
+  const arms = Map.groupBy(here, (v) => (here.length > MOST ? v.arm : v.name));
+  const best = [...arms.values()].map((own) => own.reduce((a, b) => (badness(b.places.get(place), metric) < badness(a.places.get(place), metric) ? b : a)));
+  const order = (a, b) => badness(a.places.get(place), metric) - badness(b.places.get(place), metric);
+  const norms = [...Map.groupBy(best.filter((v) => !v.baseline).sort(order), (v) => v.norm).values()];
+  const turns = [];
+  for (let i = 0; norms.some((own) => own[i]); i++) turns.push(...norms.map((own) => own[i]).filter(Boolean));
+  const base = best.filter((v) => v.baseline).sort((a, b) => (b.norm === "layernorm") - (a.norm === "layernorm") || order(a, b));
+  return [...base, ...turns].slice(0, MOST);
+}
+
+// Looks by variant, those that panels open with first: a norm's first lines differ most.
+function giveLooks(variants, first) {
+  const turn = inTurn();
+  for (const v of [...first, ...variants.filter((v) => !first.includes(v))]) Object.assign(v, look(v.norm, turn(v.norm)));
+}

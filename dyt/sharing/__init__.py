@@ -1,0 +1,63 @@
+"""Trained models for others: exported folders, what loads them, and their model cards."""
+
+import json
+from pathlib import Path
+
+from torch import nn
+
+
+def spec_of(weights: dict, task: str) -> dict:
+    """What a model must know of its data to be built, read from its weights: vocabulary, or channels and classes.
+
+    Raises:
+        ValueError: they are no such model's.
+    """
+    if task == "text":
+        return {"vocab_size": len(weights["embed.weight"])}
+    first = next((v for v in weights.values() if v.dim() == 4), None)
+    last = next((v for v in reversed(weights.values()) if v.dim() == 2), None)
+    if first is None or last is None:
+        raise ValueError("these weights are no image model's")
+    return {"channels": first.shape[1], "classes": last.shape[0]}
+
+
+def rebuilt(config: dict, weights: dict, spec: dict, where: str) -> tuple[nn.Module, list]:
+    """The model of a run's config with `weights`, for inference, and its norms with their sites.
+
+    Raises:
+        ValueError: config and weights do not fit; the line begins with `where`.
+    """
+    from dyt.data.spec import Spec
+    from dyt.rundir.checkpoint import load_weights
+    from models import build_model
+
+    task = config["model"]["task"]
+    try:
+        model, factory = build_model(config["model"], config["norm"], Spec(task, "", {}, **spec))
+    except (TypeError, KeyError, AttributeError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:120]
+        raise ValueError(f"{where}: its config is damaged ({type(error).__name__}: {text})") from error
+    load_weights(model, weights, where)
+    return model.eval(), factory.made
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The model of a folder that ``scripts/export.py`` wrote with format=pt, ready for inference.
+
+    Raises:
+        ValueError, OSError: no such folder, or damaged; one line.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from dyt.rundir.meaning import read_config
+
+    folder = Path(folder).expanduser()
+    config = read_config(folder)
+    try:
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            weights, spec = {key: file.get_tensor(key) for key in file.keys()}, file.metadata().get("spec")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder}: its model.safetensors is missing or damaged ({error})") from error
+    if spec is None:
+        raise ValueError(f"{folder}: was not written by export.py with format=pt; type format=pt to write it anew")
+    return rebuilt(config, weights, json.loads(spec), str(folder))[0]
