@@ -1,10 +1,15 @@
 """Every test works in a folder of its own, with a data cache of its own and without W&B, unless it says otherwise."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
-# Before torch and datasets read them.
-os.environ["DYT_CACHE_DIR"] = os.environ.get("DYT_TEST_CACHE") or tempfile.mkdtemp(prefix="dyt-test-cache-")
+# Before torch and datasets read them. The processes of `pytest -n` inherit one cache, so the kernel is compiled once.
+if not os.environ.get("DYT_TEST_CACHE"):
+    os.environ["DYT_TEST_CACHE"] = tempfile.mkdtemp(prefix="dyt-test-cache-")
+    atexit.register(shutil.rmtree, os.environ["DYT_TEST_CACHE"], ignore_errors=True)
+os.environ["DYT_CACHE_DIR"] = os.environ["DYT_TEST_CACHE"]
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("WANDB_API_KEY", None)
