@@ -1,4 +1,4 @@
-"""A trained model's norms become DyT or Derf that do nearly what the old norms did: ``model = calibrate(model, batches)``.
+"""A trained model's norms become DyT or Derf that do nearly the same: ``model = calibrate(model, batches)``.
 
 Norm by norm from front to back: what comes in and what the old norm makes of it are recorded on the batches, while all
 norms before it are converted already. The new norm's alpha (and s) are searched, its gamma and beta follow by least
@@ -8,11 +8,13 @@ squares, channel by channel.
 import itertools
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from dyt.conversion.replace import convert
+from dyt.conversion.replace import ORIGINAL, convert, revert
+from dyt.conversion.replace import _places as places
 from dyt.kernels.reference import SQUASH
 from dyt.norms.dynamic import DynamicTanh
 
@@ -46,65 +48,53 @@ def calibrate(
         ValueError: no batches, batches that the model cannot take, a norm that they do not reach, or activations that
             are not finite. The model is then as it was.
     """
+    if norm not in ("dyt", "derf", "dyt_unit_gain"):
+        raise ValueError(f"calibrate: norm={norm!r} has no alpha to fit; choose from dyt, derf")
+    if tokens < 2:
+        raise ValueError(f"calibrate: tokens={tokens}: needs at least 2, e.g. tokens=4096")
     kept = list(itertools.islice(batches, BATCHES))
     if not kept:
         raise ValueError("calibrate: no batches; give some inputs, e.g. [next(iter(loader))]")
-    if tokens < 2:
-        raise ValueError(f"calibrate: tokens={tokens}: needs at least 2, e.g. tokens=4096")
-    swap = Swap(model, norm, **options)
+    convert(model, norm, **options)
     try:
-        swap.all(lambda: _each(model, kept, forward), tokens)
+        Swap.converted(model).calibrate(kept, tokens, forward)
     except BaseException:
-        swap.undo()
+        revert(model)
         raise
     return model
 
 
 class Swap:
-    """The norms of `model` beside those that are to stand in their places; made with all old ones still in place.
+    """The norms of `model` beside those that are to stand in their places; at first all old ones are in place.
 
-    `order` names the norms; after `find_order`, by when a forward pass reaches them.
-
-    Raises:
-        ValueError: as `convert`, or a norm that has no alpha to fit.
+    Args:
+        pairs: name -> (old norm, new one).
     """
 
-    def __init__(self, model: nn.Module, norm: str = "dyt", **options):
-        before = dict(model.named_modules())
-        convert(model, norm, **options)
-        self._take(model, before)
+    def __init__(self, model: nn.Module, pairs: dict[str, tuple[nn.Module, DynamicTanh]]):
+        self.model, self.pairs, self.order = model, pairs, list(pairs)
+        _put(model, {new: old for old, new in pairs.values()})
+
+    @classmethod
+    def converted(cls, model: nn.Module) -> "Swap":
+        """Of a model that `dyt.convert` changed."""
+        pairs = {name: (vars(m)[ORIGINAL][0], m) for name, m in model.named_modules() if ORIGINAL in vars(m)}
+        for name, (old, new) in pairs.items():
+            if not isinstance(new, DynamicTanh):
+                raise ValueError(
+                    f"calibrate: {name}, a {type(old).__name__}, does more than a norm; type skip={name!r}"
+                )
+        return cls(model, pairs)
 
     @classmethod
     def of(cls, model: nn.Module, like: nn.Module) -> "Swap":
         """Of two models that differ in their norms: those of `like` are to stand in `model`."""
-        made, before = cls.__new__(cls), dict(model.named_modules())
-        for name, new in like.named_modules():
-            if isinstance(new, DynamicTanh):
-                _put(model, name, new)
-        made._take(model, before)
-        return made
-
-    def _take(self, model: nn.Module, before: dict[str, nn.Module]) -> None:
-        self.model = model
-        self.pairs = {
-            name: (before[name], new)
-            for name, new in model.named_modules()
-            if isinstance(new, DynamicTanh) and new is not before.get(name) and name in before
-        }
-        self.undo()
-        if not self.pairs:
-            raise ValueError("calibrate: only dyt and derf have an alpha to fit; type norm='dyt'")
-        self.order = list(self.pairs)
-
-    def undo(self) -> None:
-        """All old norms are in place again."""
-        for name, (old, _) in self.pairs.items():
-            _put(self.model, name, old)
+        olds = dict(model.named_modules())
+        return cls(model, {n: (olds[n], new) for n, new in like.named_modules() if isinstance(new, DynamicTanh)})
 
     def put(self, names: Iterable[str]) -> None:
         """The new norms of `names` are in place."""
-        for name in names:
-            _put(self.model, name, self.pairs[name][1])
+        _put(self.model, dict(self.pairs[name] for name in names))
 
     def carry_over(self) -> None:
         """Each new norm takes the old one's gamma and beta, and keeps its alpha: the plain way to convert."""
@@ -115,24 +105,21 @@ class Swap:
                     if theirs is not None and ours is not None:
                         ours.copy_(theirs)
 
-    def find_order(self, run: Callable[[], object]) -> None:
-        """Sorts `order` by when a forward pass reaches each norm.
+    def calibrate(self, batches: list, tokens: int = 4096, forward: Callable | None = None) -> None:
+        """Fits every new norm and puts it in, front to back.
 
         Raises:
-            ValueError: one is not reached.
+            ValueError: as `dyt.calibrate`.
         """
-        seen: dict[str, None] = {}
-        with _hooked({old: lambda x, y, name=name: seen.setdefault(name) for name, (old, _) in self.pairs.items()}):
-            run()
-        for name in self.pairs:
-            if name not in seen:
-                raise ValueError(f"calibrate: the batches do not reach the norm {name}; give some that do")
-        self.order = list(seen)
-
-    def all(self, run: Callable[[], object], tokens: int) -> None:
-        """Fits and puts in every new norm, front to back; `run` is the forward passes over the batches."""
+        run, seen = partial(_each, self.model, batches, forward), {}
+        see = {old: lambda x, y, name=name: seen.setdefault(name) for name, (old, _) in self.pairs.items()}
         with _evaluating(self.model):
-            self.find_order(run)
+            with _hooked(see):
+                run()
+            for name in self.pairs:
+                if name not in seen:
+                    raise ValueError(f"calibrate: the batches do not reach the norm {name}; type skip={name!r}")
+            self.order = list(seen)
             for name in self.order:
                 self.fit(name, run, tokens)
 
@@ -145,17 +132,19 @@ class Swap:
             for kept, t in ((inputs, x), (outputs, y)):
                 kept.add((t if new.channels_last else t.movedim(1, -1)).reshape(-1, new.dim))
 
-        with _evaluating(self.model), _hooked({old: see}):
+        with _hooked({old: see}):
             run()
         x, y = inputs.rows(), outputs.rows()
         if not (x.isfinite().all() and y.isfinite().all()):
-            raise ValueError(f"calibrate: the norm {name} has inputs or outputs that are not finite; look at the batches")
+            raise ValueError(
+                f"calibrate: the norm {name} has inputs or outputs that are not finite; look at the batches"
+            )
         fit(new, x, y)
         self.put([name])
 
 
 class Reservoir:
-    """A uniform sample of at most `size` of the rows that were added, whatever their number; the same draws each time."""
+    """A uniform sample of at most `size` of all rows that were added; the same draws each time."""
 
     def __init__(self, size: int):
         self.size, self.seen, self.kept = size, 0, None
@@ -271,14 +260,14 @@ def _each(model: nn.Module, batches: list, forward: Callable | None) -> None:
         except Exception as error:
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise ValueError(
-                f"the model cannot take batch {number} ({said}); give what model(batch) takes, or forward=lambda model, "
-                "batch: ..."
+                f"{type(model).__name__} cannot take batch {number} ({said}); give what model(batch) "
+                "takes, or forward=lambda model, batch: ..."
             ) from error
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+def _put(model: nn.Module, changes: dict[nn.Module, nn.Module]) -> None:
+    for holder, key, value in list(places(model, changes)):
+        holder[key] = changes[value]
 
 
 @contextmanager
@@ -296,7 +285,9 @@ def _evaluating(model: nn.Module):
 def _hooked(see: dict[nn.Module, Callable[[Tensor, Tensor], object]]):
     """A context in which ``see[module](input, output)`` is called whenever a module runs."""
     handles = [
-        module.register_forward_hook(lambda _, args, kwargs, out, seen=seen: seen(_first(args, kwargs), out), with_kwargs=True)
+        module.register_forward_hook(
+            lambda _, args, kwargs, out, seen=seen: seen(_first(args, kwargs), out), with_kwargs=True
+        )
         for module, seen in see.items()
     ]
     try:
