@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dyt.conversion.replace import ORIGINAL, convert, revert
-from dyt.conversion.replace import _places as places
+from dyt.conversion.replace import ORIGINAL, _places, convert, revert
+
 from dyt.kernels.reference import SQUASH
 from dyt.norms.dynamic import DynamicTanh
 
@@ -57,7 +57,11 @@ def calibrate(
         raise ValueError("calibrate: no batches; give some inputs, e.g. [next(iter(loader))]")
     convert(model, norm, **options)
     try:
-        Swap.converted(model).calibrate(kept, tokens, forward)
+        swap = Swap.converted(model)
+        try:
+            swap.calibrate(kept, tokens, forward)
+        finally:
+            swap.put(swap.pairs)
     except BaseException:
         revert(model)
         raise
@@ -111,10 +115,10 @@ class Swap:
         Raises:
             ValueError: as `dyt.calibrate`.
         """
-        run, seen = partial(_each, self.model, batches, forward), {}
+        run, seen = partial(run_all, self.model, batches, forward), {}
         see = {old: lambda x, y, name=name: seen.setdefault(name) for name, (old, _) in self.pairs.items()}
-        with _evaluating(self.model):
-            with _hooked(see):
+        with evaluating(self.model):
+            with hooked(see):
                 run()
             for name in self.pairs:
                 if name not in seen:
@@ -132,7 +136,7 @@ class Swap:
             for kept, t in ((inputs, x), (outputs, y)):
                 kept.add((t if new.channels_last else t.movedim(1, -1)).reshape(-1, new.dim))
 
-        with _hooked({old: see}):
+        with hooked({old: see}):
             run()
         x, y = inputs.rows(), outputs.rows()
         if not (x.isfinite().all() and y.isfinite().all()):
@@ -248,7 +252,7 @@ def call(model: nn.Module, batch) -> object:
 
 
 @torch.no_grad()
-def _each(model: nn.Module, batches: list, forward: Callable | None) -> None:
+def run_all(model: nn.Module, batches: list, forward: Callable | None) -> None:
     """Runs the model over all batches.
 
     Raises:
@@ -266,12 +270,12 @@ def _each(model: nn.Module, batches: list, forward: Callable | None) -> None:
 
 
 def _put(model: nn.Module, changes: dict[nn.Module, nn.Module]) -> None:
-    for holder, key, value in list(places(model, changes)):
+    for holder, key, value in list(_places(model, changes)):
         holder[key] = changes[value]
 
 
 @contextmanager
-def _evaluating(model: nn.Module):
+def evaluating(model: nn.Module):
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -282,7 +286,7 @@ def _evaluating(model: nn.Module):
 
 
 @contextmanager
-def _hooked(see: dict[nn.Module, Callable[[Tensor, Tensor], object]]):
+def hooked(see: dict[nn.Module, Callable[[Tensor, Tensor], object]]):
     """A context in which ``see[module](input, output)`` is called whenever a module runs."""
     handles = [
         module.register_forward_hook(
