@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from dyt.conversion.replace import ORIGINAL, _places, convert, revert
-
 from dyt.kernels.reference import SQUASH
 from dyt.norms.dynamic import DynamicTanh
 
