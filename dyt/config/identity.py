@@ -79,9 +79,10 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
     from dyt.rundir.files import weights_sha256
 
     data_sha256 = locate(config["data"]).sha256
-    base = _base(config)
+    named = base_config(config)
+    base = plan(*named) if named else None
     if base is not None:
-        init_sha256 = f"run {base.hash}"
+        init_sha256 = by_run(base.hash)
     else:
         init_sha256 = weights_sha256(config["init_from"]) if config["init_from"] else None
     digest = config_hash(config, data_sha256, init_sha256)
@@ -99,8 +100,13 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
     return Plan(config, digest, directory, data_sha256, init_sha256, base)
 
 
-def _base(config: dict) -> Plan | None:
-    """The run that ``init_from`` names by words: of this model, data and seed, and otherwise as the words say."""
+def by_run(digest: str) -> str:
+    """What stands for the weights of a run that ``init_from`` names by its words: its settings decide them."""
+    return f"run {digest}"
+
+
+def base_config(config: dict) -> tuple[dict, list[str]] | None:
+    """Config and words of the run that ``init_from`` names by words: of this model, data and seed."""
     from dyt.config import compose
 
     named = config["init_from"]
@@ -112,7 +118,7 @@ def _base(config: dict) -> Plan | None:
         made[key] = config[key]
     for key in ("threads", "device", "kernel", "precision"):
         made["trainer"][key] = config["trainer"][key]
-    return plan(made, words)
+    return made, words
 
 
 def existing(config: dict, digest: str, usual: Path) -> Path | None:
