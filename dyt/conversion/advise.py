@@ -61,7 +61,9 @@ def advise(
     """Measures an unconverted `model` on some batches and says how to convert it; changes nothing.
 
     Args:
-        model, batches, forward: as in `dyt.calibrate`.
+        model: with the norms that it was made or trained with.
+        batches: as in `dyt.calibrate`.
+        forward: as in `dyt.calibrate`.
 
     Raises:
         ValueError: no batches, batches that the model cannot take, or no norm that `convert` replaces.
