@@ -73,17 +73,18 @@ def where_to_start(plan: Plan, loop) -> str:
     return start
 
 
-def known_by_weights(config: dict) -> dict | None:
+def known_by_weights(plan: Plan) -> dict | None:
     """What the weights of ``init_from`` know: their letters or classes are then this run's, each under its number.
 
     Raises:
         ValueError: they know tokens of another kind.
     """
+    config = plan.config
     if not config["init_from"]:
         return None
     from dyt.rundir.meaning import meaning
 
-    known, kind = meaning(Path(config["init_from"]).expanduser()), config["data"].get("tokenizer")
+    known, kind = meaning(_source(plan)), config["data"].get("tokenizer")
     if config["model"]["task"] == "text" and known["kind"] not in (None, kind):
         raise ValueError(
             f"init_from={config['init_from']}: its weights know {known['kind']} tokens, and this run has {kind}; "
@@ -96,7 +97,12 @@ def _take(plan: Plan, loop) -> str:
     """Takes ``init_from``: the whole state where it is this run, only shorter; else weights alone."""
     from dyt.rundir import checkpoint
 
-    source, named = Path(plan.config["init_from"]).expanduser(), f"init_from={plan.config['init_from']}"
+    source, named = _source(plan), f"init_from={plan.config['init_from']}"
+    if loop.conversion is not None:
+        loop.before = loop.conversion(checkpoint.read_weights(str(source)), named)
+        if loop.ema:
+            loop.ema.set(loop.model)
+        return f"weights of {source}, its norms converted ({plan.config['convert']})"
     found = checkpoint.newest(source / "checkpoints", device=loop.world.device) if _is_shorter(plan, source) else None
     if found is None:
         checkpoint.load_weights(loop.model, checkpoint.read_weights(str(source)), named)
@@ -115,8 +121,15 @@ def _take(plan: Plan, loop) -> str:
     return f"extending {source} from step {loop.step}"
 
 
+def _source(plan: Plan) -> Path:
+    """Where the weights of ``init_from`` are."""
+    return plan.base.dir if plan.base else Path(plan.config["init_from"]).expanduser()
+
+
 def _is_shorter(plan: Plan, source: Path) -> bool:
     """Whether `source` is the directory of this run but for its length."""
+    if plan.base:
+        return False
     about = read_json(source / "run.json") if source.is_dir() else None
     if about is None or not (source / "config.yaml").is_file():
         return False

@@ -52,6 +52,10 @@ def execute(plan: Plan) -> dict:
         print(f"already {done['status']}: {plan.dir}")
         report_to_agent(plan.config, plan.dir, done)
         return done
+    if plan.base is not None and (base := execute(plan.base))["status"] != "finished":
+        raise ValueError(
+            f"init_from={plan.config['init_from']}: that run is {base['status']}, so this one cannot begin"
+        )
     with contextlib.ExitStack() as held:
         run = prepare(plan)
         if (done := take_directory(run, held)) is not None:
@@ -112,13 +116,44 @@ def prepare(plan: Plan) -> Run:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
     kernels.force(trainer["kernel"])
-    data, model, norms, task = assemble(config, world, config["seed"], known_by_weights(config))
+    data, model, norms, task = assemble(config, world, config["seed"], known_by_weights(plan))
     batch, pieces = config["data"]["batch_size"], trainer["accumulate"]
     order = Order(data.samples, batch, config["seed"], pieces, world.rank, world.size)
     schedule = Schedule.of(trainer, order.steps_per_epoch)
     probe = Probe(model, norms.made, task, data, world) if trainer["probe_every"] and world.leads else None
     loop = Trainer(config, model, task, data, order, schedule, world, probe)
+    if config.get("convert"):
+        loop.conversion = partial(_convert, plan, loop)
     return Run(plan, world, data, model, norms, task, order, schedule, probe, loop)
+
+
+def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
+    """Gives the loop's model the weights of `plan.base`, its norms converted; returns a row of before and after."""
+    import itertools
+
+    import torch
+
+    from dyt.conversion.calibrate import BATCHES, Swap
+    from dyt.rundir import checkpoint
+    from dyt.training.loop import evaluate
+    from models import build_model
+
+    old, _ = build_model(plan.base.config["model"], plan.base.config["norm"], loop.data.spec)
+    checkpoint.load_weights(old.to(loop.world.device), weights, named)
+    measured = (loop.task, loop.data, "val", loop.world, loop.autocast, loop.trainer["eval_batches"])
+    before = evaluate(old, *measured)
+    swap = Swap.of(old, loop.model)
+    if plan.config["convert"] == "calibrated":
+        inputs = [x for x, _ in itertools.islice(loop.data.train_batches(loop.order, 0, BATCHES), BATCHES)]
+        swap.calibrate(inputs)
+    else:
+        if plan.config["convert"] == "naive":
+            swap.carry_over()
+        swap.put(swap.order)
+    with torch.no_grad():
+        loop.model.load_state_dict(old.state_dict())
+    after = evaluate(loop.model, *measured)
+    return {**after, **{f"before/{key.split('/')[1]}": value for key, value in before.items()}}
 
 
 def take_directory(run: Run, held: contextlib.ExitStack) -> dict | None:

@@ -281,6 +281,14 @@ def test_never_reached_is_said_and_measured_at_the_arms_own_end():
     assert mixed.never == 1 + 1 and str(mixed).startswith("not reached in 2 of 3; ")
 
 
+def test_a_model_that_is_there_before_its_first_step_counts_as_after_one():
+    """A converted model is measured at step 0 too."""
+    steps, values = curve(1.9, 1.8, 1.7, 1.6)
+    early = {s: (np.array([0, *steps[1:]]), values) for s in range(3)}
+    found = steps_to_target(early, {s: curve(3.0, 2.5, 2.25, 2.0) for s in range(3)}, False)
+    assert found.percent.mean == pytest.approx(100 * (1 / 1000 - 1)) and found.at_once == 3
+
+
 def test_reached_at_once_is_a_bound():
     baseline = {s: curve(3.0, 2.5, 2.25, 2.0) for s in range(3)}
     found = steps_to_target({s: curve(1.9, 1.8, 1.7, 1.6) for s in range(3)}, baseline, False)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dyt.config.identity import config_hash
+from dyt.config.identity import base_config, by_run, config_hash
 from dyt.studies import runner
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.verdicts import below_floor, judge
@@ -451,7 +451,10 @@ def test_committed_rows_are_what_the_study_asks_for(path):
     by_cell = {(*r.cell.items(), r.seed): r for r in study.runs(scale)}
     for row in rows.read_runs(path, study):
         run = by_cell[(*((f, row[f]) for f in study.factors if row[f]), row["seed"])]
-        assert config_hash(run.config(), row["data_sha256"]) == row["config_hash"]
+        config, data = run.config(), row["data_sha256"]
+        base = base_config(config)
+        weights = by_run(config_hash(base[0], data)) if base else None
+        assert config_hash(config, data, weights) == row["config_hash"]
         assert row["overrides"] == rows.overrides(run)
 
 

@@ -13,6 +13,7 @@ CHOICES = {  # of a key that takes a word; the first is meant where an old confi
     "logger.mode": ("auto", "online", "offline", "disabled"),
     "resume": ("auto", "fresh"),
     "data.on_error": ("raise", "skip"),
+    "convert": ("naive", "reset", "calibrated"),  # or null
 }
 RANGES = {  # of a key that takes a number: least and largest, both allowed
     "trainer.max_steps": (1, None),
@@ -78,8 +79,13 @@ def check(config: dict, schemas: dict[str, type]) -> None:
     trainer, optim, data = config["trainer"], config["optim"], config["data"]
     for key, choices in CHOICES.items():
         value = lookup(config, key, choices[0])
-        if value not in choices:
+        if value not in choices and not (key == "convert" and value is None):
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
+    if config.get("convert") and "=" not in (config["init_from"] or ""):
+        raise ValueError(
+            f"convert={config['convert']}: needs the run whose norms are converted, by its words, e.g. "
+            "init_from='norm=layernorm trainer.max_steps=1000'"
+        )
     if data.get("on_error") == "skip" and (data.get("mixup") or data.get("cutmix")):
         raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:

@@ -82,7 +82,8 @@ class Config:
     seed: int = 0  # [number] decides first weights, order of samples, augmentation and dropout
     out_root: str = "runs"  # folder that run directories are made in
     deterministic: bool = False  # torch's deterministic algorithms only; needed on a GPU for equal bits
-    init_from: str | None = None  # a run directory or a safetensors file whose weights the run starts with
+    init_from: str | None = None  # first weights: a run's directory or its words, or a safetensors file
+    convert: str | None = None  # naive | reset | calibrated | null; how norms of init_from's run become this run's
     resume: str = "auto"  # auto goes on where the run's directory ends; fresh moves that directory aside
     tag: str | None = None  # groups runs in W&B; a study's runs have its name
 

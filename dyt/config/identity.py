@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Plan:
     dir: Path
     data_sha256: str
     init_sha256: str | None
+    base: "Plan | None" = None  # the run that ``init_from`` names by its words
 
 
 def flatten(config: dict, prefix: str = "") -> dict:
@@ -77,7 +79,12 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
     from dyt.rundir.files import weights_sha256
 
     data_sha256 = locate(config["data"]).sha256
-    init_sha256 = weights_sha256(config["init_from"]) if config["init_from"] else None
+    named = base_config(config)
+    base = plan(*named) if named else None
+    if base is not None:
+        init_sha256 = by_run(base.hash)
+    else:
+        init_sha256 = weights_sha256(config["init_from"]) if config["init_from"] else None
     digest = config_hash(config, data_sha256, init_sha256)
     words = [config["model"]["name"], config["norm"]["name"], config["data"]["name"]]
     for override in sorted(overrides):
@@ -90,7 +97,28 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
     name = _name(words)
     directory = Path(config["out_root"]).expanduser() / config["experiment"] / f"{name}-s{config['seed']}-{digest}"
     directory = existing(config, digest, directory) or directory
-    return Plan(config, digest, directory, data_sha256, init_sha256)
+    return Plan(config, digest, directory, data_sha256, init_sha256, base)
+
+
+def by_run(digest: str) -> str:
+    """What stands for the weights of a run that ``init_from`` names by its words: its settings decide them."""
+    return f"run {digest}"
+
+
+def base_config(config: dict) -> tuple[dict, list[str]] | None:
+    """Config and words of the run that ``init_from`` names by words: of this model, data and seed."""
+    from dyt.config import compose
+
+    named = config["init_from"]
+    if not named or "=" not in named or Path(named).expanduser().exists():
+        return None
+    words = shlex.split(named)
+    made = compose.load([f"model={config['model']['name']}", f"data={config['data']['name']}", *words])
+    for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
+        made[key] = config[key]
+    for key in ("threads", "device", "kernel", "precision"):
+        made["trainer"][key] = config["trainer"][key]
+    return made, words
 
 
 def existing(config: dict, digest: str, usual: Path) -> Path | None:

@@ -1,7 +1,21 @@
 """DyT in somebody else's model: find its norms, swap them, say what became of each."""
 
+from dyt.conversion.advise import Advice, add_embed_scale, advise
+from dyt.conversion.calibrate import calibrate
 from dyt.conversion.plan import Entry, plan
 from dyt.conversion.replace import convert, replace_norms, revert
 from dyt.conversion.report import Report, conversion_report
 
-__all__ = ["Entry", "Report", "conversion_report", "convert", "plan", "replace_norms", "revert"]
+__all__ = [
+    "Advice",
+    "Entry",
+    "Report",
+    "add_embed_scale",
+    "advise",
+    "calibrate",
+    "conversion_report",
+    "convert",
+    "plan",
+    "replace_norms",
+    "revert",
+]

@@ -71,6 +71,8 @@ class Trainer:
         self.loss_sum, self.loss_count = 0.0, 0
         self.best: dict[str, list] = {}  # metric -> [value, step]
         self.final: dict[str, float] = {}
+        self.conversion = None  # converts the weights that the run starts with; set by dyt.run
+        self.before: dict[str, float] = {}  # its row, of step 0
 
         wrapped = torch.compile(model) if self.trainer["compile"] else model
         if world.size > 1:
@@ -120,6 +122,8 @@ class Trainer:
         every = self.schedule
         batches = iter(self.data.train_batches(self.order, self.step, every.total))
         clock = Clock(self.step, self.elapsed)
+        if self.before:
+            saver.row({"step": 0, **self.before})
         with Stop() as stop, self.bar() as bar:
             while self.step < every.total:
                 lr = self.learning_rate(self.step)

@@ -96,7 +96,8 @@ def steps_to_target(arm: dict[int, Curve], baseline: dict[int, Curve], higher: b
         reference = steps_to(theirs, end, higher)
         at_once += found[1] or reference[1]
         if not (found[1] and reference[1]):  # both before they were first looked at: nothing is known
-            logs.append(math.log(found[0] / reference[0]))
+            # A converted model may be there before its first step: it counts as one.
+            logs.append(math.log(max(found[0], 1) / max(reference[0], 1)))
     found = interval(logs)
     percent = [None if v is None else 100 * math.expm1(v) for v in (found.mean, found.low, found.high)]
     return StepsToTarget(Interval(found.n, *percent), len(seeds), never, at_once)

@@ -91,6 +91,16 @@ def gap(rows: list[dict]) -> float | None:
     return values[-1] - min(values) if values else None
 
 
+def converted(rows: list[dict]) -> float | None:
+    """Validation loss of a converted model before its first step."""
+    return next((row.get("val/loss") for row in rows if row["step"] == 0), None)
+
+
+def before(rows: list[dict]) -> float | None:
+    """Validation loss of the model that was converted."""
+    return next((row.get("before/loss") for row in rows if row["step"] == 0), None)
+
+
 DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
     f.__name__: f
     for f in (
@@ -102,5 +112,7 @@ DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
         tanh_gain,
         tanh_gain_depth,
         gap,
+        converted,
+        before,
     )
 }

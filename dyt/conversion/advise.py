@@ -1,0 +1,228 @@
+"""What a model's norms are fed, and the `convert` call that fits: ``print(advise(model, batches))``.
+
+The paper's alpha0 in language models goes by width and site, and its tokens must enter with about unit variance
+(arXiv 2503.10622, Tables 11 to 13 and appendix A). Elsewhere alpha0 is 0.5.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dyt.conversion.calibrate import BATCHES, evaluating, hooked, run_all
+from dyt.conversion.plan import plan
+
+# Width -> alpha0 in attention, alpha0 elsewhere: LLaMA, arXiv 2503.10622, Table 13. Between two widths the nearer one.
+ALPHA0 = {1024: (1.0, 1.0), 2048: (1.0, 0.5), 4096: (0.8, 0.2), 8192: (0.2, 0.05)}
+ELSEWHERE = 0.5
+SMALL = 0.3  # standard deviation after the embedding, below which DyT starts slowly
+SATURATED = 2.0  # of abs(alpha x), as in arXiv 2604.23434
+
+
+@dataclass(frozen=True)
+class Place:
+    """One norm: what it is fed, and the alpha0 for it."""
+
+    name: str
+    site: str
+    width: int
+    std: float  # of its input, over all elements of the batches
+    alpha: float
+    saturated: float  # share of the input with abs(alpha x) above 2 at the start
+
+
+@dataclass(frozen=True)
+class Advice:
+    """`places` in the model's order, `warnings` in words, and `call`, the line to type. Prints as a table."""
+
+    places: list[Place]
+    warnings: list[str]
+    call: str
+    embedding: str | None  # its name, in a language model
+    embedding_std: float | None  # of its output
+
+    def __str__(self) -> str:
+        width = max(len("norm"), *(len(p.name) for p in self.places))
+        lines = [f"{'norm':<{width}}  site    width  input std  alpha0  saturated"]
+        for p in self.places:
+            lines.append(
+                f"{p.name:<{width}}  {p.site:<6}  {p.width:>5}  {p.std:>9.3g}  {p.alpha:>6g}  {p.saturated:>9.0%}"
+            )
+        return "\n".join([*lines, *(f"! {w}" for w in self.warnings), self.call])
+
+
+def advise(
+    model: nn.Module, batches: Iterable, *, forward: Callable[[nn.Module, object], object] | None = None
+) -> Advice:
+    """Measures an unconverted `model` on some batches and says how to convert it; changes nothing.
+
+    Args:
+        model: with the norms that it was made or trained with.
+        batches: as in `dyt.calibrate`.
+        forward: as in `dyt.calibrate`.
+
+    Raises:
+        ValueError: no batches, batches that the model cannot take, or no norm that `convert` replaces.
+    """
+    kept = list(itertools.islice(batches, BATCHES))
+    if not kept:
+        raise ValueError("advise: no batches; give some inputs, e.g. [next(iter(loader))]")
+    entries = [e for e in plan(model, batchnorm="keep") if e.fate == "replace"]
+    if not entries:
+        raise ValueError(f"advise: {type(model).__name__} has no LayerNorm or RMSNorm that convert replaces")
+    embedding = _embedding(model)
+    language = embedding is not None
+    alphas = {e.name: _alpha0(e.width, e.site) if language else ELSEWHERE for e in entries}
+    seen: dict[str, _Sums] = {e.name: _Sums(alphas[e.name]) for e in entries}
+    tokens = _Sums(1.0)
+    see = {e.module: lambda x, y, s=seen[e.name]: s.add(x) for e in entries}
+    if language:
+        see[model.get_submodule(embedding)] = lambda x, y: tokens.add(y)
+    with evaluating(model), hooked(see):
+        run_all(model, kept, forward)
+    entries = [e for e in entries if seen[e.name].count]
+    if not entries:
+        raise ValueError("advise: the batches reach no norm; give some that do")
+    places = [Place(e.name, e.site, e.width, seen[e.name].std, alphas[e.name], seen[e.name].saturated) for e in entries]
+    std = tokens.std if tokens.count else None
+    warnings = [*_of_embedding(embedding, std), *_of_residuals(model, places), *_of_saturation(places)]
+    return Advice(places, warnings, _call(places), embedding, std)
+
+
+class _Sums:
+    """Streaming mean, spread and saturation of what is added."""
+
+    def __init__(self, alpha: float):
+        self.alpha, self.count, self.sum, self.squares, self.large = alpha, 0, 0.0, 0.0, 0
+
+    def add(self, x: Tensor) -> None:
+        x = x.detach().double()
+        self.count += x.numel()
+        self.sum += x.sum().item()
+        self.squares += x.square().sum().item()
+        self.large += ((self.alpha * x).abs() > SATURATED).sum().item()
+
+    @property
+    def std(self) -> float:
+        mean = self.sum / self.count
+        return math.sqrt(max(0.0, self.squares / self.count - mean * mean))
+
+    @property
+    def saturated(self) -> float:
+        return self.large / self.count
+
+
+def _alpha0(width: int, site: str) -> float:
+    nearest = min(ALPHA0, key=lambda w: abs(math.log(w / width)))
+    return ALPHA0[nearest][0 if site == "attn" else 1]
+
+
+def _embedding(model: nn.Module) -> str | None:
+    """The name of the token embedding: the one with the most rows, of those that are not of positions."""
+    found = [
+        (m.num_embeddings, name)
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Embedding) and name and not re.search(r"pos|wpe|type", name.rpartition(".")[2])
+    ]
+    return max(found)[1] if found else None
+
+
+def _of_embedding(name: str | None, std: float | None) -> list[str]:
+    if std is None or std >= SMALL:
+        return []
+    return [
+        f"tokens leave {name} with standard deviation {std:.2g}, where DyT needs about 1; before training from "
+        f"scratch type dyt.add_embed_scale(model, {name!r}) (x sqrt(d)), and initialise it with std 1 / sqrt(d)"
+    ]
+
+
+def _of_residuals(model: nn.Module, places: list[Place]) -> list[str]:
+    """Post-norm layers and branches that start at zero."""
+    found = []
+    post = [n for n, m in model.named_modules() if getattr(m, "norm_first", None) is False]
+    post += [p.name for p in places if p.name.endswith(("output.LayerNorm", "output_layer_norm", "sa_layer_norm"))]
+    if post:
+        found.append(
+            f"{post[0]} is post-norm: its norms stand in the residual stream, where DyT bounds the stream itself; "
+            "watch the gradient norm, or take a pre-norm model"
+        )
+    norms = {p.name for p in places}
+    zero = [
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear) and name not in norms and not m.weight.is_meta and not m.weight.any()
+    ]
+    if zero:
+        found.append(
+            f"{zero[0]} starts at zero ({len(zero)} such layers), as in DiT's adaLN; the paper removes zero "
+            "initialisation for DyT, e.g. torch.nn.init.normal_(layer.weight, std=0.02)"
+        )
+    return found
+
+
+def _of_saturation(places: list[Place]) -> list[str]:
+    worst = max(places, key=lambda p: p.saturated)
+    if worst.saturated < 0.5:
+        return []
+    return [
+        f"{worst.saturated:.0%} of {worst.name}'s input is saturated at alpha0 {worst.alpha:g}; alpha0 about "
+        f"{1 / worst.std:.1g} (1 / std) keeps it in tanh's slope, and dyt.calibrate finds it for a trained model"
+    ]
+
+
+def _call(places: list[Place]) -> str:
+    """``dyt.convert(model, ...)``: the commonest alpha0 for all, the others by site."""
+    by_site = {p.site: p.alpha for p in places}
+    values = [p.alpha for p in places]
+    common = max(dict.fromkeys(values), key=values.count)
+    sites = {site: {"alpha_init": alpha} for site, alpha in by_site.items() if alpha != common}
+    return f"dyt.convert(model, norm='dyt', alpha_init={common:g}{f', sites={sites}' if sites else ''})"
+
+
+class EmbedScale(nn.Module):
+    """Multiplies by one learnable number, ``scale``, shape (1,), sqrt(d) at the start; any shape in, the same out."""
+
+    def __init__(self, dim: int, device=None, dtype=None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1,), math.sqrt(dim), device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def add_embed_scale(model: nn.Module, embedding: str | None = None) -> nn.Module:
+    """Puts a learnable scalar, sqrt(d) at the start, after the token embedding, and returns the model.
+
+    The paper's language models need it: without it DyT's first inputs are far below unit size and training stalls
+    (arXiv 2503.10622, appendix A). The scalar is ``<embedding>.embed_scale.scale``, part of the state dict; it acts on
+    the embedding's output, before positions are added. Weights tied to the output layer stay tied, and unscaled. Call
+    it before the optimizer is made, and again on a new model before its state dict is loaded.
+
+    Args:
+        embedding: the module's name, e.g. ``transformer.wte``; None: the `torch.nn.Embedding` with
+            the most rows, positions aside.
+
+    Raises:
+        ValueError: there is no such embedding, or it has the scalar already.
+    """
+    name = _embedding(model) if embedding is None else embedding
+    layer = dict(model.named_modules()).get(name) if name else None
+    if not isinstance(layer, nn.Embedding):
+        has = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
+        raise ValueError(
+            f"add_embed_scale: {name or type(model).__name__} is no torch.nn.Embedding; name one of: "
+            f"{', '.join(has) or 'none here'}"
+        )
+    if hasattr(layer, "embed_scale"):
+        raise ValueError(f"add_embed_scale: {name} is followed by a scale already")
+    layer.embed_scale = EmbedScale(layer.embedding_dim, layer.weight.device, layer.weight.dtype)
+    layer.register_forward_hook(_scaled)
+    return model
+
+
+def _scaled(layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    return layer.embed_scale(out)

@@ -1,0 +1,240 @@
+"""Calibration, advice and the embedding's scale, each against numbers known beforehand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import dyt
+from dyt.conversion.calibrate import Reservoir, Swap, fit
+from dyt.norms.dynamic import Derf, DynamicTanh
+
+
+class Block(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.norm1, self.up, self.down = nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+
+    def forward(self, x):
+        return x + self.down(F.gelu(self.up(self.norm1(x))))
+
+
+class Tiny(nn.Module):
+    """Tokens (B, T) -> logits (B, T, 16); what follows is the next number of a fixed walk."""
+
+    def __init__(self, dim=32, depth=3):
+        super().__init__()
+        self.embed = nn.Embedding(16, dim)
+        self.blocks = nn.ModuleList(Block(dim) for _ in range(depth))
+        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, 16)
+
+    def forward(self, tokens):
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def trained() -> tuple[Tiny, torch.Tensor, torch.Tensor]:
+    """A model that has learned a permutation of 16 tokens, its inputs and its targets."""
+    torch.manual_seed(0)
+    model, walk = Tiny(), torch.randperm(16)
+    tokens = torch.randint(16, (64, 8))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(model(tokens).flatten(0, 1), walk[tokens].flatten()).backward()
+        optimizer.step()
+    return model, tokens, walk[tokens]
+
+
+def loss(model, tokens, targets) -> float:
+    with torch.no_grad():
+        return F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten()).item()
+
+
+@pytest.mark.parametrize("learns", ["learned", "ratio", "log", "fixed"])
+def test_a_target_of_dyts_own_shape_gives_its_parameters_back(learns):
+    x = 3 * torch.randn(4000, 6, generator=torch.Generator().manual_seed(1))
+    gamma, beta = torch.linspace(0.5, 2, 6), torch.linspace(-1, 1, 6)
+    norm = DynamicTanh(6, alpha=learns)
+    assert fit(norm, x, gamma * torch.tanh(0.4 * x) + beta) > 0.9999
+    assert norm.slope().item() == pytest.approx(0.4, rel=0.02)
+    assert torch.allclose(norm.weight, gamma, rtol=0.02) and torch.allclose(norm.bias, beta, atol=0.02)
+
+
+def test_alpha_of_each_channel_and_derfs_shift_come_back():
+    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1))
+    alpha = torch.tensor([0.3, 1.0, 3.0])
+    norm = DynamicTanh(3, alpha_shape="channel")
+    fit(norm, x, 2 * torch.tanh(alpha * x))
+    assert torch.allclose(norm.slope(), alpha, rtol=0.05)
+    derf = Derf(3)
+    fit(derf, x, 2 * torch.erf(0.8 * x + 0.5))
+    assert derf.slope().item() == pytest.approx(0.8, rel=0.05) and derf.shift.item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_in_tanhs_linear_range_the_gain_is_the_slope():
+    """A linear target: alpha goes to its least, and gamma alpha is the target's slope."""
+    x = torch.randn(4000, 4, generator=torch.Generator().manual_seed(1))
+    norm = DynamicTanh(4)
+    fit(norm, x, 1.5 * x - 2)
+    assert torch.allclose(norm.weight * norm.alpha, torch.full((4,), 1.5), rtol=1e-3)
+    assert torch.allclose(norm.bias, torch.full((4,), -2.0), atol=1e-3)
+
+
+def test_without_beta_and_without_gamma_what_is_there_is_fitted():
+    x = torch.randn(4000, 4, generator=torch.Generator().manual_seed(1))
+    norm, bare = DynamicTanh(4, bias=False), DynamicTanh(4, affine=False)
+    fit(norm, x, 3 * torch.tanh(x))
+    fit(bare, x, torch.tanh(0.7 * x))
+    assert torch.allclose(norm.weight, torch.full((4,), 3.0), rtol=0.02)
+    assert bare.slope().item() == pytest.approx(0.7, rel=0.02)
+
+
+def test_a_calibrated_model_starts_near_the_trained_one():
+    model, tokens, targets = trained()
+    before = loss(model, tokens, targets)
+    naive = loss(dyt.convert(copy.deepcopy(model), keep_affine=True), tokens, targets)
+    model.blocks[0].train()
+    model.blocks[1].eval()
+    made = dyt.calibrate(model, [(tokens[:32], targets[:32]), (tokens[32:], targets[32:])])
+    assert made is model and sum(isinstance(m, DynamicTanh) for m in model.modules()) == 4
+    assert model.blocks[0].training and not model.blocks[1].training
+    assert all(p.requires_grad and p.grad is not None or p.grad is None for p in model.parameters())
+    assert before < 0.1 and loss(model, tokens, targets) < before + 0.1 * (naive - before)
+    F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten()).backward()
+    assert model.norm.alpha.grad is not None
+
+
+def test_derf_and_options_and_keyword_batches():
+    model, tokens, targets = trained()
+    before = loss(model, tokens, targets)
+    dyt.calibrate(model, [{"tokens": tokens}], norm="derf", tokens=256, alpha="ratio")
+    assert all(isinstance(b.norm1, Derf) and b.norm1.learns == "ratio" for b in model.blocks)
+    assert loss(model, tokens, targets) < before + 0.3
+
+
+@pytest.mark.parametrize(
+    "model, batches, options, said",
+    [
+        (Tiny, [], {}, "calibrate: no batches; give some inputs"),
+        (Tiny, ["text"], {}, "cannot take batch 0 (TypeError: a batch of type str is neither a tensor nor a dict)"),
+        (Tiny, [torch.full((1, 2), 99)], {}, "cannot take batch 0 (IndexError"),
+        (Tiny, [torch.zeros(1, 2).long()], {"norm": "rmsnorm"}, "norm='rmsnorm' has no alpha to fit"),
+        (Tiny, [torch.zeros(1, 2).long()], {"tokens": 0}, "tokens=0: needs at least 2"),
+        (lambda: nn.Linear(2, 2), [torch.zeros(1, 2)], {}, "has no LayerNorm or RMSNorm to replace"),
+        (lambda: nn.Sequential(nn.LayerNorm(2)), [torch.full((3, 2), math.nan)], {}, "not finite"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line_and_leaves_the_model(model, batches, options, said):
+    model = model()
+    before = [type(m) for m in model.modules()]
+    with pytest.raises(ValueError) as error:
+        dyt.calibrate(model, batches, **options)
+    assert said in str(error.value) and "\n" not in str(error.value)
+    assert [type(m) for m in model.modules()] == before
+
+
+def test_a_norm_that_is_not_reached_is_named_and_may_be_skipped():
+    model, batches = Tiny(), [torch.zeros(2, 4).long()]
+    model.spare = nn.LayerNorm(32)
+    with pytest.raises(ValueError, match="do not reach the norm spare; type skip='spare'"):
+        dyt.calibrate(model, batches)
+    dyt.calibrate(model, batches, skip="spare")
+    assert isinstance(model.spare, nn.LayerNorm) and isinstance(model.norm, DynamicTanh)
+
+
+def test_the_reservoir_keeps_rows_of_all_batches_alike():
+    kept, twin = Reservoir(500), Reservoir(500)
+    for start in range(0, 10_000, 1000):
+        kept.add(torch.arange(start, start + 1000.0)[:, None])
+        twin.add(-torch.arange(start, start + 1000.0)[:, None])
+    assert kept.rows().shape == (500, 1) and 4400 < kept.rows().mean() < 5600
+    assert torch.equal(kept.rows(), -twin.rows())
+
+
+def test_two_models_norms_are_exchanged_by_name():
+    old, like = Tiny(), dyt.convert(Tiny())
+    weight = old.norm.weight.detach().clone().fill_(3)
+    old.norm.weight.data.fill_(3)
+    swap = Swap.of(old, like)
+    assert isinstance(old.norm, nn.LayerNorm)
+    swap.carry_over()
+    swap.put(swap.order)
+    assert old.norm is like.norm and torch.equal(like.norm.weight, weight)
+
+
+# -- advice ------------------------------------------------------------------------------------------------------------
+
+
+def test_advice_has_the_right_numbers():
+    model = Tiny(dim=64)
+    nn.init.normal_(model.embed.weight, std=0.02)
+    tokens = torch.arange(16).repeat(4, 1)
+    told = dyt.advise(model, [tokens])
+    assert [p.name for p in told.places] == ["blocks.0.norm1", "blocks.1.norm1", "blocks.2.norm1", "norm"]
+    weight = model.embed.weight.detach()
+    assert told.places[0].std == pytest.approx(weight.std(correction=0).item(), rel=1e-4)
+    assert told.embedding == "embed" and told.embedding_std == pytest.approx(weight.std(correction=0).item(), rel=1e-4)
+    assert told.places[0].alpha == 1.0 and told.places[0].saturated == 0.0
+    assert "add_embed_scale(model, 'embed')" in str(told) and str(told).splitlines()[-1] == told.call
+    exec(told.call, {"dyt": dyt, "model": model})
+    assert isinstance(model.norm, DynamicTanh) and model.norm.alpha.item() == 1.0
+
+
+def test_advice_goes_by_width_and_site():
+    from dyt.conversion.advise import _alpha0
+
+    assert [_alpha0(w, "attn") for w in (128, 1024, 2048, 4096, 5120, 8192)] == [1.0, 1.0, 1.0, 0.8, 0.8, 0.2]
+    assert [_alpha0(w, "mlp") for w in (128, 1024, 2048, 4096, 5120, 8192)] == [1.0, 1.0, 0.5, 0.2, 0.2, 0.05]
+
+
+def test_saturation_post_norm_and_zero_starts_are_warned_of():
+    model = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.TransformerEncoderLayer(8, 2, 16))
+    nn.init.zeros_(model[1].weight)
+    x = torch.full((2, 4, 8), 10.0) * torch.tensor([-1.0, 1.0]).repeat(4)
+    told = dyt.advise(model, [x])
+    assert told.places[0].std == pytest.approx(10) and told.places[0].saturated == 1.0  # 0.5 x 10 > 2
+    assert [w.split(" ")[0] for w in told.warnings] == ["2", "1", "100%"]
+    assert told.embedding is None and told.places[0].alpha == 0.5
+    assert not any(isinstance(m, DynamicTanh) for m in model.modules())
+
+
+def test_advice_without_batches_or_norms_is_one_line():
+    with pytest.raises(ValueError, match="advise: no batches"):
+        dyt.advise(Tiny(), [])
+    with pytest.raises(ValueError, match="Linear has no LayerNorm or RMSNorm"):
+        dyt.advise(nn.Linear(2, 2), [torch.zeros(1, 2)])
+
+
+# -- the embedding's scale ---------------------------------------------------------------------------------------------
+
+
+def test_the_scale_is_sqrt_d_and_trains():
+    model = Tiny(dim=64)
+    tokens = torch.arange(16)[None]
+    plain = model.embed(tokens)
+    assert dyt.add_embed_scale(model) is model
+    assert torch.allclose(model.embed(tokens), 8 * plain)
+    model(tokens).square().mean().backward()
+    scale = model.embed.embed_scale.scale
+    assert scale.item() == 8.0 and scale.grad.abs().item() > 0
+    again = copy.deepcopy(model)
+    torch.nn.init.constant_(scale, 2.0)
+    assert torch.allclose(model.embed(tokens), 2 * plain) and torch.allclose(again.embed(tokens), 8 * plain)
+    again.load_state_dict(model.state_dict())
+    assert torch.allclose(again.embed(tokens), 2 * plain)
+
+
+def test_the_scale_is_put_where_an_embedding_is_and_once():
+    model = dyt.add_embed_scale(Tiny())
+    with pytest.raises(ValueError, match="embed is followed by a scale already"):
+        dyt.add_embed_scale(model)
+    with pytest.raises(ValueError, match="head is no torch.nn.Embedding; name one of: embed"):
+        dyt.add_embed_scale(model, "head")
+    with pytest.raises(ValueError, match="Linear is no torch.nn.Embedding; name one of: none here"):
+        dyt.add_embed_scale(nn.Linear(2, 2))

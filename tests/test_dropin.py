@@ -1,0 +1,71 @@
+"""A run that starts from another one, named by its words, with its norms converted."""
+
+import pytest
+import torch
+
+from dyt.config import compose, identity
+from dyt.rundir import checkpoint
+
+from .helpers import TINY_GPT, rows_of, train
+
+SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "data.eval_batch_size=8", "logger.mode=disabled"]
+BASE = "init_from=norm=layernorm trainer.max_steps=8 trainer.eval_batches=1 optim.lr=1e-2 optim.warmup_steps=0"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_run_of_the_words_is_trained_once_and_its_weights_are_taken():
+    kept, folder = train(*TINY_GPT, *SHORT, BASE, "norm=layernorm", "optim.lr=0", "optim.min_lr=0")
+    bases = [p for p in folder.parent.iterdir() if p.is_dir() and "max_steps-8" in p.name]
+    assert kept["status"] == "finished" and len(bases) == 1
+    theirs, ours = (checkpoint.read_weights(str(f)) for f in (bases[0], folder))
+    assert all(torch.equal(theirs[k], ours[k]) for k in theirs)
+    written = (bases[0] / "summary.json").stat().st_mtime_ns
+    train(*TINY_GPT, *SHORT, BASE, "norm=dyt", "convert=naive")
+    assert (bases[0] / "summary.json").stat().st_mtime_ns == written
+
+
+def test_conversions_keep_all_else_and_say_what_they_cost():
+    before = {}
+    for how in ("naive", "reset", "calibrated"):
+        _, folder = train(*TINY_GPT, *SHORT, BASE, "norm=dyt", f"convert={how}", "optim.lr=0", "optim.min_lr=0")
+        first, *_, last = rows_of(folder)
+        assert first["step"] == 0 and first["val/loss"] == pytest.approx(last["val/loss"], abs=1e-6)
+        before[how] = first["val/loss"] - first["before/loss"]
+        base = next(p for p in folder.parent.iterdir() if p.is_dir() and "max_steps-8" in p.name)
+        theirs, ours = (checkpoint.read_weights(str(f)) for f in (base, folder))
+        assert all(torch.equal(theirs[k], ours[k]) for k in theirs if "norm" not in k)
+        if how == "naive":
+            assert torch.equal(theirs["final_norm.weight"], ours["final_norm.weight"])
+    assert abs(before["calibrated"]) < 0.5 * min(abs(before["naive"]), abs(before["reset"]))
+
+
+def test_old_hashes_stay_and_the_words_count():
+    def hash(*words: str) -> str:
+        words = [*TINY_GPT, *words]
+        return identity.plan(compose.load(words), words).hash
+
+    config = compose.load(TINY_GPT)
+    flat = identity.counted(config, "x")
+    assert "convert" not in flat and "init_sha256" not in flat
+    one = hash("init_from=norm=layernorm trainer.max_steps=8", "convert=naive")
+    assert one == hash("init_from=trainer.max_steps=8 norm=layernorm", "convert=naive")
+    assert one != hash("init_from=norm=layernorm trainer.max_steps=9", "convert=naive")
+    assert one != hash("init_from=norm=layernorm trainer.max_steps=8", "convert=reset")
+    assert one != hash("init_from=norm=layernorm trainer.max_steps=8", "convert=naive", "seed=1")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["convert=naive"], "convert=naive: needs the run whose norms are converted, by its words"),
+        (["convert=nave", BASE], "convert=nave: did you mean 'naive'. choose from naive, reset, calibrated"),
+        (["init_from=norm=layernrm"], "norm"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_line(words, said):
+    with pytest.raises(ValueError, match=said):
+        train(*TINY_GPT, *SHORT, *words)
