@@ -128,7 +128,8 @@ def to_foreign(state_dict: Mapping, library: str, *, unit_offset: bool = False, 
         state_dict: of a model or layer with `DynamicTanh` (squash tanh) or `Derf`; alpha learned in any way but
             ``absent``, of which a state dict holds no trace. All else passes through.
         library: official, liger, x-transformers or equinox (one alpha a channel).
-        unit_offset, init_alpha: as in `load_foreign`, for x-transformers.
+        unit_offset: as in `load_foreign`, for x-transformers.
+        init_alpha: likewise.
 
     Raises:
         ValueError: an unknown library, no DyT, or a layer that the library has no place for (named).

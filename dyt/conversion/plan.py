@@ -61,8 +61,10 @@ def plan(
     """Every norm of `model` and everything that looks like one, in the order of its modules; changes nothing.
 
     Args:
-        only, skip: names, as patterns like ``"blocks.*.norm1"``, or a function of (name, module).
-        batchnorm, groupnorm: ``keep``, ``replace`` or ``refuse``.
+        only: names, as patterns like ``"blocks.*.norm1"``, or a function of (name, module). None: all.
+        skip: likewise those that stay.
+        batchnorm: ``keep``, ``replace`` or ``refuse``.
+        groupnorm: likewise.
         widths: channels of norms that have no parameters and do not say their width, by name pattern.
         site_of: gives the site of a name; None goes by the usual names, see `dyt.conversion.sites`.
 
