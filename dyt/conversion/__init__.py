@@ -3,8 +3,9 @@
 from dyt.conversion.advise import Advice, add_embed_scale, advise
 from dyt.conversion.calibrate import calibrate
 from dyt.conversion.plan import Entry, plan
-from dyt.conversion.replace import convert, replace_norms, revert
+from dyt.conversion.replace import convert, replace_norms
 from dyt.conversion.report import Report, conversion_report
+from dyt.conversion.swap import revert
 
 __all__ = [
     "Advice",

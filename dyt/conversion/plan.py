@@ -104,6 +104,8 @@ def _name(module: nn.Module, name: str, above: tuple, names: dict[nn.Module, lis
 
 def _entry(model, module, called, policies, widths, site_of) -> Entry | None:
     name, cls = called[0], type(module).__name__
+    if "parametrizations" in name.split("."):
+        return None  # weight_norm and its like act on weights
     likely = looks_like_norm(name, module)
     if not likely and not _small(module):
         return None
@@ -113,7 +115,7 @@ def _entry(model, module, called, policies, widths, site_of) -> Entry | None:
         return None  # what is in it speaks for itself
     matrix = next((k for k, p in module.named_parameters() if not _per_channel(p)), None)
     if matrix and any(module.children()):
-        if inside or not re.search(r"(layer|rms|group|batch|instance|ada\w*)_?norm", cls, re.I):
+        if inside or not re.search(r"(?<!no)(layer|rms|group|batch|instance|ada\w*)_?norm", cls, re.I):
             return None
         found: Norm | str = f"holds more than a norm: {matrix}"
     else:

@@ -8,7 +8,7 @@ with scale * normalized + shift per channel. No size of the probe equals C, so t
 import inspect
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,24 +57,27 @@ def recognise(module: nn.Module, width: int | None = None) -> Norm | str:
         kind = "layernorm" if type(module) is nn.LayerNorm else "rmsnorm"
         scale, bias = (n if getattr(module, n, None) is not None else None for n in ("weight", "bias"))
         return Norm(kind, -1, width, scale, bias, 0.0, module.eps, (), 3)
-    norms, why, ran = [], ELSE, False
+    norms, reasons, ran, mixed = [], [], False, False
     for axis, shapes in _shapes(width, module).items():
-        for shape in shapes:
-            seen = _try(module, shape, axis)
-            if seen is None:
-                continue
-            ran = True
-            if isinstance(seen, Norm):
-                norms.append(seen)
-                break
-            why = seen
+        seen = [s for shape in shapes if (s := _try(module, shape, axis)) is not None]
+        ran = ran or bool(seen)
+        found = [s for s in seen if isinstance(s, Norm)]
+        norms += found[:1]
+        mixed = mixed or bool(found) and len({replace(s, ndim=0) if isinstance(s, Norm) else s for s in seen}) > 1
+        reasons += [s for s in seen if isinstance(s, str)]
     if not ran:
         return f"could not be tried on (..., {width}) or (B, {width}, ...)"
     if len(norms) == 2:
         return "normalizes over the last axis or over axis 1, depending on its input"
+    if mixed:
+        return "does not do the same to inputs of 2, 3 and 4 dimensions"
     if norms and guessed:
         return "has no parameters and does not say its width; type overrides={'its name': {'dim': C}}, C its channels"
-    return norms[0] if norms else why
+    if norms:
+        return norms[0]
+    if set(reasons) == {NOTHING}:
+        return NOTHING
+    return next((r for r in reasons if r not in (ELSE, NOTHING)), ELSE)
 
 
 def _unfit(module: nn.Module) -> str | None:
@@ -232,7 +235,7 @@ def _normals(copy: nn.Module, x: Tensor, axis: int) -> dict[str, Tensor]:
 
 
 def _fit(copy: nn.Module, kind: str, normal: Tensor, out: Tensor, axis: int):
-    """(scale name, bias name, offset) when out = scale * normal + bias per channel; words where no parameter gives them."""
+    """(scale name, bias name, offset) when out = scale * normal + bias; words where no parameter gives them."""
     n, y = (t.movedim(axis, -1).flatten(0, -2).double() for t in (normal, out))  # (N, C)
     mean_n, mean_y = n.mean(0), y.mean(0)
     s = ((n - mean_n) * (y - mean_y)).mean(0) / (n - mean_n).square().mean(0)
@@ -293,7 +296,7 @@ def looks_like_norm(name: str, module: nn.Module) -> bool:
     if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | _BatchNorm | _InstanceNorm | DynamicTanh):
         return True
     kind = getattr(module, "original_name", None) or type(module).__name__  # a scripted module tells its own
-    if re.search(r"norm", kind, re.I) or re.match(r"(LN|RMS)([A-Z_\d]|$)", kind) or kind in DYNAMIC:
+    if re.search(r"norm|GRN$", kind, re.I) or re.match(r"(LN|RMS)([A-Z_\d]|$)", kind) or kind in DYNAMIC:
         return True
     if type(module).__module__.startswith("torch.nn.modules."):
         return False

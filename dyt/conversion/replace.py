@@ -3,22 +3,20 @@
 import logging
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dyt.conversion.plan import Entry, Pattern, matches, plan
 from dyt.conversion.recognise import Norm, gives
-from dyt.conversion.report import RECORD, Report
+from dyt.conversion.report import Report
+from dyt.conversion.swap import RECORD, as_input, as_weight, like_of, places, share_hooks, swap
 from dyt.norms import NormFactory, accepts, check_arguments
 
 log = logging.getLogger(__name__)
 
-ORIGINAL = "_dyt_original"  # on each new layer: a tuple of what stood there, no submodule, so not in the state_dict
-CHANGED = "_dyt_changed"  # on a module whose attributes had to change: what they were
 _TAKEN = {  # options that are not the user's to give: what to type instead
     "kind": "the norm's name is the second argument, e.g. norm='derf'",
     "dim": "each norm's width is read from it; for one that does not say it, type overrides={'its name': {'dim': C}}",
@@ -78,7 +76,7 @@ def convert(
     if norm == "dyt_unit_gain":
         norm, options = "dyt", {"gamma_init": "inverse_alpha", **options}
     factory = NormFactory(norm, **options)
-    overrides, sites = dict(overrides or {}), dict(sites or {})
+    sites, overrides = _by_name("sites", sites, "attn"), _by_name("overrides", overrides, "blocks.0.*")
     widths = {p: o["dim"] for p, o in overrides.items() if "dim" in o}
     found = plan(model, only=only, skip=skip, batchnorm=batchnorm, groupnorm=groupnorm, widths=widths)
     chosen = [e for e in found if e.fate == "replace"]
@@ -86,7 +84,7 @@ def convert(
         raise ValueError(f"convert: {_nothing(model, found)}")
     changes = _changes(factory, chosen, sites, overrides, bias)
     new = _build(model, chosen, factory, changes, keep_affine)
-    _swap(model, new)
+    swap(model, new)
     for entry in chosen:
         entry.fate, entry.became = "replaced", repr(new[entry.module]).split("\n")[0]
     kept = vars(model).get(RECORD, [])
@@ -111,8 +109,10 @@ def _nothing(model: nn.Module, found: list[Entry]) -> str:
     others = [e for e in found if e.kind != "dyt"]
     if dynamic and not others:
         return f"{kind} is converted already, {len(dynamic)} x {dynamic[0].cls}; type dyt.revert(model) first"
-    reason = others[0].reason.split(";")[0]
-    return f"{kind} has no LayerNorm or RMSNorm to replace; {others[0].name}, a {others[0].cls}, {reason}"
+    first = {e.kind: e for e in reversed(others) if e.kind in ("batchnorm", "groupnorm")}
+    told = [e for e in others if e in first.values()] or others[:1]
+    why = "; ".join(f"{e.name}, a {e.cls}, {e.reason}" for e in told)
+    return f"{kind} has no LayerNorm or RMSNorm to replace; {why}"
 
 
 def _changes(factory, chosen: list[Entry], sites: dict, overrides: dict, bias: bool | None) -> dict[nn.Module, dict]:
@@ -143,9 +143,18 @@ def _changes(factory, chosen: list[Entry], sites: dict, overrides: dict, bias: b
     return changes
 
 
+def _by_name(word: str, given: dict[str, dict] | None, example: str) -> dict[str, dict]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(isinstance(k, str) for k in given):
+        raise ValueError(f"convert: {word}={given!r}: needs a dict like {{{example!r}: {{'alpha_init': 0.8}}}}")
+    for name, options in given.items():
+        if not isinstance(options, dict):
+            raise ValueError(f"convert: {word}[{name!r}] must be a dict of options, not {options!r}")
+    return dict(given)
+
+
 def _check_options(factory: NormFactory, options: dict, where: str, taken: dict[str, str]) -> None:
-    if not isinstance(options, dict):
-        raise ValueError(f"convert: {where} must be a dict of options, not {options!r}")
     for name in options:
         if name in taken:
             raise ValueError(f"convert: {where}: {name} cannot be chosen: {taken[name]}")
@@ -170,7 +179,7 @@ def _build(
             affine=e.norm.scale is not None,
             **changes[old],
         )
-        like = _like(model, e.name, old)
+        like = like_of(model, e.name, old)
         if like is not None:
             layer.to(device=like.device, dtype=like.dtype)
             frozen = not any(p.requires_grad for p in old.parameters(recurse=False)) if e.norm.scale else False
@@ -196,36 +205,11 @@ def _build(
         else:
             layer.train(old.training)
         cast = _cast(old, layer, e.norm, rest) if like is not None else None
-        for key in _HOOKS:
-            if key in vars(old):
-                layer.__dict__[key] = vars(old)[key]  # the same dict, so that a handle still removes its hook
+        share_hooks(old, layer)
         if cast:
             layer.register_forward_hook(cast, prepend=True)
         new[old] = layer
     return new
-
-
-_HOOKS = [k for k in vars(nn.Module()) if "hooks" in k and ("forward" in k or "backward" in k)]
-
-
-def _like(model: nn.Module, name: str, module: nn.Module) -> nn.Parameter | None:
-    """A parameter of the norm or, where it has none, of the nearest module around it."""
-    while True:
-        for p in module.parameters():
-            if p.is_floating_point():
-                return p
-        if not name:
-            return None
-        name = name.rpartition(".")[0]
-        module = model.get_submodule(name)
-
-
-def _as_input(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-    return out.to(args[0].dtype)
-
-
-def _as_weight(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-    return out.to(next(module.parameters()).dtype)
 
 
 def _cast(old: nn.Module, new: nn.Module, norm: Norm, rest: set[torch.dtype]) -> Callable | None:
@@ -237,97 +221,7 @@ def _cast(old: nn.Module, new: nn.Module, norm: Norm, rest: set[torch.dtype]) ->
     was = {d: out for d in dtypes if (out := gives(old, norm, d))}
     if was == {d: gives(new, norm, d) for d in was}:
         return None
-    return _as_input if all(out == d for d, out in was.items()) else _as_weight if set(was.values()) <= own else None
-
-
-def _swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
-    """Puts each new layer where its old one is, everywhere; nothing here can fail half way."""
-    for holder, key, value in list(_places(model, new)):
-        holder[key] = new[value]
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and _changed(module, new):
-            # torch's fast path reads norm1.weight and norm1.eps and computes LayerNorm; this sends it the slow way.
-            _set(module, "activation_relu_or_gelu", 0)
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and any(CHANGED in vars(m) for m in module.layers):
-            _set(module, "use_nested_tensor", False)  # the slow way takes no nested tensor
-    for old, layer in new.items():
-        layer.__dict__[ORIGINAL] = (old, _reference(model, layer))
-
-
-def _changed(module: nn.Module, new: dict[nn.Module, nn.Module]) -> bool:
-    layers = set(new.values())
-    return any(m in layers and type(m) is not nn.LayerNorm for m in module.children())
-
-
-def _set(module: nn.Module, name: str, value) -> None:
-    if hasattr(module, name):
-        vars(module).setdefault(CHANGED, {}).setdefault(name, getattr(module, name))
-        setattr(module, name, value)
-
-
-def _places(model: nn.Module, wanted) -> Iterator[tuple[Any, Any, nn.Module]]:
-    """(holder, key, module) for every place where a module of `wanted` is held, in plain lists and attributes too."""
-    for module in model.modules():
-        for key, value in (*module._modules.items(), *((k, v) for k, v in vars(module).items() if k != ORIGINAL)):
-            holder = module._modules if key in module._modules else vars(module)
-            if isinstance(value, nn.Module) and value in wanted:
-                yield holder, key, value
-            elif isinstance(value, list | dict) and not key.startswith("_modules"):
-                for k, v in enumerate(value) if isinstance(value, list) else value.items():
-                    if isinstance(v, nn.Module) and v in wanted:
-                        yield value, k, v
-
-
-def _reference(model: nn.Module, layer: nn.Module) -> tuple[torch.device, torch.dtype] | None:
-    name = next(n for n, m in model.named_modules() if m is layer)
-    like = _like(model, name, layer)
-    return None if like is None else (like.device, like.dtype)
-
-
-def revert(model: nn.Module) -> nn.Module:
-    """Brings the old norms of a converted `model` back, as they were kept, and returns it.
-
-    They follow the model to the device and dtype that it has now. A copy or a pickle of a converted model can be
-    reverted too; a model that was built anew and only loaded a state dict cannot.
-
-    Raises:
-        ValueError: nothing was converted, or it was converted on the meta device and the norm cannot start anew.
-    """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"revert: needs a torch.nn.Module, not {model!r}")
-    back = {m: vars(m)[ORIGINAL] for m in model.modules() if ORIGINAL in vars(m)}
-    if not back:
-        raise ValueError(f"revert: {type(model).__name__} holds no layer that convert put there")
-    names = {m: n for n, m in model.named_modules()}
-    for layer, (old, _) in back.items():
-        now = _reference(model, layer)
-        empty = any(p.is_meta for p in old.parameters()) and now[0].type != "meta"
-        if empty and not hasattr(old, "reset_parameters"):
-            raise ValueError(f"revert: {names[layer]} was converted on the meta device, so its weights have no values")
-    for layer, (old, then) in back.items():
-        now = _reference(model, layer)
-        if now != then:
-            if any(p.is_meta for p in old.parameters()):
-                old.to_empty(device=now[0])
-                old.reset_parameters()
-            old.to(device=now[0], dtype=now[1] if now[1] != then[1] else None)
-        within = set(layer.modules())
-        for part in old.modules():
-            if part not in within:
-                part.training = layer.training
-        for key, hook in list(layer._forward_hooks.items()):
-            if hook in (_as_input, _as_weight):
-                del layer._forward_hooks[key]
-    for holder, key, value in list(_places(model, back)):
-        holder[key] = back[value][0]
-    for module in model.modules():
-        for name, value in vars(module).pop(CHANGED, {}).items():
-            setattr(module, name, value)
-        vars(module).pop(RECORD, None)
-    for layer in back:
-        del layer.__dict__[ORIGINAL]
-    return model
+    return as_input if all(out == d for d, out in was.items()) else as_weight if set(was.values()) <= own else None
 
 
 def replace_norms(model: nn.Module, norm: NormFactory, site_of: Callable[[str], str]) -> int:
@@ -342,6 +236,6 @@ def replace_norms(model: nn.Module, norm: NormFactory, site_of: Callable[[str], 
     if odd := next((e for e in found if e.fate != "replace"), None):
         raise ValueError(f"{odd.name}, a {odd.cls}, {odd.reason}")
     new = _build(model, found, norm, {e.module: {} for e in found}, keep_affine=False)
-    for holder, key, value in list(_places(model, new)):
+    for holder, key, value in list(places(model, new)):
         holder[key] = new[value]
     return len(found)

@@ -8,8 +8,7 @@ from torch import nn
 
 from dyt.conversion.plan import Entry
 from dyt.conversion.recognise import NOTHING
-
-RECORD = "_dyt_conversion"  # on the converted module: its rows, plain data that a copy or a pickle takes along
+from dyt.conversion.swap import ORIGINAL, RECORD
 
 
 class Report(list):
@@ -55,15 +54,20 @@ def conversion_report(model: nn.Module) -> Report:
     Raises:
         ValueError: nothing in the model was converted.
     """
-    rows = Report()
+    rows: dict[str, Entry] = {}
     modules = dict(model.named_modules())
     for prefix, module in modules.items():
         for entry in vars(module).get(RECORD, ()):
             name = f"{prefix}.{entry.name}".lstrip(".")
             names = tuple(f"{prefix}.{n}".lstrip(".") for n in entry.names)
-            rows.append(replace(entry, name=name, names=names, module=modules.get(name)))
+            there = modules.get(name)
+            if entry.fate == "replaced" and ORIGINAL not in vars(there or entry):
+                continue  # a part was reverted since
+            if entry.fate == "replaced" or rows.get(name, entry).fate != "replaced":
+                rows[name] = replace(entry, name=name, names=names, module=there)
     if not rows:
         raise ValueError(
             f"conversion_report: {type(model).__name__} was not converted; dyt.plan(model) says what would be"
         )
-    return rows
+    place = {name: i for i, name in enumerate(modules)}
+    return Report(sorted(rows.values(), key=lambda e: place.get(e.name, -1)))
