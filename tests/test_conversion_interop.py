@@ -156,6 +156,7 @@ PICTURE = {
     "patch_size": 16,
 }
 SPEECH = PICTURE | {
+    "layerdrop": 0.0,  # no layer left out at random
     "conv_dim": [16, 16],
     "conv_stride": [5, 2],
     "conv_kernel": [10, 3],
@@ -294,6 +295,9 @@ def tensors(out):
 def check(model, run, replaced, left):
     """Counts, forward and backward in train and eval, gamma of channel 0, and back to the bit."""
     model.eval()
+    with torch.no_grad():
+        for p in model.parameters():  # a head or a gamma of zeros would hide everything
+            p.add_(0.02 * torch.randn_like(p))
     classes = Counter(type(m).__name__ for m in model.modules())
     assert {k: classes[k] for k in replaced | left} == replaced | left
     norms = {e.name: e.norm for e in plan(model)}
@@ -320,12 +324,10 @@ def check(model, run, replaced, left):
 
     trained = copy.deepcopy(model).train()
     sum(t.float().square().mean() for t in tensors(run(trained)) if t.requires_grad).backward()
-    used = {e.name for e in done if e.module in seen}
-    for name in used:
-        for p in trained.get_submodule(name).parameters():
-            assert p.grad is None or p.grad.isfinite().all()
-    alive = [n for n in used if any(p.grad is not None for p in trained.get_submodule(n).parameters())]
-    assert len(used) >= 0.9 * len(done) and len(alive) >= 0.9 * len(used)
+    assert [e.name for e in done if e.module not in seen] == []
+    for entry in done:
+        for p in trained.get_submodule(entry.name).parameters():
+            assert p.grad is not None and p.grad.isfinite().all(), entry.name
 
     revert(model)
     assert set(model.state_dict()) == keys
