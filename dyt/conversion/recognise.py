@@ -89,6 +89,8 @@ def _unfit(module: nn.Module) -> str | None:
         return "is element-wise already"
     if isinstance(module, _InstanceNorm):
         return "measures one channel over positions, not one position over channels"
+    if re.search("frozen_?batch_?norm", name, re.I):
+        return "scales and shifts by statistics that are frozen, as a BatchNorm of inference does"
     if isinstance(module, nn.LocalResponseNorm | nn.CrossMapLRN2d):
         return "divides by the response of neighbouring channels"
     if "forward" in vars(module):

@@ -111,7 +111,7 @@ def _nothing(model: nn.Module, found: list[Entry]) -> str:
         return f"{kind} is converted already, {len(dynamic)} x {dynamic[0].cls}; type dyt.revert(model) first"
     first = {e.kind: e for e in reversed(others) if e.kind in ("batchnorm", "groupnorm")}
     told = [e for e in others if e in first.values()] or others[:1]
-    why = "; ".join(f"{e.name}, a {e.cls}, {e.reason}" for e in told)
+    why = "; ".join(f"{e.name}, a{'n' * (e.cls[0] in 'AEIOU')} {e.cls}, {e.reason}" for e in told)
     return f"{kind} has no LayerNorm or RMSNorm to replace; {why}"
 
 
