@@ -120,6 +120,11 @@ class ResidualNorm(Norm):
         return self.rms(x) * self.weight
 
 
+class DropsNorm(Norm):
+    def forward(self, x):
+        return F.dropout(self.rms(x) * self.weight, 0.5, self.training)
+
+
 class SkipNorm(Norm):
     def forward(self, x):
         return x + self.rms(x) * self.weight
@@ -277,6 +282,8 @@ def test_the_activation_in_a_norm_stays_and_so_does_its_dropout():
         (QwenRMSNormGated, "takes more than its input: gate"),
         (ResidualNorm, "takes more than its input: residual"),
         (SkipNorm, "does something else"),
+        (DropsNorm, "does something else in training than in eval"),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.LayerNorm(C)), "its parameters are parametrized"),
         (lambda: nn.LayerNorm((4, C)), r"several axes at once, \(4, 10\)"),
         (lambda: nn.GroupNorm(2, C), "measures groups of channels over all positions; groupnorm='replace'"),
         (lambda: LAYERS.GroupNorm1(C), "measures groups of channels over all positions"),
@@ -341,15 +348,17 @@ def test_a_module_in_two_places_and_an_alias_stay_one():
     shared = nn.LayerNorm(C)
     model = nn.ModuleDict({"a": shared, "b": nn.ModuleList([shared, nn.Linear(C, C)])})
     model.alias = shared
-    model.plain = [shared]
+    model.plain, model.pair, model.nested = [shared], (shared, 1), {"x": [(shared,), shared]}
     old_keys = set(model.state_dict())
     convert(model)
     new = model["a"]
     assert isinstance(new, DynamicTanh) and new is model["b"][0] is model.alias is model.plain[0]
+    assert model.pair == (new, 1) and model.nested == {"x": [(new,), new]}
     assert conversion_report(model)[0].names == ("a", "b.0", "alias")
     assert set(model.state_dict()) == old_keys | {"a.alpha", "b.0.alpha", "alias.alpha"}
     revert(model)
     assert model["a"] is model["b"][0] is model.alias is model.plain[0] is shared
+    assert model.pair == (shared, 1) and model.nested == {"x": [(shared,), shared]}
 
 
 def test_tied_weights_stay_tied():

@@ -109,7 +109,7 @@ def _entry(model, module, called, policies, widths, site_of) -> Entry | None:
     likely = looks_like_norm(name, module)
     if not likely and not _small(module):
         return None
-    inside = any(looks_like_norm("", m) for m in module.modules() if m is not module)
+    inside = any(looks_like_norm("", m) for n, m in module.named_modules() if n and "parametrizations" not in n)
     own = any(p is not None for p in module._parameters.values())
     if inside and not own:
         return None  # what is in it speaks for itself

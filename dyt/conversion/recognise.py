@@ -195,6 +195,11 @@ def _try(module: nn.Module, shape: tuple[int, ...], axis: int) -> Norm | str | N
         return "does not return one tensor"
     if out.shape != x.shape:
         return None
+    if not isinstance(copy, _BatchNorm):
+        seen, copy.training = list(calls), True  # of itself only: its children may be dropout
+        if not torch.equal(copy(x.clone()), out):
+            return "does something else in training than in eval"
+        calls = seen
     for body, after in ((out, []), *([(calls[0][1], calls)] if calls else [])):
         if body is None or body.shape != x.shape or not _chained(after, out):
             continue

@@ -12,7 +12,7 @@ from torch import nn
 from dyt.conversion.plan import Entry, Pattern, matches, plan
 from dyt.conversion.recognise import Norm, gives
 from dyt.conversion.report import Report
-from dyt.conversion.swap import RECORD, as_input, as_weight, like_of, places, share_hooks, swap
+from dyt.conversion.swap import RECORD, as_input, as_weight, exchange, like_of, share_hooks, swap
 from dyt.norms import NormFactory, accepts, check_arguments
 
 log = logging.getLogger(__name__)
@@ -236,6 +236,5 @@ def replace_norms(model: nn.Module, norm: NormFactory, site_of: Callable[[str], 
     if odd := next((e for e in found if e.fate != "replace"), None):
         raise ValueError(f"{odd.name}, a {odd.cls}, {odd.reason}")
     new = _build(model, found, norm, {e.module: {} for e in found}, keep_affine=False)
-    for holder, key, value in list(places(model, new)):
-        holder[key] = new[value]
+    exchange(model, new)
     return len(found)

@@ -1,6 +1,5 @@
 """Put new layers where old norms are, keep what is needed to go back, and go back: ``revert(model)``."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,8 +13,7 @@ _HOOKS = [k for k in vars(nn.Module()) if "hook" in k and ("forward" in k or "ba
 
 def swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
     """Puts each new layer where its old one is, everywhere; nothing here can fail half way."""
-    for holder, key, value in list(places(model, new)):
-        holder[key] = new[value]
+    exchange(model, new)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer) and _changed(module, new):
             # torch's fast path reads norm1.weight and norm1.eps and computes LayerNorm; this sends it the slow way.
@@ -38,17 +36,27 @@ def _set(module: nn.Module, name: str, value) -> None:
         setattr(module, name, value)
 
 
-def places(model: nn.Module, wanted) -> Iterator[tuple[Any, Any, nn.Module]]:
-    """(holder, key, module) for every place where a module of `wanted` is held, in plain lists and attributes too."""
-    for module in model.modules():
-        for key, value in (*module._modules.items(), *((k, v) for k, v in vars(module).items() if k != ORIGINAL)):
-            holder = module._modules if key in module._modules else vars(module)
-            if isinstance(value, nn.Module) and value in wanted:
-                yield holder, key, value
-            elif isinstance(value, list | dict) and not key.startswith("_modules"):
-                for k, v in enumerate(value) if isinstance(value, list) else value.items():
-                    if isinstance(v, nn.Module) and v in wanted:
-                        yield value, k, v
+def exchange(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """Puts ``new[m]`` wherever `model` holds m: as a child, an attribute, or in an attribute's lists, tuples, dicts."""
+    seen: set[int] = set()
+
+    def put(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return new.get(value, value)
+        if type(value) is tuple:
+            changed = tuple(map(put, value))
+            return changed if any(a is not b for a, b in zip(changed, value, strict=True)) else value
+        if not isinstance(value, list | dict) or id(value) in seen:
+            return value
+        seen.add(id(value))
+        for key, held in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            if isinstance(held, nn.Module | list | tuple | dict) and key != ORIGINAL:
+                if (changed := put(held)) is not held:
+                    value[key] = changed
+        return value
+
+    for module in list(model.modules()):
+        put(vars(module))
 
 
 def _reference(model: nn.Module, layer: nn.Module) -> tuple[torch.device, torch.dtype] | None:
@@ -92,8 +100,7 @@ def revert(model: nn.Module) -> nn.Module:
             if hook in (as_input, as_weight):
                 del layer._forward_hooks[key]
         share_hooks(layer, old)
-    for holder, key, value in list(places(model, back)):
-        holder[key] = back[value][0]
+    exchange(model, {layer: old for layer, (old, _) in back.items()})
     for module in model.modules():
         for name, value in vars(module).pop(CHANGED, {}).items():
             setattr(module, name, value)
