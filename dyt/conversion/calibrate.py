@@ -13,7 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dyt.conversion.replace import ORIGINAL, _places, convert, revert
+from dyt.conversion.replace import convert
+from dyt.conversion.swap import ORIGINAL, exchange, revert
 from dyt.kernels.reference import SQUASH
 from dyt.norms.dynamic import DynamicTanh
 
@@ -76,7 +77,7 @@ class Swap:
 
     def __init__(self, model: nn.Module, pairs: dict[str, tuple[nn.Module, DynamicTanh]]):
         self.model, self.pairs, self.order = model, pairs, list(pairs)
-        _put(model, {new: old for old, new in pairs.values()})
+        exchange(model, {new: old for old, new in pairs.values()})
 
     @classmethod
     def converted(cls, model: nn.Module) -> "Swap":
@@ -97,7 +98,7 @@ class Swap:
 
     def put(self, names: Iterable[str]) -> None:
         """The new norms of `names` are in place."""
-        _put(self.model, dict(self.pairs[name] for name in names))
+        exchange(self.model, dict(self.pairs[name] for name in names))
 
     def carry_over(self) -> None:
         """Each new norm takes the old one's gamma and beta, and keeps its alpha: the plain way to convert."""
@@ -266,11 +267,6 @@ def run_all(model: nn.Module, batches: list, forward: Callable | None) -> None:
                 f"{type(model).__name__} cannot take batch {number} ({said}); give what model(batch) "
                 "takes, or forward=lambda model, batch: ..."
             ) from error
-
-
-def _put(model: nn.Module, changes: dict[nn.Module, nn.Module]) -> None:
-    for holder, key, value in list(_places(model, changes)):
-        holder[key] = changes[value]
 
 
 @contextmanager
