@@ -50,13 +50,15 @@ def convert(
         model: any module: timm's, Hugging Face's, your own. Convert before the optimizer is made, and before
             torch.compile, DistributedDataParallel or fully_shard.
         norm: a name from ``configs/norm/``: dyt, derf, layernorm, rmsnorm, none ...
-        only, skip: which norms, as a pattern of names like ``"blocks.*.norm1"``, a list of them, or a function of
-            (name, module).
+        only: which norms, as a pattern of names like ``"blocks.*.norm1"``, a list of them, or a function of (name,
+            module). None: all.
+        skip: likewise those that stay as they are.
         sites: options by site, ``{"attn": {"alpha_init": 0.8}}``; `plan` lists each norm's site.
         overrides: options by name pattern, ``{"blocks.0.*": {"alpha_init": 1.0}}``; they win over `sites`.
         keep_affine: carry trained scales and shifts over. False starts them anew, as the papers do.
         bias: None as in the old norm (an RMSNorm has none); True or False for all.
-        batchnorm, groupnorm: ``refuse`` a model that has one, ``keep`` it, or ``replace`` it, per channel on axis 1.
+        batchnorm: ``refuse`` a model that has one, ``keep`` it, or ``replace`` it, per channel on axis 1.
+        groupnorm: likewise.
         verbose: print the report. None: when the output is a terminal.
         options: arguments of the norm for every place, e.g. ``alpha_init=0.8``.
 
