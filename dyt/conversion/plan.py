@@ -1,9 +1,12 @@
 """What is to become of every norm of a model, before anything is changed."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
+from types import MethodType
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -89,7 +92,9 @@ def plan(
             if entry.norm or isinstance(module, DynamicTanh) or not any(module.children()):
                 claimed.update(module.modules())
     _refuse(entries, policies)
-    return _chosen(entries, only, skip)
+    _chosen(entries, only, skip)
+    _keep_whole(names, entries)
+    return entries
 
 
 def _name(module: nn.Module, name: str, above: tuple, names: dict[nn.Module, list[str]]) -> None:
@@ -161,7 +166,50 @@ def matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
     return any(fnmatchcase(name, p) for p in ([pattern] if isinstance(pattern, str) else pattern))
 
 
-def _chosen(entries: list[Entry], only: Pattern | None, skip: Pattern | None) -> list[Entry]:
+def _keep_whole(names: dict[nn.Module, list[str]], entries: list[Entry]) -> None:
+    """Keeps a norm that something else uses without calling it: there a swap would be half a swap, in silence."""
+    holders: dict[nn.Parameter, list[nn.Module]] = {}
+    why: dict[nn.Module, str] = {}
+    for module, called in names.items():
+        for p in module._parameters.values():
+            if p is not None:
+                holders.setdefault(p, []).append(module)
+        for key, value in vars(module).items():
+            if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+                where = f"{called[0]}.{key}".lstrip(".")
+                why[value.__self__] = f"has a method held in {where}; hold the module instead"
+        for key, child in module.named_children():
+            if key in read_by(type(module)):
+                why[child] = f"is read, not called, in the forward of {type(module).__name__}"
+    changed = True
+    while changed:  # one that is kept keeps those it shares with
+        changed = False
+        going = {m for e in entries if e.fate == "replace" for m in e.module.modules()}
+        for e in entries:
+            if e.fate != "replace":
+                continue
+            other = next((m for p in e.module.parameters() for m in holders[p] if m not in going), None)
+            if other is not None:
+                e.reason = f"shares its parameters with {names[other][0] or 'the model'}, which stays"
+            else:
+                e.reason = why.get(e.module, "")
+            if e.reason:
+                e.fate, changed = "keep", True
+
+
+@cache
+def read_by(kind: type) -> set[str]:
+    """Children whose weight or eps the forward of a class reads: F.layer_norm(x, ..., self.norm.weight, ...)."""
+    if issubclass(kind, nn.TransformerEncoderLayer):
+        return set()  # its fast path is turned off, see `dyt.conversion.swap`
+    try:
+        source = inspect.getsource(kind.forward)
+    except (OSError, TypeError):
+        return set()
+    return set(re.findall(r"\b\w+\.(\w+)\.(?:weight|bias|eps)\b(?!\.(?:dtype|device|shape))", source))
+
+
+def _chosen(entries: list[Entry], only: Pattern | None, skip: Pattern | None) -> None:
     for word, pattern in (("only", only), ("skip", skip)):
         if pattern is None:
             continue
@@ -175,7 +223,6 @@ def _chosen(entries: list[Entry], only: Pattern | None, skip: Pattern | None) ->
             hit = any(matches(pattern, n, entry.module) for n in entry.names)
             if entry.fate == "replace" and hit == (word == "skip"):
                 entry.fate, entry.reason, entry.asked = "keep", f"{'not in' if word == 'only' else 'in'} {word}=", True
-    return entries
 
 
 def _refuse(entries: list[Entry], policies: dict[str, str]) -> None:

@@ -7,7 +7,6 @@ with scale * normalized + shift per channel. No size of the probe equals C, so t
 
 import inspect
 import re
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from dyt.conversion.probe import probe, shapes, twin
 from dyt.norms.dynamic import DynamicTanh
 
 TOLERANCE = 1e-3  # of an output of about 1; float32 errs by 1e-6, a wrong formula by 0.1
@@ -53,13 +53,16 @@ def recognise(module: nn.Module, width: int | None = None) -> Norm | str:
     width = found or width or 6
     if width == 1:
         return "has one channel, and a mean over one number leaves nothing"
-    if type(module) in (nn.LayerNorm, nn.RMSNorm):
+    if type(module) in (nn.LayerNorm, nn.RMSNorm) and set(module._parameters) <= {"weight", "bias"}:  # not pruned
         kind = "layernorm" if type(module) is nn.LayerNorm else "rmsnorm"
-        scale, bias = (n if getattr(module, n, None) is not None else None for n in ("weight", "bias"))
+        scale, bias = (n if module._parameters.get(n) is not None else None for n in ("weight", "bias"))
         return Norm(kind, -1, width, scale, bias, 0.0, module.eps, (), 3)
     norms, reasons, ran, mixed = [], [], False, False
-    for axis, shapes in _shapes(width, module).items():
-        seen = [s for shape in shapes if (s := _try(module, shape, axis)) is not None]
+    tried = {axis: [(x, _try(module, x, axis)) for x in each] for axis, each in shapes(width, module).items()}
+    deep = any(seen is not None and len(x) > 2 for each in tried.values() for x, seen in each)
+    for each in tried.values():
+        # In 2-D the last axis is axis 1, and says nothing about a module that takes more dimensions too.
+        seen = [s for x, s in each if s is not None and not (deep and len(x) == 2)]
         ran = ran or bool(seen)
         found = [s for s in seen if isinstance(s, Norm)]
         norms += found[:1]
@@ -131,50 +134,6 @@ def _width(module: nn.Module) -> int | str | None:
     return shape[0] if isinstance(shape, tuple | list) and shape else shape if isinstance(shape, int) else None
 
 
-def _shapes(width: int, module: nn.Module) -> dict[int, list[tuple[int, ...]]]:
-    a, b, c, d = [n for n in (3, 5, 2, 7, 11) if n != width][:4]
-    first = [(a, width, b, c), (a, width, b), (a, width, b, c, d)]
-    if isinstance(module, _BatchNorm):
-        return {1: [*first, (a * b, width)]}
-    if isinstance(module, nn.GroupNorm):
-        return {1: first}
-    return {-1: [(a, b, width), (a, b, c, width), (a * b, width)], 1: first}
-
-
-def twin(module: nn.Module, random: torch.Generator, dtype: torch.dtype | None = torch.float32) -> nn.Module:
-    """A copy in eval mode, on the CPU, without hooks, with random parameters and buffers; `dtype` None keeps theirs."""
-    copy = type(module).__new__(type(module))
-    copy.__dict__ = dict(vars(module))
-    for key, value in vars(module).items():
-        if "hooks" in key and isinstance(value, dict):
-            copy.__dict__[key] = OrderedDict()
-
-    def anew(t: Tensor | None) -> Tensor | None:
-        if t is None:
-            return None
-        if not t.is_floating_point():
-            return torch.zeros(t.shape, dtype=t.dtype, device="cpu")
-        return (torch.rand(t.shape, generator=random, device="cpu") + 0.5).to(dtype or t.dtype)
-
-    copy.__dict__["_parameters"] = {
-        k: None if p is None else nn.Parameter(anew(p), requires_grad=False) for k, p in module._parameters.items()
-    }
-    copy.__dict__["_buffers"] = {k: anew(b) for k, b in module._buffers.items()}
-    copy.__dict__["_modules"] = {k: None if m is None else twin(m, random, dtype) for k, m in module._modules.items()}
-    copy.__dict__["training"] = False
-    copy.__dict__["_compiled_call_impl"] = None
-    return copy
-
-
-def probe(shape: tuple[int, ...], axis: int, random: torch.Generator) -> Tensor:
-    """Numbers of about 30 with another mean at each position, so that an eps of 1e-3 cannot be seen."""
-    mean = list(shape)
-    mean[axis] = 1
-    return 30 * torch.randn(shape, generator=random, device="cpu") + 30 * torch.randn(
-        mean, generator=random, device="cpu"
-    )
-
-
 @torch.no_grad()
 def _try(module: nn.Module, shape: tuple[int, ...], axis: int) -> Norm | str | None:
     """None where it does not take this shape."""
@@ -186,7 +145,7 @@ def _try(module: nn.Module, shape: tuple[int, ...], axis: int) -> Norm | str | N
         child.register_forward_hook(
             lambda m, args, out, name=name: calls.append((name, held.pop(name, None), _kept(out)))
         )
-        child.register_forward_pre_hook(lambda m, args, name=name: held.update({name: _kept(args[0])}))
+        child.register_forward_pre_hook(lambda m, args, name=name: held.update({name: _kept(*args[:1])}))
     try:
         out = copy(x.clone())
     except Exception:  # whatever a foreign forward throws at this shape
@@ -197,10 +156,12 @@ def _try(module: nn.Module, shape: tuple[int, ...], axis: int) -> Norm | str | N
         return None
     if not isinstance(copy, _BatchNorm):
         seen, copy.training = list(calls), True  # of itself only: its children may be dropout
-        if not torch.equal(copy(x.clone()), out):
+        with torch.random.fork_rng(devices=[]):
+            again = copy(x.clone())
+        if not torch.equal(again, out):
             return "does something else in training than in eval"
         calls = seen
-    for body, after in ((out, []), *([(calls[0][1], calls)] if calls else [])):
+    for body, after in (*([(calls[0][1], calls)] if calls else []), (out, [])):
         if body is None or body.shape != x.shape or not _chained(after, out):
             continue
         for kind, normal in _normals(copy, x, axis).items():
@@ -210,12 +171,20 @@ def _try(module: nn.Module, shape: tuple[int, ...], axis: int) -> Norm | str | N
             if found and kind == "same" and not after:
                 return NOTHING
             if found and kind != "same":
+                if not after and (early := _hidden(copy, calls)):
+                    return f"runs {early} before it normalizes"
                 acts = tuple(n for n, _, _ in after if not isinstance(copy._modules[n], nn.Identity))
                 return Norm(kind, axis, shape[axis], *found, _eps(module), acts, len(shape))
     return ELSE
 
 
-def _kept(value):
+def _hidden(copy: nn.Module, calls: list) -> str | None:
+    """A child that ran and cannot be seen in the output, as a dropout in eval mode."""
+    ran = ((name, copy._modules[name]) for name, _, _ in calls)
+    return next((n for n, m in ran if not isinstance(m, nn.Identity) and not looks_like_norm("", m)), None)
+
+
+def _kept(value=None):
     return value.clone() if isinstance(value, Tensor) else None
 
 
@@ -290,7 +259,7 @@ def _eps(module: nn.Module) -> float | None:
 def gives(module: nn.Module, norm: Norm, dtype: torch.dtype) -> torch.dtype | None:
     """The dtype of its output for an input of `dtype`, with its parameters as they are; None where it fails."""
     random = torch.Generator("cpu").manual_seed(0)
-    shape = next(s for s in _shapes(norm.width, module)[norm.axis] if len(s) == norm.ndim)
+    shape = next(s for s in shapes(norm.width, module)[norm.axis] if len(s) == norm.ndim)
     try:
         with torch.no_grad():
             return twin(module, random, None)(probe(shape, norm.axis, random).to(dtype)).dtype
@@ -305,7 +274,7 @@ def looks_like_norm(name: str, module: nn.Module) -> bool:
     kind = getattr(module, "original_name", None) or type(module).__name__  # a scripted module tells its own
     if re.search(r"norm|GRN$", kind, re.I) or re.match(r"(LN|RMS)([A-Z_\d]|$)", kind) or kind in DYNAMIC:
         return True
-    if type(module).__module__.startswith("torch.nn.modules."):
+    if type(module).__module__.startswith("torch.nn.modules.") or kind == "Identity":
         return False
     last = name.rpartition(".")[2]
     return bool(re.search(r"norm|^ln_?(\d|f|$)|_ln$", last, re.I))

@@ -79,6 +79,8 @@ def convert(
         norm, options = "dyt", {"gamma_init": "inverse_alpha", **options}
     factory = NormFactory(norm, **options)
     sites, overrides = _by_name("sites", sites, "attn"), _by_name("overrides", overrides, "blocks.0.*")
+    if keep_affine and any("gamma_init" in o for o in (options, *sites.values(), *overrides.values())):
+        raise ValueError("convert: keep_affine=True carries the old scale over; leave gamma_init out")
     widths = {p: o["dim"] for p, o in overrides.items() if "dim" in o}
     found = plan(model, only=only, skip=skip, batchnorm=batchnorm, groupnorm=groupnorm, widths=widths)
     chosen = [e for e in found if e.fate == "replace"]

@@ -38,9 +38,9 @@ def site_of(model: nn.Module, name: str) -> str:
         return "down"
     if not re.search(r"(^|\.)\d+\.", path + "."):
         return "final"
-    if last == "norm2" and "norm3" in beside:  # a decoder layer of torch: norm2 is before or after cross attention
+    if last == "norm2" and {"norm3", "multihead_attn"} <= beside:  # torch's decoder layer: beside cross attention
         return "attn"
-    if last.startswith("post_attention") and any(n.startswith(("pre_feedforward", "pre_mlp")) for n in beside):
+    if last.startswith("post_attention") and any(re.match("(pre|post)_(feedforward|mlp)", n) for n in beside):
         return "attn"
     if re.search(_MLP, last):
         return "mlp"
