@@ -293,7 +293,7 @@ def test_the_activation_in_a_norm_stays_and_so_does_its_dropout():
         (lambda: LAYERS.FrozenBatchNormAct2d(C), "statistics that are frozen"),
         (FrozenBatchNorm2d, "statistics that are frozen"),
         (GlobalResponseNorm, "does something else"),
-        (WholeSampleNorm, "does not do the same to inputs of 2, 3 and 4 dimensions"),
+        (WholeSampleNorm, "does something else than LayerNorm or RMSNorm"),
         (AxisByShapeNorm, "last axis or over axis 1, depending on its input"),
         (lambda: GlobalResponseNormMlp(C, C).grn, "does something else"),
         (lambda: LAYERS.SimpleNorm2d(C), "does something else"),

@@ -584,3 +584,24 @@ def test_onnx_in_onnxruntime(kind, tmp_path):
     session = runtime.InferenceSession(tmp_path / "m.onnx")
     feed = {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
     assert torch.allclose(torch.from_numpy(session.run(None, feed)[0]), want, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rmsnorm": True}, {"use_simple_rmsnorm": True}, {"use_scalenorm": True}])
+def test_x_transformers(options):
+    library = pytest.importorskip("x_transformers")
+    model = library.TransformerWrapper(
+        num_tokens=64, max_seq_len=16, attn_layers=library.Decoder(dim=32, depth=2, heads=2, **options)
+    ).eval()
+    ids = torch.randint(0, 64, (2, 8))
+    old = model(ids)
+    if "use_simple_rmsnorm" in options:  # no parameters: said, not guessed
+        with pytest.raises(ValueError, match="does not say its width; type overrides"):
+            convert(model)
+    if "use_scalenorm" in options:
+        with pytest.raises(ValueError, match="one scale for all channels"):
+            convert(model)
+        return
+    convert(model, overrides={"*": {"dim": 32}} if "use_simple_rmsnorm" in options else None)
+    assert sum(isinstance(m, DynamicTanh) for m in model.modules()) == 5
+    model.train()(ids).sum().backward()
+    assert torch.equal(revert(model).eval()(ids), old)

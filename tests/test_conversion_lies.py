@@ -90,6 +90,11 @@ class DropsInside(nn.LayerNorm):
         return F.dropout(super().forward(x), 0.5, self.training)
 
 
+class ByDimensions(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x) * (1 if x.dim() == 3 else 2)
+
+
 class DropsBefore(nn.LayerNorm):
     def __init__(self, dim):
         super().__init__(dim)
@@ -117,6 +122,7 @@ def pruned():
         (lambda: OverBatch(6), "does something else"),
         (lambda: TwoAxes(6), "does something else"),
         (lambda: DropsInside(6), "does something else in training"),
+        (lambda: ByDimensions(6), "does not do the same to inputs of 2, 3 and 4 dimensions"),
         (lambda: DropsBefore(6), "runs drop before it normalizes"),
         (lambda: Exponential(6, "weight"), "its scale is not a parameter"),
         (pruned, "its scale is not a parameter"),

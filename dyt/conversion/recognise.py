@@ -19,6 +19,7 @@ from dyt.norms.dynamic import DynamicTanh
 
 TOLERANCE = 1e-3  # of an output of about 1; float32 errs by 1e-6, a wrong formula by 0.1
 NOTHING = "only scales and shifts; it measures nothing"
+UNNAMED = "its scale is not a parameter as it stands"
 ELSE = "does something else than LayerNorm or RMSNorm over one axis"
 # Element-wise layers of other libraries, by class name.
 DYNAMIC = ("DynamicTanh", "DyT", "Derf", "DynamicErf", "LigerDyT")
@@ -74,7 +75,7 @@ def recognise(module: nn.Module, width: int | None = None) -> Norm | str:
         return "normalizes over the last axis or over axis 1, depending on its input"
     if mixed:
         return "does not do the same to inputs of 2, 3 and 4 dimensions"
-    if norms and guessed:
+    if guessed and (norms or UNNAMED in reasons):  # x-transformers' SimpleRMSNorm scales by its own width
         return "has no parameters and does not say its width; type overrides={'its name': {'dim': C}}, C its channels"
     if norms:
         return norms[0]
@@ -233,9 +234,7 @@ def _fit(copy: nn.Module, kind: str, normal: Tensor, out: Tensor, axis: int):
         fits = [(k, o) for k, p in own.items() for o in (0.0, 1.0) if near(s, p + o)]
         if not fits:
             length = near(s * len(s) ** 0.5, torch.ones_like(s))
-            return (
-                "scales to unit length, not to unit variance" if length else "its scale is not a parameter as it stands"
-            )
+            return "scales to unit length, not to unit variance" if length else UNNAMED
         scale, offset = fits[0]
     if not near(t, torch.zeros_like(t)):
         fits = [k for k, p in own.items() if k != scale and near(t, p)]
