@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,22 @@ import yaml
 from dyt.config.identity import Plan
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
+
+
+def first(base: Plan) -> dict:
+    """Trains the run that another one starts from; where somebody else is at that, waits for it."""
+    from dyt.rundir.lock import Held
+    from dyt.training.faults import say
+
+    told = False
+    while True:
+        try:
+            return execute(base)
+        except Held as error:
+            if not told:
+                say(f"waiting for the run to start from: {error}")
+            told = True
+            time.sleep(1)
 
 
 def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
@@ -52,7 +69,7 @@ def execute(plan: Plan) -> dict:
         print(f"already {done['status']}: {plan.dir}")
         report_to_agent(plan.config, plan.dir, done)
         return done
-    if plan.base is not None and (base := execute(plan.base))["status"] != "finished":
+    if plan.base is not None and (base := first(plan.base))["status"] != "finished":
         raise ValueError(
             f"init_from={plan.config['init_from']}: that run is {base['status']}, so this one cannot begin"
         )

@@ -15,11 +15,15 @@ import time
 from pathlib import Path
 
 
+class Held(ValueError):
+    """Another process writes that run."""
+
+
 class Lock:
     """A context in which this process alone writes the run's `directory`.
 
     Raises:
-        ValueError: another process does; the line says which. OSError: the lock cannot be written.
+        Held: another process does; the line says which. OSError: the lock cannot be written.
     """
 
     def __init__(self, directory: Path):
@@ -38,7 +42,7 @@ class Lock:
             except OSError:
                 holder = os.read(file, 4096).decode(errors="replace")
                 os.close(file)
-                raise ValueError(f"{self.directory}: {_who(holder)}; wait for it, or set another out_root") from None
+                raise Held(f"{self.directory}: {_who(holder)}; wait for it, or set another out_root") from None
             try:  # its holder may have removed the file between our open and our lock
                 current = os.stat(self.path).st_ino == os.fstat(file).st_ino
             except FileNotFoundError:
