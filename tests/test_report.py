@@ -178,6 +178,14 @@ def text(browser, selector: str = "main") -> str:
     return browser.execute_script("return document.querySelector(arguments[0]).innerText", selector)
 
 
+def soon(condition) -> None:
+    """Waits until it holds: the page draws after a click, and not at once on a busy machine."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < 30
+        time.sleep(0.02)
+
+
 def lines(browser) -> list[dict]:
     """Name and points of every line of the first chart, as the charting library has them."""
     return browser.execute_script(
@@ -484,16 +492,18 @@ def test_the_forest_plot_has_every_difference_in_units_of_what_matters():
 def test_the_forest_is_filtered_and_a_click_opens_the_study(browser, studies):
     show(browser, studies)
     rows = "return document.querySelectorAll('#forest .row').length"
+    soon(lambda: browser.execute_script(rows))
     everything = browser.execute_script(rows)
     find(browser, "#verdict-disagrees").click()
+    soon(lambda: "verdict=disagrees" in browser.current_url and browser.execute_script(rows) < everything)
     told = json.loads((ROOT / "results/gpt_norms/small/verdicts.json").read_text())
     assert 0 < browser.execute_script(rows) < everything and "verdict=disagrees" in browser.current_url
     browser.execute_script(
         "const s = document.getElementById('choose-of'); s.value = 'gpt_norms'; s.dispatchEvent(new Event('change'))"
     )
-    assert browser.execute_script(rows) == sum(v["verdict"] == "disagrees" for v in told)
+    soon(lambda: browser.execute_script(rows) == sum(v["verdict"] == "disagrees" for v in told))
     find(browser, "#forest .row a").click()
-    assert "study=gpt_norms" in browser.current_url and told[0]["we_found"] in text(browser)
+    soon(lambda: "study=gpt_norms" in browser.current_url and told[0]["we_found"] in text(browser))
     assert "runs.csv" in text(browser, "#files") and browser.get_log("browser") == []
 
 
