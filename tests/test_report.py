@@ -166,6 +166,7 @@ def browser(tmp_path_factory):
 
 def show(browser, page: str, state: str = "") -> None:
     browser.get("about:blank")
+    browser.get_log("browser")  # of the page before: a watched one whose server has ended complains
     browser.get(f"file://{page}#{state}")
     assert browser.execute_script("return document.documentElement.dataset.drawn")
 
