@@ -69,3 +69,21 @@ def test_old_hashes_stay_and_the_words_count():
 def test_what_cannot_be_converted_is_one_line(words, said):
     with pytest.raises(ValueError, match=said):
         train(*TINY_GPT, *SHORT, *words)
+
+
+def test_a_run_waits_for_the_one_it_starts_from(monkeypatch, capsys):
+    from dyt import run
+    from dyt.rundir.lock import Held
+
+    answers = iter([Held("runs/base: being written by pid 7"), Held("runs/base"), {"status": "finished"}])
+
+    def execute(base):
+        if isinstance(answer := next(answers), Held):
+            raise answer
+        return answer
+
+    slept = []
+    monkeypatch.setattr(run, "execute", execute)
+    monkeypatch.setattr(run.time, "sleep", slept.append)
+    assert run.first(None) == {"status": "finished"} and slept == [1, 1]
+    assert capsys.readouterr().out.count("waiting for the run to start from: runs/base: being written by pid 7") == 1
