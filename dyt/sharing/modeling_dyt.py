@@ -15,46 +15,30 @@ class DyTLlamaConfig(LlamaConfig):
     model_type = "dyt_llama"
 
 
-def with_norms(model, config):
+class WithNorms:
     """Puts config.json's ``norm`` in every norm's place."""
-    make = norm_layer(**config.norm)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.LayerNorm | LlamaRMSNorm):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, make(module.weight.shape[0]))
+
+    def __init__(self, config):
+        super().__init__(config)
+        make = norm_layer(**config.norm)
+        for name, module in list(self.named_modules()):
+            if isinstance(module, nn.LayerNorm | LlamaRMSNorm):
+                parent, _, child = name.rpartition(".")
+                setattr(self.get_submodule(parent), child, make(module.weight.shape[0]))
+        self.post_init()
 
 
-class DyTGPT2Model(GPT2Model):
+class DyTGPT2Model(WithNorms, GPT2Model):
     config_class = DyTGPT2Config
 
-    def __init__(self, config):
-        super().__init__(config)
-        with_norms(self, config)
-        self.post_init()
 
-
-class DyTGPT2LMHeadModel(GPT2LMHeadModel):
+class DyTGPT2LMHeadModel(WithNorms, GPT2LMHeadModel):
     config_class = DyTGPT2Config
 
-    def __init__(self, config):
-        super().__init__(config)
-        with_norms(self, config)
-        self.post_init()
 
-
-class DyTLlamaModel(LlamaModel):
+class DyTLlamaModel(WithNorms, LlamaModel):
     config_class = DyTLlamaConfig
 
-    def __init__(self, config):
-        super().__init__(config)
-        with_norms(self, config)
-        self.post_init()
 
-
-class DyTLlamaForCausalLM(LlamaForCausalLM):
+class DyTLlamaForCausalLM(WithNorms, LlamaForCausalLM):
     config_class = DyTLlamaConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        with_norms(self, config)
-        self.post_init()
