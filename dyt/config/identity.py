@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     from dyt.config import compose
 
     named = config["init_from"]
-    if not named or "=" not in named or Path(named).expanduser().exists():
+    if not named or "=" not in named or os.path.exists(Path(named).expanduser()):  # long words are no OSError there
         return None
     words = shlex.split(named)
     made = compose.load([f"model={config['model']['name']}", f"data={config['data']['name']}", *words])
