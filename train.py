@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from dyt.config import compose, identity
 from dyt.config.values import as_typed, quoted
 from dyt.run import execute
+from dyt.rundir.processes import place, speaks
 from dyt.rundir.streams import STOPS, heard, steady
 
 CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
@@ -98,16 +99,23 @@ def run_one(cfg) -> dict:
         summary = execute(plan)
         outcome |= {"status": summary["status"], "final": summary["final"]}
     except (ValueError, OSError) as error:
-        if os.environ.get("DYT_TRACEBACK"):
-            traceback.print_exc()
-        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        refuse(error)
         outcome["why"] = str(error)
     except KeyboardInterrupt:
         outcome["status"] = "interrupted"
     except Exception as error:
-        traceback.print_exc()
+        if speaks():
+            traceback.print_exc()
         outcome["why"] = f"{type(error).__name__}: {error}"
     return outcome
+
+
+def refuse(error: Exception) -> None:
+    """Says what is wrong in one line; of several processes, one does."""
+    if speaks():
+        if os.environ.get("DYT_TRACEBACK"):
+            traceback.print_exc()
+        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _log() -> Path:
@@ -144,7 +152,7 @@ def table(outcomes: list[dict]) -> str:
 def requeue() -> None:
     """Under SLURM an interrupted job goes back into the queue; its next start is the same command, which goes on."""
     job_id = os.environ.get("SLURM_JOB_ID")
-    if job_id is None or os.environ.get("SLURM_PROCID", "0") != "0" or os.environ.get("RANK", "0") != "0":
+    if job_id is None or place().rank != 0:
         return
     try:
         done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True, timeout=60)
@@ -169,7 +177,7 @@ def _main() -> int:
         signal.signal(number, _interrupt)
     asked = get_args()  # Hydra's own parser, so that its flags are not listed here again
     sweep = asked.multirun
-    if sweep and "WORLD_SIZE" in os.environ:
+    if sweep and place().launched:
         print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
         return 1
     try:
@@ -180,9 +188,7 @@ def _main() -> int:
         sys.argv += [f"hydra.sweep.dir={quoted(str(home))}" for home in homes]
         preflight(list(typed.values()), sweep)
     except (ValueError, OSError) as error:
-        if os.environ.get("DYT_TRACEBACK"):
-            traceback.print_exc()
-        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        refuse(error)
         return 1
     if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         job()
@@ -199,7 +205,7 @@ def _main() -> int:
     statuses = [o["status"] for o in outcomes]
     if sweep:
         print("\n" + table(outcomes))
-    elif outcomes and outcomes[0]["run"] and statuses[0] != "failed":
+    elif outcomes and outcomes[0]["run"] and statuses[0] != "failed" and place().rank == 0:
         print(outcomes[0]["run"])
     if interrupted or "interrupted" in statuses:
         requeue()

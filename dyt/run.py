@@ -16,6 +16,7 @@ import yaml
 from dyt.config.identity import Plan
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
+from dyt.rundir.processes import place
 
 
 def first(base: Plan) -> dict:
@@ -81,7 +82,8 @@ def execute(plan: Plan) -> dict:
     if (done := finished(plan)) is not None:
         from dyt.tracking.wandb import report_to_agent
 
-        print(f"already {done['status']}: {plan.dir}")
+        if place().rank == 0:
+            print(f"already {done['status']}: {plan.dir}")
         report_to_agent(plan.config, plan.dir, done)
         return done
     if plan.base is not None and (base := first(plan.base))["status"] != "finished":
@@ -261,6 +263,7 @@ def open_directory(run: Run):
 def train(run: Run, saver) -> tuple[str, str | None]:
     """Status and, where it did not simply finish, why in words. What goes wrong ends here, not in the caller."""
     from dyt.rundir.patience import Unwritable
+    from dyt.rundir.processes import speaks
     from dyt.training.faults import explain, say, write_failure
     from dyt.training.loop import Diverged
     from dyt.training.probe import Probe
@@ -279,16 +282,18 @@ def train(run: Run, saver) -> tuple[str, str | None]:
                 say(f"failure.json could not be written ({full.strerror})", file=sys.stderr)
         return "diverged", str(error)
     except Unwritable as error:
-        say(f"failed: {error}", file=sys.stderr)
+        if speaks():
+            say(f"failed: {error}", file=sys.stderr)
         return "failed", str(error)
     except KeyboardInterrupt:
         return "interrupted", "stopped at once by a second signal"
     except Exception as error:
-        why = explain(error, run.plan.config)
-        if why is None or os.environ.get("DYT_TRACEBACK"):
+        why, loud = explain(error, run.plan.config), speaks()
+        if loud and (why is None or os.environ.get("DYT_TRACEBACK")):
             traceback.print_exc()
         why = why or f"{type(error).__name__}: {error}"
-        say(f"failed in step {run.loop.step + 1}: {why}", file=sys.stderr)
+        if loud:
+            say(f"failed in step {run.loop.step + 1}: {why}", file=sys.stderr)
         return "failed", why
 
 
@@ -298,6 +303,7 @@ def conclude(run: Run, saver, status: str, why: str | None) -> dict:
     from dyt.training.distributed import leave
     from dyt.training.faults import say
 
+    saver.finish()
     summary = summary_of(run, status, why)
     if run.world.leads:
         summary["wandb_url"] = saver.logger.url

@@ -1,4 +1,4 @@
-"""Processes that run configs together over gloo, as torchrun would start them; they import once and serve many runs."""
+"""Processes that run configs together over gloo, as torchrun would start them; one imports, the others fork from it."""
 
 import contextlib
 import json
@@ -9,7 +9,11 @@ import socket
 import traceback
 from pathlib import Path
 
-CONTEXT = multiprocessing.get_context("spawn")
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["tests.helpers", "dyt.training.loop", "dyt.training.saving_together", "torch.distributed.fsdp", "models.gpt"]
+    + ["models.vit", "dyt.data.text", "dyt.data.images", "dyt.tracking.wandb"]
+)
 
 
 def _serve(pipe, rank: int, size: int) -> None:
@@ -97,7 +101,10 @@ class Ranks:
         answers = []
         for pipe in self.pipes:
             assert pipe.poll(120), f"a process does not answer: {words}"
-            answers.append(pipe.recv())
+            try:
+                answers.append(pipe.recv())
+            except EOFError:
+                answers.append(("killed", ""))
         return answers
 
     def trained(self, *words: str, out: str = "runs", machine: int | None = None) -> Path:
