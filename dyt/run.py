@@ -62,7 +62,7 @@ def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
         raise ValueError(
             f"model={config['model']['name']}: cannot be built from these model.* values ({text})"
         ) from error
-    if config["trainer"]["precision"] == "fp64":
+    if config["trainer"]["precision"] == "double":
         model.double().register_forward_pre_hook(_as_double)
     if not world.sharded:
         model.to(world.device)

@@ -58,7 +58,7 @@ def worst(a, b, key="train/loss") -> float:
     return max(abs(a[step] - b[step]) / abs(a[step]) for step in a)
 
 
-@pytest.mark.parametrize("precision, close", [("fp64", 1e-9), ("fp32", 1e-3)])
+@pytest.mark.parametrize("precision, close", [("double", 1e-9), ("fp32", 1e-3)])
 @pytest.mark.parametrize("norm", ["dyt", "layernorm"])
 @pytest.mark.parametrize(
     "family, layout", [("gpt", "ddp"), ("gpt", "fsdp"), ("gpt", "tp"), ("vit", "ddp"), ("vit", "fsdp")]
@@ -79,7 +79,7 @@ def four():
         yield ranks
 
 
-ALL_ON = [*GPT, *SHORT, "trainer.ema_decay=0.9", "trainer.precision=fp64", "norm=dyt", "model.positions=rope"]
+ALL_ON = [*GPT, *SHORT, "trainer.ema_decay=0.9", "trainer.precision=double", "norm=dyt", "model.positions=rope"]
 ALL_ON += [
     "model.mlp=swiglu",
     "model.bias=true",
@@ -189,7 +189,7 @@ def test_checkpointed_activations_change_no_bit(family, alone, two):
     assert curve(kept) == curve(twice) and equal(weights(kept), weights(twice))
 
 
-@pytest.mark.parametrize("kind, less, more_products", [("none", False, 0), ("selective", False, 0), ("block", True, 2)])
+@pytest.mark.parametrize("kind, less, more_products", [("none", False, 0), ("selective", False, 0), ("block", True, 1)])
 def test_block_keeps_its_input_alone_and_selective_computes_no_matrix_product_twice(kind, less, more_products):
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -208,14 +208,14 @@ def test_block_keeps_its_input_alone_and_selective_computes_no_matrix_product_tw
     x = torch.randn(32, 64, requires_grad=True)
     with Products():
         block(x).sum().backward()
-    assert Products.count == 2 + more_products
+    assert Products.count == 2 + more_products  # the last one's result is not needed again
     if kind != "selective":  # whose tensors are not kept where this looks
         assert (saved_bytes(lambda: block(x).sum(), list(block.parameters())) <= 32 * 64 * 4) == less
 
 
 @pytest.mark.parametrize("layout", ["fsdp", "tp"])
 def test_the_probe_sees_the_same_in_a_sharded_model(layout, two, alone):
-    words = [*GPT, *SHORT, "norm=dyt", "norm.alpha=ratio", "trainer.precision=fp64", "trainer.max_steps=2"]
+    words = [*GPT, *SHORT, "norm=dyt", "norm.alpha=ratio", "trainer.precision=double", "trainer.max_steps=2"]
     words += ["trainer.probe_every=1"]
     one, there = alone(*words), two.trained(*words, *LAYOUTS[layout])
     a, b = (rows_of(folder)[-1] for folder in (one, there))
@@ -225,7 +225,7 @@ def test_the_probe_sees_the_same_in_a_sharded_model(layout, two, alone):
 
 def test_micro_batch_says_how_much_is_computed_at_once(two, alone):
     """8 samples, 2 processes, 2 at once: two pieces each; alone, four."""
-    words = [*GPT, *SHORT, "norm=dyt", "trainer.max_steps=3", "trainer.precision=fp64"]
+    words = [*GPT, *SHORT, "norm=dyt", "trainer.max_steps=3", "trainer.precision=double"]
     one = alone(*words)
     assert worst(one, two.trained(*words, "trainer.micro_batch=2")) < 1e-9
     assert worst(one, train(*words, "trainer.micro_batch=3", out="alone")[1]) < 1e-9

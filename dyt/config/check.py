@@ -6,7 +6,7 @@ from dyt.config.ranges import refuse_numbers, within
 
 CHOICES = {  # of a key that takes a word; the first is meant where an old config lacks the key
     "optim.kind": ("adamw", "muon", "sgd"),
-    "trainer.precision": ("fp32", "bf16", "fp64"),
+    "trainer.precision": ("fp32", "bf16", "double"),
     "trainer.strategy": ("auto", "single", "ddp", "fsdp", "hsdp"),
     "trainer.checkpointing": ("none", "block", "selective"),
     "trainer.device": ("auto", "cpu", "cuda"),

@@ -50,7 +50,7 @@ class TrainerConfig:
     keep: int = 2  # [checkpoints] the newest ones that are kept, beside the best
     accumulate: int = 1  # [pieces] a batch is computed in: less memory, the same curve
     micro_batch: int | None = None  # [samples] a process computes at once; accumulate then follows from it
-    precision: str = "fp32"  # bf16 is autocast to bfloat16, weights stay in float32; fp64 is for comparing two ways
+    precision: str = "fp32"  # bf16 is autocast to bfloat16, weights stay in float32; double is for comparing
     strategy: str = (
         "auto"  # how the model lies over processes: whole in each (auto, single, ddp) or sharded (fsdp, hsdp)
     )
