@@ -15,7 +15,7 @@ from typing import Any
 NOT_HASHED = (
     "experiment tag study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
     "data.hub_config data.revision data.cache_dir data.workers data.timeout trainer.device trainer.save_every "
-    "trainer.keep trainer.save_patience"
+    "trainer.keep trainer.save_patience trainer.micro_batch trainer.strategy trainer.tp trainer.checkpointing"
 ).split()
 # A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
 NEUTRAL: dict[str, Any] = {
@@ -117,7 +117,7 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     made = copy.deepcopy(_base(f"model={config['model']['name']}", f"data={config['data']['name']}", *words))
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
         made[key] = config[key]
-    for key in ("threads", "device", "kernel", "precision"):
+    for key in ("threads", "device", "kernel", "precision", "strategy", "tp", "checkpointing", "micro_batch"):
         made["trainer"][key] = config["trainer"][key]
     return made, words
 

@@ -5,13 +5,18 @@ import multiprocessing
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from dyt.rundir.files import finite, write_json
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
 
 def explain(error: BaseException, config: dict) -> str | None:
     """One line for running out of memory, a lost or hanging loader, and data that cannot be read; else None."""
     text = str(error)
+    if isinstance(error, distributed.DistError) or (distributed.is_initialized() and any(w in text for w in LOST)):
+        return "another process of this run ended; the same command goes on from the last checkpoint"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         trainer, size = config["trainer"], config["data"]["batch_size"]
         more = next((n for n in range(trainer["accumulate"] + 1, size + 1) if size % n == 0), None)
@@ -42,13 +47,16 @@ def say(text: str, file=None) -> None:
         print(text, file=file, flush=True)
 
 
-def write_failure(path: Path, loop, probe, why: str) -> None:
+def write_failure(path: Path | None, loop, probe, why: str) -> None:
     """What is known of a divergence: the last steps, and each norm's input, alpha and saturation just before it.
 
-    The weights are those before the step that would have spoilt them. Numbers that are not finite are null.
+    The weights are those before the step that would have spoilt them. Numbers that are not finite are null. A process
+    that only takes part, since the model is sharded, has no path.
     """
     with torch.no_grad():
         row, _ = probe.layers(loop.autocast)
+    if path is None:
+        return
     layers: dict[str, dict] = {}
     for key, value in row.items():
         _, layer, name = key.split("/")

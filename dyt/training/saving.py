@@ -1,4 +1,7 @@
-"""What a run writes on its way: rows, the best weights, checkpoints. Only the leading process does."""
+"""What a run writes on its way: rows, the best weights, checkpoints. Only the leading process does.
+
+Where the model is sharded, all processes write checkpoints together (saving_together.py).
+"""
 
 from functools import partial
 from pathlib import Path
@@ -51,6 +54,9 @@ class Saver:
         if self.metrics and self.disk.attempt("metrics.jsonl", self.metrics.sync):
             write = partial(checkpoint.save, self.folder, "step", step, state(), keep=self.keep)
             self.disk.attempt("a checkpoint", write)
+
+    def finish(self) -> None:
+        """Waits for what is being written beside training, however that ended."""
 
     def end(self) -> None:
         """Raises:
