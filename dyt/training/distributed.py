@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dyt.tasks import each
+
 
 @dataclass(frozen=True)
 class World:
@@ -26,6 +28,10 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def moved(self, batch):
+        """A batch, a tensor or a tuple of batches, on this process's device."""
+        return each(batch, lambda part: part.to(self.device, non_blocking=True))
 
     def wait(self) -> None:
         """Until all are here."""
