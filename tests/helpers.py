@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NO_COMPILER = shutil.which(os.environ.get("CXX", "c++")) is None
 TINY_GPT = ["model=gpt_nano", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", "trainer.threads=1"]
 TINY_DIT = ["model=dit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
-TINY_DIT += ["model.diffusion.samples=20", "model.diffusion.sample_steps=2"]
+TINY_DIT += ["data.img_size=16", "data.patch_size=4", "model.diffusion.samples=20", "model.diffusion.sample_steps=2"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 

@@ -82,7 +82,8 @@ class Pictures(Dataset):
     """One split with its transform. A sample's augmentation is a function of (seed, epoch, index).
 
     Small sets that are only shifted and flipped take a short way: pictures are decoded and resized once, then crops of
-    their pixels, the rest for a whole batch at once. It draws and computes the same, to the bit, in a tenth of the time.
+    their pixels, the rest for a whole batch at once. It draws and computes the same, to the bit, in a tenth of the
+    time.
     """
 
     def __init__(self, owner: ImageData, split: str, seed: int | None):
