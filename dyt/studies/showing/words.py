@@ -83,7 +83,7 @@ def _unit(claim: dict) -> str:
         model += f" {size.upper()}"
     if "%" in claim["metric"]:
         return f"% top-1, {model}"
-    if claim["metric"] == "FID":
+    if claim["metric"].startswith("FID"):
         return f"FID, {model}-{size.upper().replace('-', '/')}"
     return f"nats, {model}, {claim['dataset'].replace('first ', '')}"
 
