@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from dyt.config.compose import load
 from dyt.data import Spec, open_data
 from dyt.data.order import seed_all
+from dyt.rundir import checkpoint
 from dyt.tasks import Place, build_task
 from dyt.tasks.diffusion import ddim, remaining
 from dyt.tasks.features import Features, frechet, precision_recall
@@ -231,7 +232,7 @@ def test_the_classifier_knows_digits_and_is_trained_once(monkeypatch):
 def test_a_grid_puts_images_row_by_row():
     images = torch.full((5, 1, 2, 2), -1.0)
     images[3] = 1
-    picture = grid(images, columns=2, rows=10, zoom=1)
+    picture = grid(images, columns=2, rows=10, width=5)
     assert picture.size == (5, 8)
     assert picture.getpixel((3, 3)) == 255 and picture.getpixel((0, 0)) == 0 and picture.getpixel((2, 0)) == 128
 
@@ -241,7 +242,7 @@ def test_a_grid_puts_images_row_by_row():
 
 def test_a_run_leaves_samples_and_eval_takes_options(tmp_path):
     summary, folder = train(*TINY_DIT, "norm=dyt", *SHORT)
-    assert summary["status"] == "finished" and Image.open(folder / "samples.png").size == (2 * 169, 2 * 33)
+    assert summary["status"] == "finished" and Image.open(folder / "samples.png").size == (3 * 169, 3 * 33)
     assert {"val/loss", "val/frechet", "val/precision", "val/recall"} <= summary["final"].keys()
     plain = python("eval.py", f"run={folder}", "ckpt=last")
     assert plain.returncode == 0, plain.stderr
@@ -250,7 +251,7 @@ def test_a_run_leaves_samples_and_eval_takes_options(tmp_path):
     more = python("eval.py", f"run={folder}", "ckpt=last", "steps=4", "guidance=2", "samples=30")
     other = json.loads(more.stdout)
     assert (other["sample_steps"], other["guidance"], other["samples"]) == (4, 2.0, 30)
-    assert other["val/frechet"] != got["val/frechet"] and Image.open(folder / "eval.png").size == (2 * 169, 2 * 50)
+    assert other["val/frechet"] != got["val/frechet"] and Image.open(folder / "eval.png").size == (3 * 169, 3 * 50)
 
 
 @pytest.mark.parametrize(
@@ -286,9 +287,17 @@ def test_a_trained_model_can_be_converted():
 
 @pytest.mark.slow
 def test_the_demo_draws_digits_that_a_classifier_reads():
-    """What the page promises of ``experiment=demo_dit``: samples are of the class they were asked for."""
+    """What the page promises of ``experiment=demo_dit``: most samples are of the class they were asked for."""
     summary, folder = train("experiment=demo_dit", "norm=layernorm", "logger.mode=disabled")
-    assert summary["status"] == "finished" and summary["final"]["val/precision"] > 0.5
+    assert summary["status"] == "finished" and summary["final"]["val/frechet"] < 6
+    config = load(["experiment=demo_dit", "norm=layernorm"])
+    data = open_data(config["data"])
+    model, _ = build_model(config["model"], config["norm"], data.spec)
+    model.load_state_dict(checkpoint.newest(folder / "checkpoints")[0]["model"])
+    labels = torch.arange(200) % 10
+    with torch.no_grad():
+        read = Features.of(data, torch.device("cpu")).net(build_task(config, 10).sample(model.eval(), labels))
+    assert (read.argmax(dim=-1) == labels).float().mean() > 0.7
 
 
 def test_loss_of_the_evaluation_is_the_mean_of_the_training_loss():

@@ -16,8 +16,11 @@ def pixel_range(data: dict) -> tuple[Callable[[Tensor], Tensor], Callable[[Tenso
     )
 
 
-def grid(images: Tensor, columns: int, rows: int, zoom: int = 2) -> Image.Image:
-    """The first ``columns x rows`` of ``(B, C, H, W)`` images from -1 to 1, row by row, one grey line between them."""
+def grid(images: Tensor, columns: int, rows: int, width: int = 512) -> Image.Image:
+    """The first ``columns x rows`` of ``(B, C, H, W)`` images from -1 to 1, row by row, a grey line between them.
+
+    Pixels are drawn larger as a whole number of times as `width`, in pixels, has room for.
+    """
     images = images[: columns * rows].float().cpu().clamp(-1, 1)
     B, C, H, W = images.shape
     sheet = torch.zeros(C, (B + columns - 1) // columns * (H + 1) - 1, columns * (W + 1) - 1)
@@ -26,4 +29,5 @@ def grid(images: Tensor, columns: int, rows: int, zoom: int = 2) -> Image.Image:
         sheet[:, row * (H + 1) : row * (H + 1) + H, column * (W + 1) : column * (W + 1) + W] = image
     pixels = ((sheet + 1) * 127.5).round().byte()
     picture = Image.fromarray((pixels[0] if C == 1 else pixels.permute(1, 2, 0)).numpy())
+    zoom = max(1, width // picture.width)
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
