@@ -76,7 +76,7 @@ def test_every_family_has_a_model():
         ("llama_34b", 33744.0, {"attn": 48, "mlp": 48, "final": 1}),
         ("llama_70b", 68976.6, {"attn": 80, "mlp": 80, "final": 1}),
         ("dit_b_4", 130.3, {"attn": 12, "mlp": 12, "final": 1}),
-        ("dit_xl_2", 675.1, {"attn": 28, "mlp": 28, "final": 1}),
+        ("dit_xl_2", 674.8, {"attn": 28, "mlp": 28, "final": 1}),  # 675.1 with fixed positions and a variance
         ("resnet50", 25.6, {"stem": 1, "conv": 48, "down": 4}),
         ("vgg19", 143.7, {"conv": 16}),
     ],
