@@ -1,8 +1,9 @@
 """Evaluate a run: ``python eval.py run=<run directory> [ckpt=best|last] [split=val|test] [data.path=...]``.
 
 Prints the metrics and writes eval.json into the run's directory. For a language model
-``sample=200 prompt="..."`` prints generated text instead. The config comes from the run. Values are taken as typed, so
-a prompt may hold ``=``, commas and quotes. Nothing in the run directory is executed.
+``sample=200 prompt="..."`` prints generated text instead; of a diffusion model ``steps=100 guidance=2 samples=500`` are
+the sampler's, and pictures go to eval.png. The config comes from the run. Values are taken as typed, so a prompt may
+hold ``=``, commas and quotes. Nothing in the run directory is executed.
 """
 
 import json
@@ -23,7 +24,11 @@ KEYS = {
     "temperature": "0.8",
     "top_k": None,
     "seed": "0",
+    "steps": None,
+    "guidance": None,
+    "samples": None,
 }
+SAMPLER = {"steps": "sample_steps", "guidance": "guidance", "samples": "samples"}  # their keys in model.diffusion
 
 
 def parse(words: list[str]) -> dict:
@@ -47,7 +52,8 @@ def parse(words: list[str]) -> dict:
     for key, choices in (("ckpt", ("best", "last")), ("split", ("val", "test")), ("device", ("auto", "cpu", "cuda"))):
         if given[key] not in choices:
             raise ValueError(f"{key}={given[key]}: choose from {', '.join(choices)}")
-    for key, kind, least in (("sample", int, 1), ("top_k", int, 1), ("seed", int, 0), ("temperature", float, 0)):
+    numbers = (("sample", int, 1), ("top_k", int, 1), ("seed", int, 0), ("temperature", float, 0))
+    for key, kind, least in (*numbers, ("steps", int, 1), ("guidance", float, 0), ("samples", int, 4)):
         if given[key] is not None:
             try:
                 given[key] = kind(given[key])
@@ -79,10 +85,10 @@ def evaluate_run(given: dict) -> dict:
 
     from dyt.run import assemble
     from dyt.rundir import checkpoint
-    from dyt.rundir.files import read_json
+    from dyt.rundir.files import read_json, replace_file
     from dyt.rundir.meaning import meaning, read_config
     from dyt.training.distributed import join
-    from dyt.training.loop import evaluate
+    from dyt.training.loop import at_end, evaluate
 
     run = Path(given["run"]).expanduser()
     config, about = read_config(run), read_json(run / "run.json") or {}
@@ -91,6 +97,13 @@ def evaluate_run(given: dict) -> dict:
         config["data"]["path"] = given["data.path"]
     elif isinstance(about.get("data_path"), str):  # wherever it is evaluated, the same file
         config["data"]["path"] = about["data_path"]
+    sampler = {ours: given[key] for key, ours in SAMPLER.items() if given[key] is not None}
+    if sampler and config["model"]["task"] != "diffusion":
+        raise ValueError(
+            f"steps, guidance, samples: {config['model']['name']} is not a diffusion model; leave them out"
+        )
+    if sampler:
+        config["model"]["diffusion"] |= sampler
     world = join(given["device"])
     try:
         data, model, _, task = assemble(config, world, 0, meaning(run))
@@ -103,8 +116,12 @@ def evaluate_run(given: dict) -> dict:
     checkpoint.load_weights(model, weights, f"run={run}")
     autocast = torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16")
     metrics = evaluate(model, task, data, given["split"], world, autocast)
+    more, picture = at_end(model, task, data, given["split"], world, autocast)
+    if picture is not None:
+        replace_file(run / "eval.png", lambda stream: picture.save(stream, "PNG"))
     told = {"run": str(run), "ckpt": given["ckpt"], "step": step, "split": given["split"]}
-    return told | {"data_sha256": data.spec.sha256, "run_data_sha256": about.get("data_sha256"), **metrics}
+    told |= {"data_sha256": data.spec.sha256, "run_data_sha256": about.get("data_sha256")}
+    return told | metrics | more | sampler
 
 
 def _tell_other_data(given: dict, config: dict, theirs, ours: str) -> None:

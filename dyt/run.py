@@ -169,6 +169,7 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
 
     from dyt.conversion.calibrate import BATCHES, Swap
     from dyt.rundir import checkpoint
+    from dyt.tasks import Place
     from dyt.training.loop import evaluate
     from models import build_model
 
@@ -178,8 +179,9 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     before = evaluate(old, *measured)
     swap = Swap.of(old, loop.model)
     if plan.config["convert"] == "calibrated":
-        inputs = [x for x, _ in itertools.islice(loop.data.train_batches(loop.order, 0, BATCHES), BATCHES)]
-        swap.calibrate(inputs)
+        some = itertools.islice(loop.data.train_batches(loop.order, 0, BATCHES), BATCHES)
+        prepared = [loop.task.prepare(*loop.world.moved(b), Place(("val",), i)) for i, b in enumerate(some)]
+        swap.calibrate(prepared, forward=lambda model, batch: loop.task.measure(model, *batch))
     else:
         if plan.config["convert"] == "naive":
             swap.carry_over()
@@ -357,7 +359,7 @@ def summary_of(run: Run, status: str, why: str | None) -> dict:
 
 
 def _for_logger(run: Run, saver, status: str) -> dict:
-    """What W&B gets beside the summary: a language model's text, and the best checkpoint where that is asked for."""
+    """What W&B gets beside the summary: a language model's text, a task's picture, the best weights where asked for."""
     from dyt.data.text import continued
 
     more = {}
@@ -366,6 +368,8 @@ def _for_logger(run: Run, saver, status: str) -> dict:
         with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
             about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
             more["sample"] = continued(*about, temperature=0.8)
+    if status == "finished" and (picture := run.plan.dir / "samples.png").is_file():
+        more["picture"] = picture
     if run.plan.config["logger"]["artifacts"] and (best := manifests(run.checkpoints, "best")):
         more["checkpoint"] = best[0].with_suffix(".pt")
     return more

@@ -22,7 +22,8 @@ def build_model(model: dict, norm: dict, spec: Spec) -> tuple[nn.Module, NormFac
     family = model["family"]
     if family not in FAMILIES:
         raise ValueError(f"model.family={family}: choose from {', '.join(FAMILIES)}")
-    arguments = {k: v for k, v in model.items() if k not in ("name", "family", "task")}
+    not_its_own = ("name", "family", "task", "reads", model["task"])  # the last: arguments of the task
+    arguments = {k: v for k, v in model.items() if k not in not_its_own}
     build = importlib.import_module(f"models.{family}").build
     check_arguments(build, arguments, "model")
     factory = NormFactory(

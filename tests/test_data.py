@@ -357,16 +357,26 @@ def test_a_corrupt_image_names_its_row(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["data.crop_padding=0"], ["data.hflip=0.5"], ["data.hflip=1", "data.mean=[0.5]"]]
+    "words",
+    [
+        [],
+        ["data.crop_padding=0"],
+        ["data.hflip=0.5"],
+        ["data.hflip=1", "data.mean=[0.5]"],
+        ["data.img_size=16", "model.patch_size=4"],
+        ["data.img_size=32", "model.patch_size=4", "data.hflip=0.5"],
+    ],
 )
 def test_the_short_way_for_small_pictures_gives_the_same_bits(words):
+    from torchvision.transforms import Compose
+
     from dyt.data.images import ImageData, Pictures
 
-    owner = ImageData(load(["model=vit_nano", *words])["data"])
+    config = load(["model=vit_nano", *words])["data"]
     for split, seed in (("train", 3), ("val", None)):
-        short, whole = Pictures(owner, split, seed), Pictures(owner, split, seed)
+        short, whole = (Pictures(ImageData(config), split, seed) for _ in range(2))
         assert short.short
-        whole.short = False
+        whole.short, whole.resized = False, Compose([])
         for epoch in range(2):
             keys = [(epoch, index) for index in range(5, 69)]
             for ours, theirs in zip(short.__getitems__(keys), whole.__getitems__(keys), strict=True):

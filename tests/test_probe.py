@@ -8,7 +8,7 @@ from torch import nn
 
 from dyt.training.probe import best_line, best_tanh, plain
 
-from .helpers import TINY_GPT, TINY_VIT, rows_of, train
+from .helpers import TINY_DIT, TINY_GPT, TINY_VIT, rows_of, train
 
 
 def test_best_tanh_finds_a_tanh_and_a_line():
@@ -28,7 +28,7 @@ def test_plain_is_the_norm_without_its_scale_and_shift():
     assert plain(nn.Identity(), x) is None
 
 
-@pytest.mark.parametrize("tiny", [TINY_GPT, TINY_VIT], ids=["gpt", "vit"])
+@pytest.mark.parametrize("tiny", [TINY_GPT, TINY_VIT, TINY_DIT], ids=["gpt", "vit", "dit"])
 @pytest.mark.parametrize("norm", ["layernorm", "dyt", "derf", "none"])
 def test_training_does_not_notice_the_probe(tiny, norm):
     words = [*tiny, f"norm={norm}", "trainer.max_steps=5", "trainer.log_every=1", "trainer.eval_batches=1"]
@@ -39,7 +39,7 @@ def test_training_does_not_notice_the_probe(tiny, norm):
     assert probed == [1, 2, 4, 5]
     assert [{k: v for k, v in row.items() if not k.startswith("probe/")} for row in rows] == rows_of(without)
     last = {k: v for k, v in rows[-1].items() if k.startswith("probe/")}
-    block = "probe/blocks.1." + ("attn_norm" if tiny is TINY_GPT else "norm1")
+    block = "probe/blocks.1." + ("norm1" if tiny is TINY_VIT else "attn_norm")
     assert last[f"{block}/in_std"] > 0 and last["probe/blocks.1/grad_norm"] > 0
     assert (f"{block}/alpha" in last) == (f"{block}/saturated" in last) == (norm in ("dyt", "derf"))
     assert (f"{block}/tanh_r2" in last) == (norm == "layernorm")

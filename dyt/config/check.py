@@ -122,7 +122,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         raise ValueError(
             f"logger.project={project}: W&B takes at most 128 characters, and it may not contain any of / \\ # ? % :"
         )
-    refuse_numbers(flatten(config), config["model"]["task"])
+    refuse_numbers(flatten(config), data["task"])
 
 
 def _refuse_sharded(config: dict) -> None:

@@ -137,10 +137,11 @@ def load(overrides: list[str]) -> dict:
 def plain(cfg, choices) -> dict:
     """A composed Hydra config as checked plain dicts."""
     choices = dict(choices)
-    if cfg.model.task != cfg.data.task:  # before interpolations, which would fail with less to say
-        fitting = ", ".join(n for n in options("data") if option_task(n) == cfg.model.task)
+    reads = cfg.model.get("reads") or cfg.model.task
+    if cfg.data.task not in (reads, cfg.model.task):  # before interpolations, which would fail with less to say
+        fitting = ", ".join(n for n in options("data") if option_task(n) == reads)
         raise ValueError(
-            f"model={cfg.model.name} is for {cfg.model.task}s and data={cfg.data.name} is {cfg.data.task}s; "
+            f"model={cfg.model.name} is for {reads}s and data={cfg.data.name} is {cfg.data.task}s; "
             f"choose data from {fitting}"
         )
     config = OmegaConf.to_container(

@@ -49,6 +49,10 @@ class Order:
         self.share = batch // (pieces * world)  # samples of one piece of this rank
         self._epoch, self._permutation = -1, None
 
+    def first(self, piece: int) -> int:
+        """The place in a step's batch of the first sample of this rank's piece."""
+        return (piece * self.world + self.rank) * self.share
+
     def of_step(self, step: int) -> list[list[tuple[int, int]]]:
         """This rank's pieces of step `step` (from 0), each a list of (epoch, index)."""
         epoch, place = divmod(step, self.steps_per_epoch)

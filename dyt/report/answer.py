@@ -14,7 +14,7 @@ from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import FOLDER, Study, result_folder
 from dyt.studies.showing.overview import present, told
 from dyt.studies.showing.table import claims
-from dyt.studies.showing.words import papers_difference
+from dyt.studies.showing.words import UNITS, papers_difference
 from dyt.studies.statistics import interval
 
 MAIN = "gpt_norms"  # whether DyT matches LayerNorm in a GPT: what the curves open on
@@ -151,7 +151,7 @@ def _point(name_of: str, levels: list[str], results: Path) -> dict | None:
     return {
         "study": f"{study.name}/small",
         "label": ", ".join(words),
-        "unit": "accuracy" if study.higher_is_better else "nats",
+        "unit": "accuracy" if study.higher_is_better else UNITS.get(study.metric, "nats"),
         "value": made.mean,
         "low": made.mean if made.low is None else made.low,
         "high": made.mean if made.high is None else made.high,

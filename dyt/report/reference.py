@@ -97,10 +97,14 @@ def shown(value) -> str:
 
 
 def yaml_keys(file: Path) -> dict[str, tuple]:
-    """``{key: (value, comment)}`` of a flat yaml file, its own values alone."""
+    """``{key: (value, comment)}`` of a yaml file, its own values alone; ``diffusion.samples`` of a task's own keys."""
     text = file.read_text()
-    comments = dict(re.findall(r"^(\w+):[^#\n]*?(?: +# (.*))?$", text, re.MULTILINE))
-    return {k: (v, comments.get(k)) for k, v in (yaml.safe_load(text) or {}).items() if k != "defaults"}
+    comments = dict(re.findall(r"^ *(\w+):[^#\n]*?(?: +# (.*))?$", text, re.MULTILINE))
+    found = {}
+    for key, value in (yaml.safe_load(text) or {}).items():
+        nested = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        found |= {} if key == "defaults" else {k: (v, comments.get(k.rpartition(".")[2])) for k, v in nested.items()}
+    return found
 
 
 def header(file: Path) -> str:
@@ -150,8 +154,12 @@ def argument_keys(group: str, function, found: dict[str, tuple]) -> list[Key]:
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     keys = []
     for name, (value, comment) in found.items():
-        if name in ("task", "family"):
+        if name in ("task", "family", "reads"):
             hints.setdefault(name, str)
+        task, dot, argument = name.partition(".")
+        if dot:  # of the class that the task's `build` returns
+            made = typing.get_type_hints(importlib.import_module(f"dyt.tasks.{task}").build)["return"]
+            hints[name] = typing.get_type_hints(made.__init__)[argument]
         if name not in UNSEEN:
             keys.append(key_of(f"{group}.{name}", comment, shown(value), hints.get(name)))
     return keys

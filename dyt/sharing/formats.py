@@ -239,6 +239,8 @@ def limits(to: str, config: dict, model: nn.Module) -> list[str]:
             f"Other tokens: ids are those of the {kind} tokenizer described in "
             + ("tokenizer.json." if to == "pt" else "tokenizer_dyt.json, which AutoTokenizer cannot read.")
         )
+    elif config["model"]["task"] == "diffusion":
+        found.append("Sampling: forward(x, t, y) gives the noise; dyt/tasks/diffusion.py has the sampler.")
     else:
         found.append(
             "Labels or pictures other than those of its data; pixels are prepared as the recipe's data part says."

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dyt.tasks import wide
+from dyt.tasks import Task, wide
 
 
-class Classification:
+class Classification(Task):
     """Batches are images (B, C, H, W) and labels (B,)."""
 
     best = ("val/top1", max)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dyt.tasks import wide
+from dyt.tasks import Task, wide
 
 
-class Language:
+class Language(Task):
     """Batches are token ids (B, T) and the ids one token later (B, T)."""
 
     best = ("val/loss", min)

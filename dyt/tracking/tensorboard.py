@@ -4,6 +4,9 @@ import logging
 import math
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from dyt.config.identity import flatten
 
 log = logging.getLogger(__name__)
@@ -61,8 +64,11 @@ class TensorBoard:
                 number = math.nan if value is None else value
                 self._try(lambda k=key, v=number: self.writer.add_scalar(k, v, row["step"]))
 
-    def finish(self, summary: dict, failed: bool, sample: str | None = None, **_) -> None:
+    def finish(self, summary: dict, failed: bool, sample: str | None = None, picture: Path | None = None, **_) -> None:
         if self.writer and sample is not None:
             self._try(lambda: self.writer.add_text("sample", "\n".join(f"    {x}" for x in sample.splitlines())))
+        if self.writer and picture is not None:
+            pixels = np.asarray(Image.open(picture).convert("RGB"))
+            self._try(lambda: self.writer.add_image("samples", pixels, dataformats="HWC"))
         if self.writer:
             self._try(self.writer.close)

@@ -247,15 +247,31 @@ class Wandb:
         more = self.alphas() if self.run and any(key.startswith("val/") for key in row) else {}
         self._try(lambda: send(self.run, row | more))
 
-    def finish(self, summary: dict, failed: bool, sample: str | None = None, checkpoint: Path | None = None) -> None:
-        """Ends the run: its summary, a language model's text, and the checkpoint where that is asked for."""
+    def finish(
+        self,
+        summary: dict,
+        failed: bool,
+        sample: str | None = None,
+        picture: Path | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """Ends the run: its summary, a language model's text, a task's picture, the checkpoint where asked for."""
         self._try(lambda: self.run.summary.update(summary))
         if sample is not None:
             self._try(lambda: self.run.log({"sample": as_html(sample)}))
+        if picture is not None:
+            self._try(lambda: self.run.log({"samples": as_image(picture)}))
         if checkpoint is not None and self.url:
             self._try(lambda: self.run.log_artifact(str(checkpoint), name=f"run-{self.run.id}", type="model"))
         self._try(lambda: self.run.finish(exit_code=1 if failed else 0))
         self.run = None
+
+
+def as_image(picture: Path):
+    """A picture as W&B media."""
+    import wandb
+
+    return wandb.Image(str(picture))
 
 
 def as_html(text: str):

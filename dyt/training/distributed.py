@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dyt.rundir import processes
+from dyt.tasks import each
 from dyt.training.faults import say
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp", "hsdp")
@@ -61,6 +62,10 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def moved(self, batch):
+        """A batch, a tensor or a tuple of batches, on this process's device."""
+        return each(batch, lambda part: part.to(self.device, non_blocking=True))
 
     def wait(self) -> None:
         """Until all are here."""

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dyt.data.order import Order, seed_all
-from dyt.tasks import sums_over
+from dyt.tasks import Place, sums_over
 from dyt.training.distributed import World
 from dyt.training.faults import say
 from dyt.training.optim import build, learning_rate
@@ -127,6 +127,8 @@ class Trainer:
                         row |= self.evaluate("val")
                     if every.probe_every and (self.step == 1 or self.step % every.probe_every == 0 or at_end):
                         row |= self.probe.row(self.autocast, self.layout.norm) if self.probe else {}
+                    if at_end:
+                        row |= self.at_end(saver)
                     if row:
                         self.record(row, clock, saver)
                     if self.step % every.save_every == 0 or at_end or stopping:
@@ -145,12 +147,12 @@ class Trainer:
         total = torch.zeros((), device=self.world.device, dtype=self.parameters[0].dtype)
         pieces = self.order.pieces
         for piece in range(pieces):
-            inputs, targets = next(batches)
-            self.skipped += self.order.share - len(targets)
+            batch = next(batches)
+            self.skipped += self.order.share - len(batch[1])
             # Dropout, drop path and mixup draw from here: a function of the step, so a resumed run draws the same.
             seed_all(self.seed, "step", self.step, piece, self.world.data_rank)
-            inputs = inputs.to(self.world.device, non_blocking=True)
-            targets = targets.to(self.world.device, non_blocking=True)
+            place = Place(("train", self.seed, self.step), self.order.first(piece))
+            inputs, targets = self.task.prepare(*self.world.moved(batch), place)
             with self.layout.accumulating(last=piece == pieces - 1):
                 with self.autocast:
                     loss = self.task.loss(self.layout.wrapped, inputs, targets) / pieces
@@ -202,6 +204,14 @@ class Trainer:
         began, limit = time.perf_counter(), self.trainer["eval_batches"]
         row = evaluate(self.shown(), self.task, self.data, split, self.world, self.autocast, limit)
         return row | {"eval_s": time.perf_counter() - began}
+
+    def at_end(self, saver: Saver) -> dict:
+        """What the task measures once, of the finished model, in each process that is needed; its picture is kept."""
+        if not (self.world.leads or self.world.sharded):
+            return {}
+        row, picture = at_end(self.shown(), self.task, self.data, "val", self.world, self.autocast)
+        saver.picture(picture)
+        return row
 
     def record(self, row: dict, clock: Clock, saver: Saver) -> None:
         """Writes the row, then the weights if they are the best so far.
@@ -256,13 +266,27 @@ class Trainer:
 def evaluate(model: nn.Module, task, data, split: str, world: World, autocast, limit: int | None = None) -> dict:
     """Metrics of `model` on a split, named ``<split>/<metric>``, weighted exactly over all processes."""
     model.eval()
-    batches = data.eval_batches(split, world.data_rank, world.data_size, limit)
+    size, rank, ranks = data.data["eval_batch_size"], world.data_rank, world.data_size
+    batches = (
+        task.prepare(*world.moved(batch), Place((split,), (i * ranks + rank) * size))
+        for i, batch in enumerate(data.eval_batches(split, rank, ranks, limit))
+    )
     if world.sharded:
-        spare = [x.to(world.device) for x in next(iter(data.eval_batches(split, limit=1)))]
+        spare = world.moved(next(iter(data.eval_batches(split, limit=1))))
+        spare = task.prepare(*spare, Place((split,), 0))
         batches = world.in_step(batches, lambda: task.measure(model, *spare))
     with autocast:
-        sums = sums_over(model, batches, world.device, task.measure)
+        sums = sums_over(model, batches, task.measure)
     if sums is None:  # more processes than batches
         sums = torch.zeros(len(task.names) + 1, dtype=torch.float64, device=world.device)
     *values, count = world.add(sums).tolist()
     return {f"{split}/{name}": value / count for name, value in zip(task.names, values, strict=True)}
+
+
+@torch.no_grad()
+def at_end(model: nn.Module, task, data, split: str, world: World, autocast) -> tuple[dict, object]:
+    """What a task measures once of a finished model, named ``<split>/<metric>``, and its picture or None."""
+    model.eval()
+    with autocast:
+        row, picture = task.at_end(model, data, split, world.device)
+    return {f"{split}/{name}": value for name, value in row.items()}, picture

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dyt.norms.dynamic import DynamicTanh
+from dyt.tasks import Place, each
 from dyt.training.sharding import is_spread, whole
 
 SAMPLES = 32  # of the validation set
@@ -53,8 +54,8 @@ class Probe:
         names = {module: name for name, module in model.named_modules()}
         self.norms = {names[norm]: norm for _, norm in sites if norm in names}
         self.model, self.task = model, task
-        inputs, targets = next(iter(data.eval_batches("val", limit=1)))
-        self.inputs, self.targets = inputs[:SAMPLES].to(world.device), targets[:SAMPLES].to(world.device)
+        batch = each(next(iter(data.eval_batches("val", limit=1))), lambda part: part[:SAMPLES])
+        self.inputs, self.targets = task.prepare(*world.moved(batch), Place(("val",), 0))
 
     def row(self, autocast, norm=gradient_norm) -> dict[str, float]:
         """One row. Gradients of the model are used up: call it between optimizer steps, when they are None.
@@ -82,8 +83,8 @@ class Probe:
         row: dict[str, float] = {}
         self.model.eval()
         with self.watched(lambda name, norm, x: row.update(_statistics(name, norm, x))), autocast:
-            logits = self.model(self.inputs).float()
-        return row, F.cross_entropy(logits.flatten(0, -2), self.targets.flatten())
+            loss, *_, count = self.task.measure(self.model, self.inputs, self.targets)
+        return row, loss / count
 
     def watched(self, see):
         """A context in which ``see(name, norm, input)`` is called for each norm that runs."""
@@ -100,7 +101,7 @@ class Probe:
                 found[name] = (x, y)
 
         with self.watched(see):
-            self.model(self.inputs)
+            self.task.measure(self.model, self.inputs, self.targets)
         return found
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from dyt.rundir import checkpoint
+from dyt.rundir.files import replace_file
 from dyt.rundir.patience import Patience
 
 
@@ -48,6 +49,12 @@ class Saver:
             self.unsaved = None
         elif weights is not None:
             self.unsaved = step, {k: v.clone() for k, v in weights.items()}
+
+    def picture(self, image) -> None:
+        """Writes samples.png, of a Pillow image; None writes nothing."""
+        if self.metrics and image is not None:
+            write = partial(replace_file, self.folder.parent / "samples.png", lambda out: image.save(out, "PNG"))
+            self.disk.attempt("samples.png", write)
 
     def checkpoint(self, step: int, state) -> None:
         """Writes ``step-<step>.pt`` of what ``state()`` gives, rows first: they must not be behind it after a crash."""

@@ -30,9 +30,9 @@ def spec_of(config: dict, about: dict, model: str):
     vocabulary = given.get("vocab_size", 0)
     if isinstance(vocabulary, dict):
         vocabulary = vocabulary[model]
-    image = config["model"]["task"] == "image"
+    image = config["data"]["task"] == "image"
     return Spec(
-        config["model"]["task"],
+        config["data"]["task"],
         "",
         {},
         classes=given.get("classes", 0) if image else 0,
@@ -43,33 +43,35 @@ def spec_of(config: dict, about: dict, model: str):
 
 @functools.lru_cache(maxsize=256)
 def _measured(key: str) -> tuple[int, float]:
-    """(parameters, forward FLOPs of one sample) of a model built on the meta device."""
+    """(parameters, forward FLOPs of one sample) of a model built on the meta device, as its task calls it."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from dyt.data import Spec
+    from dyt.tasks import Place, build_task
     from models import build_model
 
-    model, norm, spec, size = json.loads(key)
+    config, spec = json.loads(key)
+    task, model = build_task(config, spec["classes"]), config["model"]
     with torch.device("meta"):
-        built, _ = build_model(model, norm, Spec(**spec))
+        built, _ = build_model(model, config["norm"], Spec(**spec))
         built.eval()
-        if model["task"] == "image":
-            sample = torch.empty(1, spec["channels"], size, size)
+        if spec["task"] == "image":
+            size = config["data"]["img_size"]
+            sample = torch.empty(1, spec["channels"], size, size), torch.zeros(1, dtype=torch.long)
         else:
-            sample = torch.empty(1, model["context"], dtype=torch.long)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            built(sample)
+            sample = (torch.zeros(1, model["context"], dtype=torch.long),) * 2
+    prepared = task.prepare(*sample, Place(("val",), 0))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        task.measure(built, *prepared)
     return sum(p.numel() for p in built.parameters()), float(counter.get_total_flops())
 
 
 def cost(config: dict, spec, train_size: int | None) -> dict:
     """Parameters, training FLOPs (three forwards) and samples of one run; FLOPs None where the set is unknown."""
     about = {"task": spec.task, "sha256": "", "sizes": {}, "classes": spec.classes, "channels": spec.channels}
-    key = json.dumps(
-        [config["model"], config["norm"], about | {"vocab_size": spec.vocab_size}, config["data"].get("img_size")],
-        sort_keys=True,
-    )
+    parts = {part: config[part] for part in ("model", "norm", "data", "trainer")}
+    key = json.dumps([parts, about | {"vocab_size": spec.vocab_size}], sort_keys=True)
     parameters, forward = _measured(key)
     trainer, batch = config["trainer"], config["data"]["batch_size"]
     steps = trainer["max_steps"]

@@ -9,13 +9,15 @@ from dyt.config.variants import name
 from dyt.studies.running.study import Study
 from dyt.studies.statistics import Interval, paired
 
-MODELS = {"vit": "ViT", "convnext": "ConvNeXt", "llama": "LLaMA", "gpt2": "GPT-2", "resnet50": "ResNet-50"}
+MODELS = {"vit": "ViT", "convnext": "ConvNeXt", "llama": "LLaMA", "gpt2": "GPT-2", "resnet50": "ResNet-50",
+          "dit": "DiT"}  # fmt: skip
 SAME = {"tanh": "dyt"}  # a level's name here, and in the papers' tables
 DERIVED = {
     "alpha_std_rank": "rank correlation {} between alpha and 1 / std over the layers",
     "alpha_std_time": "rank correlation {} between alpha and 1 / std over training",
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
 }  # what a metric that is no loss and no accuracy says
+UNITS = {"val/frechet": "Frechet distance"}  # of a metric that is no accuracy and not in nats
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
 
@@ -81,6 +83,8 @@ def _unit(claim: dict) -> str:
         model += f" {size.upper()}"
     if "%" in claim["metric"]:
         return f"% top-1, {model}"
+    if claim["metric"].startswith("FID"):
+        return f"FID, {model}-{size.upper().replace('-', '/')}"
     return f"nats, {model}, {claim['dataset'].replace('first ', '')}"
 
 
@@ -131,7 +135,10 @@ def ours(test: dict, finding, about, study: Study) -> str:
 
 def _of(study: Study) -> tuple[str, str, float, int]:
     """Unit of a value, unit of a difference, factor, decimals."""
-    return ("% top-1", "points", 100, 1) if study.higher_is_better else ("nats", "nats", 1, 2)
+    if study.higher_is_better:
+        return "% top-1", "points", 100, 1
+    unit = UNITS.get(study.metric, "nats")
+    return unit, unit, 1, 2
 
 
 def _times(found: Interval, study: Study) -> Interval:
