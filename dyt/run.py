@@ -285,7 +285,8 @@ def conclude(run: Run, saver, status: str, why: str | None) -> dict:
             write_json(run.plan.dir / "summary.json", summary)
         except OSError as error:
             say(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
-        saver.logger.finish(short_summary(summary), failed=status == "failed", **_for_logger(run, saver, status))
+        more = _sample(run, status) | _checkpoint(run)
+        saver.logger.finish(short_summary(summary), failed=status == "failed", **more)
     leave()
     if status == "interrupted" and run.world.leads:
         step, total = run.loop.step, run.schedule.total
@@ -325,18 +326,26 @@ def summary_of(run: Run, status: str, why: str | None) -> dict:
     }
 
 
-def _for_logger(run: Run, saver, status: str) -> dict:
-    """What W&B gets beside the summary: a language model's text, and the best checkpoint where that is asked for."""
+def _sample(run: Run, status: str) -> dict:
+    """A text that a trained language model writes, kept as samples.txt for the page and handed to the logger."""
     from dyt.data.text import continued
 
-    more = {}
-    if status == "finished" and run.plan.config["model"]["task"] == "text" and saver.logger.shows:
-        with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
-            about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
-            more["sample"] = continued(*about, temperature=0.8)
+    if status != "finished" or run.plan.config["model"]["task"] != "text":
+        return {}
+    with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
+        about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
+        text = continued(*about, temperature=0.8).strip("\n")
+        with contextlib.suppress(OSError):  # a full disk: only the logger has it
+            write_text(run.plan.dir / "samples.txt", text + "\n")
+        return {"sample": text}
+    return {}
+
+
+def _checkpoint(run: Run) -> dict:
+    """The best checkpoint, where the logger is to get it."""
     if run.plan.config["logger"]["artifacts"] and (best := manifests(run.checkpoints, "best")):
-        more["checkpoint"] = best[0].with_suffix(".pt")
-    return more
+        return {"checkpoint": best[0].with_suffix(".pt")}
+    return {}
 
 
 def _unwritable(out_root: str, error: OSError) -> ValueError:

@@ -149,9 +149,9 @@ def test_a_server_gets_the_rows_the_summary_and_a_readable_name(tmp_path):
         (folder,) = tmp_path.glob("runs/default/gpt*")
         assert held(server, folder) == rows_of(folder, timing=True)
         run = server.runs[read_json(folder / "run.json")["wandb_id"]]
-        assert (
-            run["displayName"] == folder.name and run["groupName"].startswith("a_study-DyT ") and run["exitcode"] == 0
-        )
+        name = run["displayName"]
+        assert name.startswith("DyT 1/1, lr ") and name.endswith(", seed 0") and run["notes"] == folder.name
+        assert run["groupName"] == f"a_study-{name.removesuffix(', seed 0')}" and run["exitcode"] == 0
         best = read_json(folder / "summary.json")["best"]["val/loss"]["value"]
         assert run["summary"]["best/val/loss"] == best
 

@@ -1,7 +1,7 @@
 """What the page answers with: the findings in words and their numbers, and every verdict on one scale.
 
 A verdict's place in the forest plot is its difference in units of the smallest effect that matters, turned so that
-positive is better; what is no difference of loss or accuracy (rank correlations, ratios) has none.
+positive is better. Rank correlations and counts of runs have scales of their own; what is left has its own unit.
 """
 
 import re
@@ -19,6 +19,7 @@ from dyt.studies.statistics import interval
 
 MAIN = "gpt_norms"  # whether DyT matches LayerNorm in a GPT: what the curves open on
 ON_ONE_SCALE = ("difference", "parity", "curves", "best")
+RANKS = ("alpha_std_rank", "alpha_std_time", "tanh_gain_depth")  # metrics that are rank correlations themselves
 KEPT = ("says", "kind", "papers_say", "we_found", "mean", "low", "high", "seeds", "verdict", "why", "metric", "p_holm")
 FILES = ("runs.csv", "curves.parquet", "verdicts.json", "table.md")
 
@@ -53,12 +54,38 @@ def in_units(kind: str, metric: str, verdict: dict, higher: bool) -> list[float]
     return [mean, min(low, high), max(low, high)]
 
 
+def scale_of(verdict: dict, test: dict | None) -> dict | None:
+    """Where a verdict stands that is no difference of loss or accuracy.
+
+    Returns:
+        ``{"on": "rank" | "own", "ends": [mean, low, high], "claimed": "+" | "-"}``, the side of zero that the claim
+        says; ``{"on": "count", "lost": 2, "of": 3}`` for runs that diverged; None: words alone.
+    """
+    if verdict.get("kind") == "diverges":
+        counted = re.match(r"(\d+) of (\d+) runs", verdict.get("why") or "")
+        return {"on": "count", "lost": int(counted[1]), "of": int(counted[2])} if counted else None
+    ends = [verdict.get(k) for k in ("mean", "low", "high")]
+    if any(not isinstance(v, int | float) for v in ends):
+        return None
+    rank = verdict.get("kind") == "trend" or verdict.get("metric") in RANKS
+    test = test or {}
+    claimed = test.get("sign") or ("-" if test.get("better") == "against" else "+")
+    return {"on": "rank" if rank else "own", "ends": ends, "claimed": claimed if test.get("kind") != "parity" else ""}
+
+
 def claim_of(ids: list[str]) -> str:
     """The claim as a heading: the paper and its table; a question of this repository has none."""
     if not ids:
         return "Questions of this repository, in no paper"
     claim = claims()[ids[0]]
     return f"arXiv {claim['paper']}, {claim['table']}" if claim["paper"][:1].isdigit() else claim["paper"]
+
+
+def asked_for(study: Study, scale: str) -> int:
+    """How many runs a study is: of the further seeds of a search, one level each."""
+    runs = study.runs(scale)
+    late = {(tuple((f, v) for f, v in r.cell.items() if f != study.search), r.seed) for r in runs if r.late}
+    return sum(not r.late for r in runs) + len(late)
 
 
 def about_study(study: Study, scale: str, results: Path) -> dict:
@@ -71,6 +98,8 @@ def about_study(study: Study, scale: str, results: Path) -> dict:
         test = tests.get(verdict.get("says"))
         kind, metric = verdict.get("kind", ""), verdict.get("metric") or study.metric
         row = {k: verdict.get(k) for k in KEPT} | {"units": in_units(kind, metric, verdict, study.higher_is_better)}
+        if row["units"] is None:
+            row["scale_of"] = scale_of(verdict, test)
         row["claim"] = claim_of((test or verdict).get("claims") or [])
         apart = papers_difference(test, claims(), metric) if test and row["units"] else None
         if apart is not None:
@@ -90,7 +119,8 @@ def about_study(study: Study, scale: str, results: Path) -> dict:
         "families": any(v.get("p") is not None for v in present(study, scale, results)),
         "tested": sum(v.get("p") is not None for v in present(study, scale, results)),
         "papers": papers(study),
-        "asked": len(study.runs(scale)),
+        "asked": asked_for(study, scale),
+        "claims": [test["says"] for test in study.tests_at(scale)],
         "files": [str((folder / f).resolve()) for f in FILES if (folder / f).is_file()],
         "figure": f"figures/{study.name}-{scale}.png" if (folder / "figure.png").is_file() else None,
     }

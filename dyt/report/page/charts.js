@@ -1,7 +1,7 @@
 "use strict";
 // Charts: lines with bands, points with whiskers, and PNG and SVG of what is shown. The crosshair is in crosshair.js.
 
-const charts = new Set();
+const charts = new Set(), DRAWN = 100_000;  // points that one chart draws
 
 function dispose() {
   for (const chart of charts) chart.dispose();
@@ -43,7 +43,7 @@ const whiskers = (line) => ({
 // lines: [{name, colour, dash, shape, width, faint, points: [[x, y]], raw, band, bars, about}]; marks: [{x, y, symbol, colour}]
 // axes: {title, x, y, log, logx, min, max, refs: [{y, text}], small, ends, cross}
 function options(lines, marks, axes, still) {
-  const series = [];
+  const series = [], many = lines.reduce((a, l) => a + l.points.length, 0);
   const ends = axes.ends && !still && lines.length <= 10;
   for (const line of lines) {
     if (line.band?.length > 1) series.push(area(line));
@@ -54,7 +54,7 @@ function options(lines, marks, axes, still) {
     }
     const few = line.points.length <= 24 && !line.faint;
     series.push({
-      type: "line", name: line.name, data: line.points, showSymbol: few || Boolean(line.dots), silent: true,
+      type: "line", name: line.name, data: many > DRAWN ? sparse(line.points, Math.max(40, Math.floor((DRAWN * line.points.length) / many))) : line.points, showSymbol: few || Boolean(line.dots), silent: true,
       symbol: line.dots ? "circle" : line.shape ?? "circle", symbolSize: line.dots || (line.points.length < 2 ? 8 : 6), z: line.faint ? 1 : 2,
       lineStyle: { color: line.colour, type: line.dash ?? "solid", width: line.width ?? 1.8, opacity: line.faint ? 0.35 : 1 },
       itemStyle: { color: line.colour },

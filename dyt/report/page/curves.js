@@ -87,7 +87,7 @@ function panel(place, variants, metric, study) {
   const range = fitted(lines), refs = referencesOf(study, metric, variants);
   if (state.papers && refs.length) {
     if (range.max !== undefined) range.max = Math.max(range.max, ...refs.map((r) => r.y * 1.02));
-    else range.max = Math.max(...refs.map((r) => r.y * 1.02), ...lines.flatMap((l) => l.points.map((p) => p[1])));
+    else range.max = Math.max(...refs.map((r) => r.y * 1.02), extent(lines)[1]);
     if (range.min !== undefined) range.min = Math.min(range.min, ...refs.map((r) => r.y * 0.98));
   }
   const crowded = state.seeds === "multiples" || (state.seeds === "auto" && covered(lines, range)), multiples = [];
@@ -100,7 +100,7 @@ function panel(place, variants, metric, study) {
     }
     lines = lines.map((l) => ({ ...l, band: null }));
   }
-  const ys = lines.flatMap((l) => l.points.map((p) => p[1])), [low, high] = [axes.min ?? Math.min(...ys), axes.max ?? Math.max(...ys)];
+  const [least, most] = extent(lines), [low, high] = [axes.min ?? least, axes.max ?? most];
   axes.refs = refs.filter((r) => r.y >= low && r.y <= high);
   const marks = runs.filter((r) => r.status === "diverged").map((r) => points(r, metric).at(-1)).filter(Boolean).map(([x, y]) => ({ x, y }));
   const made = chart(lines, marks, axes), out = refs.filter((r) => !axes.refs.includes(r));

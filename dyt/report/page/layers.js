@@ -24,7 +24,7 @@ function layersView() {
   const runs = chosen(now).filter(probed), asked = byId.get(state.run);
   const run = runs.includes(asked) ? asked : runs.find((r) => r.norm.startsWith("dyt")) ?? runs[0];
   const out = [el("h2", {}, "By layer and over time"), el("div", { class: "controls" }, studyChoice("Runs of", now), filter())];
-  if (!run) return [...out, el("p", {}, "None of these runs was probed (trainer.probe_every=100)."), scurveView()];
+  if (!run) return [...out, el("p", {}, "None of these runs was probed (trainer.probe_every=100)."), samplesView(chosen(now), now), scurveView()];
   const layers = layersOf(run), stats = Object.keys(STATS).filter((s) => [...layers.values()].some((l) => l[s]));
   const stat = stats.includes(state.stat) ? state.stat : stats[0];
   const named = [...layers].filter(([, l]) => l[stat]), i = Math.min(Number(state.layer) || 0, named.length - 1);
@@ -50,8 +50,22 @@ function layersView() {
   out.push(el("div", { class: "facets" },
     chart(over, [], { title: `${STATS[stat]} over time, ${label} seed ${run.seed}`, x: "step", y: STATS[stat], cross: "layers" }),
     heat(`${STATS[stat]} by layer and time, the input's side at the bottom`, "darker is smaller", steps.map(number), named.map(([n]) => n), cells, { x: "step", y: "layer" }),
-    chart(by, [], { title: `${STATS[stat]} by layer at step ${steps[at]}`, x: "layer, from the input on", y: STATS[stat] })), scurveView());
+    chart(by, [], { title: `${STATS[stat]} by layer at step ${steps[at]}`, x: "layer, from the input on", y: STATS[stat] })), samplesView(chosen(now), now), scurveView());
   return out;
+}
+
+// What runs' models make: text as it was written, pictures and reconstructions as a sheet.
+function samplesView(runs, now) {
+  const own = runs.filter((r) => r.text || r.picture).sort((a, b) => Boolean(b.picture) - Boolean(a.picture));
+  if (!own.length) return note("No samples: a run of a language model writes samples.txt into its directory when it ends, one of a diffusion model samples.png.");
+  const seeds = Map.groupBy(own, (r) => `${about(r, now).variant}\n${about(r, now).place}`), first = [...seeds.values()].map((same) => same.reduce((a, b) => (b.seed < a.seed ? b : a)));
+  const most = state.more ? first.length : 6;
+  return el("div", { id: "samples" }, el("h2", {}, "What the models make"), note("Of each variant the first seed, after training."),
+    el("div", { class: "facets" }, first.slice(0, most).map((run) => el("section", { class: "facet" },
+      el("h3", {}, shortened(`${about(run, now).variant}, seed ${run.seed}`, 60), " ", el("span", { class: "note" }, about(run, now).place)),
+      run.picture ? el("img", { class: "figure", src: run.picture, loading: "lazy", alt: `Samples of ${about(run, now).variant}, seed ${run.seed}` }) : null,
+      run.text ? el("pre", { dir: "auto", tabindex: 0, "aria-label": `Text by ${about(run, now).variant}, seed ${run.seed}` }, run.text) : null))),
+    first.length > most ? button(`all ${first.length} variants`, () => set({ more: "1" }), { id: "more" }) : null);
 }
 
 function scurveView() {
