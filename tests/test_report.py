@@ -379,6 +379,43 @@ def test_layers_and_their_slider(browser, page):
     assert "share with |alpha x| > 2" in text(browser)
 
 
+def test_what_models_make_is_shown_text_as_text_and_pictures_beside(browser, runs, tmp_path):
+    import base64
+
+    shutil.copytree(runs / "runs", tmp_path / "runs")
+    (written,) = tmp_path.glob("runs/default/gpt*-layernorm-*-s0-*")
+    wrote = (written / "samples.txt").read_text()
+    assert len(wrote) > 100  # a run of a language model leaves a text
+    (odd,) = tmp_path.glob("runs/default/gpt*-dyt-*-s0-*")
+    (odd / "samples.txt").write_text(EVIL)
+    (vit,) = tmp_path.glob("runs/default/vit*")
+    dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    (vit / "samples.png").write_bytes(base64.b64decode(dot))
+    done = python(REPORT, str(tmp_path / "runs"), "--out", str(tmp_path / "page"))
+    show(browser, done.stdout.strip(), "view=layers&more=1")
+    told = text(browser, "#samples")
+    assert EVIL in told and browser.title != "sprung"
+    texts = browser.execute_script("return [...document.querySelectorAll('#samples pre')].map((p) => p.textContent)")
+    assert wrote in texts
+    picture = find(browser, "#samples img")
+    assert "DyT" in picture.get_attribute("alt") and picture.get_attribute("src").startswith("file:")
+    browser.execute_script("arguments[0].scrollIntoView()", picture)
+    soon(lambda: browser.execute_script("return arguments[0].naturalWidth", picture) == 1)
+    assert browser.get_log("browser") == []
+
+
+def test_tensorboard_finds_runs_under_the_pages_names(runs, tmp_path):
+    shutil.copytree(runs / "runs", tmp_path / "runs")
+    (one,) = tmp_path.glob("runs/default/gpt*-layernorm-*-s1-*")
+    (one / "tensorboard").mkdir()
+    (one / "tensorboard/events.out.tfevents.1").write_text("")
+    done = python(REPORT, str(tmp_path / "runs"), "--out", str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    (link,) = (tmp_path / "page/tensorboard").glob("*/*")
+    assert link.parent.name == "runs" and link.name.startswith("LayerNorm") and ", seed 1, gpt_nano on " in link.name
+    assert link.resolve() == (one / "tensorboard").resolve()
+
+
 def test_themes_and_a_phone(browser, page):
     show(browser, page, "view=curves")
     back = "return getComputedStyle(document.body).backgroundColor"

@@ -254,7 +254,10 @@ def test_tensorboard_gets_the_same_names_and_steps(monkeypatch):
         seen = [(e.step, e.value) for e in events.Scalars(key)]
         assert [s for s, _ in seen] == [s for s, _ in want]
         assert [v for _, v in seen] == pytest.approx([v for _, v in want], rel=1e-6)
-    assert {"config/text_summary", "sample/text_summary"} <= set(events.Tags()["tensors"])
+    texts = {"variant/text_summary", "config/text_summary", "sample/text_summary"}
+    assert texts | {"custom_scalars__config__"} <= set(events.Tags()["tensors"])
+    (named,) = events.Tensors("variant/text_summary")
+    assert named.tensor_proto.string_val[0].decode().startswith("DyT 1/1, lr ")
 
 
 def test_without_the_package_tensorboard_is_one_line(monkeypatch):
