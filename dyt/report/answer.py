@@ -7,19 +7,18 @@ positive is better. Rank correlations and counts of runs have scales of their ow
 import re
 from pathlib import Path
 
-from dyt.config.variants import name
+from dyt.config.variants import name, of_cell
 from dyt.rundir.files import read_json
 from dyt.studies.judging.rules import ALPHA, asked, matters
 from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import FOLDER, Study, result_folder
 from dyt.studies.showing.overview import present, told
 from dyt.studies.showing.table import claims
-from dyt.studies.showing.words import papers_difference
+from dyt.studies.showing.words import DERIVED, papers_difference
 from dyt.studies.statistics import interval
 
 MAIN = "gpt_norms"  # whether DyT matches LayerNorm in a GPT: what the curves open on
 ON_ONE_SCALE = ("difference", "parity", "curves", "best")
-RANKS = ("alpha_std_rank", "alpha_std_time", "tanh_gain_depth")  # metrics that are rank correlations themselves
 KEPT = ("says", "kind", "papers_say", "we_found", "mean", "low", "high", "seeds", "verdict", "why", "metric", "p_holm")
 FILES = ("runs.csv", "curves.parquet", "verdicts.json", "table.md")
 
@@ -67,7 +66,7 @@ def scale_of(verdict: dict, test: dict | None) -> dict | None:
     ends = [verdict.get(k) for k in ("mean", "low", "high")]
     if any(not isinstance(v, int | float) for v in ends):
         return None
-    rank = verdict.get("kind") == "trend" or verdict.get("metric") in RANKS
+    rank = verdict.get("kind") == "trend" or verdict.get("metric") in DERIVED
     test = test or {}
     claimed = test.get("sign") or ("-" if test.get("better") == "against" else "+")
     return {"on": "rank" if rank else "own", "ends": ends, "claimed": claimed if test.get("kind") != "parity" else ""}
@@ -152,11 +151,22 @@ def findings(results: Path, scales: dict[str, list[str]]) -> list[dict]:
         if any("small" not in scales.get(study, ()) for study, _ in cells):
             continue
         points = [point for study, levels in cells if (point := _point(study, levels.split(";"), results))]
+        points += [point for alone in cells if (point := _beside(alone, list(cells), results))]
         if not cells and "speed" in raw:
             points = _speed(results)
         says = re.sub(r"\s*\[More\]\([^)]*\)\s*", "", head[2]).replace("`", "")
         found.append({"says": head[1].rstrip("."), "more": says, "points": points})
     return found
+
+
+def _beside(cell: tuple[str, str], cells: list[tuple[str, str]], results: Path) -> dict | None:
+    """The baseline's point where a finding has but one cell of a study: a value alone says nothing."""
+    study, levels = Study(cell[0]), cell[1].split(";")
+    if [name for name, _ in cells].count(cell[0]) > 1:
+        return None
+    here = next((c for c in study.cells("small") if list(c.values())[: len(levels)] == levels), {})
+    base = list((here | {f: v for f, v in study.baseline.items() if f in here}).values())[: len(levels)]
+    return None if base == levels else _point(study.name, base, results)
 
 
 def _point(name_of: str, levels: list[str], results: Path) -> dict | None:
@@ -172,15 +182,12 @@ def _point(name_of: str, levels: list[str], results: Path) -> dict | None:
         return None
     varies = {f for f in study.factors if len({r.get(f) for r in rows if r.get(f)}) > 1}
     factors = list(cell)[: len(levels)]
-    words = [
-        name(level) if factor == "norm" else f"{factor} {level}" if re.fullmatch(r"[\d.e-]+", level) else level
-        for factor, level in sorted(zip(factors, levels, strict=True), key=lambda item: item[0] != "norm")
-        if factor in varies
-    ]
+    norm = dict(zip(factors, levels, strict=True)).get("norm", "")
+    label = ", ".join(word for word in of_cell(dict(zip(factors, levels, strict=True)), norm, varies) if word)
     made = interval(fine)
     return {
         "study": f"{study.name}/small",
-        "label": ", ".join(words),
+        "label": label,
         "unit": "accuracy" if study.higher_is_better else "nats",
         "value": made.mean,
         "low": made.mean if made.low is None else made.low,

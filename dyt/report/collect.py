@@ -26,6 +26,7 @@ from dyt.tracking.metrics import rows_of_text
 POINTS = 700_000  # in all curves together: about 10 MB
 SHOWN = ("grad_norm", "lr")  # beside every metric with a slash
 OWN = "runs"  # what the runs are that no study has
+MORE_COLOURS = ("#7B4FB5", "#8C6D1F", "#B5367A", "#1B8A8F", "#6B8E23", "#A0522D")  # no norm's own
 SAMPLES = ("samples.txt", "samples.png")  # what a run's model makes: text, pictures, reconstructions
 
 
@@ -99,13 +100,19 @@ def _of_directory(folder: Path, _changed: tuple) -> tuple[dict, dict] | None:
         "dir": str(folder),
         "url": str(summary.get("wandb_url") or ""),
         "config": shown,
-        "text": sample_of(folder),
+        "sample": sample_of(folder),
         "picture": str(folder / SAMPLES[1]) if (folder / SAMPLES[1]).is_file() else "",
         "whole": True,
         "broken": sum(bool(line.strip()) for line in text.splitlines()) - len(rows),
-        "metric": next((m for m in ("val/top1", "val/loss", "train/loss") if m in series), ""),
+        "metric": judged_by(unit, series),
     }
     return finite(run), series
+
+
+def judged_by(unit: str | None, series: Iterable[str]) -> str:
+    """The metric by which a run's task is judged, of those that it has: accuracy of pictures, else the loss."""
+    known = ("val/loss", "train/loss") if unit == "tokens" else ("val/top1", "val/loss", "train/loss")
+    return next((m for m in known if m in series), "")
 
 
 def sample_of(folder: Path) -> str:
@@ -262,9 +269,11 @@ def scurves(results: Path) -> list[dict]:
 
 
 def colours(norms: list[str]) -> dict[str, str]:
-    """The figures' colours: a norm's own everywhere; one that has none gets grey."""
+    """The figures' colours: a norm's own everywhere; those that have none take turns in others."""
     known = sorted(COLOURS, key=len, reverse=True)
-    return {n: COLOURS[next((k for k in known if n.startswith(k)), "none")] for n in norms}
+    own = {n: next((COLOURS[k] for k in known if n.startswith(k)), None) for n in norms}
+    others = [n for n in norms if own[n] is None]
+    return own | {n: MORE_COLOURS[i % len(MORE_COLOURS)] for i, n in enumerate(others)}
 
 
 def collect(results: Path, places: list[Path], studies: list[str] | None = None) -> dict:

@@ -8,16 +8,17 @@ function dots(points) {
     const [{ unit, study }] = own, low = Math.min(...own.map((p) => p.low)), high = Math.max(...own.map((p) => p.high));
     const at = (v) => `${4 + (92 * (v - low)) / (high - low || 1)}%`;
     const text = (v) => (unit === "accuracy" ? `${(100 * v).toFixed(1)} %` : v.toFixed(2));
-    return el("div", { class: "dots" }, own.map((p) => el("div", { class: "dot" }, el("span", { title: p.label }, p.label),
+    return el("div", { class: "dots" }, own.map((p) => el("div", { class: "dot" }, el("span", { title: p.label }, shortened(p.label, 60)),
       svg("svg", { height: 18, role: "img", "aria-label": `${p.label}: ${text(p.value)}, ${text(p.low)} to ${text(p.high)}` },
         svg("line", { x1: "0%", x2: "100%", y1: 9, y2: 9, stroke: "var(--grid)" }),
-        svg("line", { x1: at(p.low), x2: at(p.high), y1: 9, y2: 9, stroke: familyOf(p.label), "stroke-width": 3, opacity: 0.5 }),
-        svg("circle", { cx: at(p.value), cy: 9, r: 5, fill: familyOf(p.label) })),
+        svg("line", { x1: at(p.low), x2: at(p.high), y1: 9, y2: 9, stroke: familyOf(p), "stroke-width": 3, opacity: 0.5 }),
+        svg("circle", { cx: at(p.value), cy: 9, r: 5, fill: familyOf(p) })),
       el("b", {}, text(p.value)))), el("div", { class: "note" }, study ? `${study}: ` : "", unit === "nats" ? "validation loss in nats, lower is better" : unit === "accuracy" ? "accuracy, higher is better" : unit));
   });
 }
 
-const familyOf = (label) => {
+const familyOf = ({ label, norm }) => {
+  if (norm) return look(norm).colour;
   const norms = { LayerNorm: "layernorm", RMSNorm: "rmsnorm", DyT: "dyt", Derf: "derf", tanh: "dyt", "no norm": "none", BatchNorm: "batchnorm" };
   const key = Object.keys(norms).find((n) => label.startsWith(n));
   return look(key ? norms[key] : "none").colour;
@@ -31,10 +32,25 @@ function findingsOf() {
         el("a", { href: link({ view: "curves", study: s }) }, "curves"), " "])))));
 }
 
+// The runs that no study has, a card for each model and data: how the best of each arm ended.
+function ownOf() {
+  const own = data.runs.filter((r) => !r.studies.length), variants = variantsOf(own, OWN);
+  const places = [...new Set(variants.flatMap((v) => [...v.places.keys()]))].slice(0, 12);
+  return el("div", { class: "findings" }, places.map((place) => {
+    const runs = variants.flatMap((v) => v.places.get(place) ?? []), metric = runs.find((r) => r.metric && r.status === "finished")?.metric ?? runs[0].metric;
+    const points = picks(variants, place, metric).map((v) => ({ v, ...interval(v.places.get(place).filter((r) => r.status === "finished").map((r) => r.final[metric]).filter((x) => x !== undefined)) }))
+      .filter((p) => p.n).map((p) => ({ label: p.v.name, norm: p.v.norm, study: "", unit: { "val/loss": "nats", "val/top1": "accuracy" }[metric] ?? metric, value: p.mean, low: p.mean - p.half, high: p.mean + p.half }));
+    const best = points.length ? points.reduce((a, b) => ((higher(metric) ? b.value > a.value : b.value < a.value) ? b : a)) : null, lost = runs.filter(gone).length;
+    return el("section", { class: "card" }, el("h3", {}, place), best ? el("p", {}, `${best.label} ends ${higher(metric) ? "highest" : "lowest"}.`) : el("p", {}, runs.some((r) => !ended(r)) ? "No run has finished yet." : "No run finished."), dots(points),
+      el("p", { class: "note" }, `${runs.filter((r) => r.status === "finished").length} of ${runs.length} runs finished. `,
+        lost ? el("a", { href: link({ view: "runs", study: OWN, q: "diverged" }) }, `${lost} diverged or failed: why`) : ""));
+  }));
+}
+
 function answerView() {
-  if (!tests().length) return [el("h2", {}, "No study was run yet"), el("p", {}, "Run one, for instance: ", el("code", {}, "python scripts/reproduce.py gpt_norms"), ". The runs that are here: ",
-    el("a", { href: link({ view: "curves" }) }, "curves"), ", ", el("a", { href: link({ view: "runs" }) }, "table"), "."), live()];
-  return [el("h2", {}, data.findings?.length ? "What was found" : "Verdicts"), live(), findingsOf(), forest()];
+  const own = data.runs.some((r) => !r.studies.length) ? [el("h2", {}, "Your own runs"), ownOf()] : null;
+  if (!tests().length) return [live(), own, el("h2", {}, "No study has verdicts yet"), el("p", {}, "A study turns runs into verdicts on the papers' claims. Run one, for instance: ", el("code", {}, "python scripts/reproduce.py gpt_norms"))];
+  return [live(), el("h2", {}, data.findings?.length ? "What was found" : "Verdicts"), findingsOf(), own, forest()];
 }
 
 // -- one study --------------------------------------------------------------------------------------------------------

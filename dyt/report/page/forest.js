@@ -71,7 +71,7 @@ function whisker([mean, low, high], t, at, strip, said, more = []) {
   const colour = shade(t.verdict), firm = COLOUR[t.verdict] !== undefined, [from, to] = strip;
   return svg("svg", { height: 22, role: "img", "aria-label": said },
     from === to ? [] : svg("rect", { x: `${at(from)}%`, width: `${at(to) - at(from)}%`, y: 0, height: 22, fill: "var(--grid)" }),
-    svg("line", { x1: `${at(0)}%`, x2: `${at(0)}%`, y1: 0, y2: 22, stroke: "var(--line)" }),
+    svg("line", { x1: `${at(0)}%`, x2: `${at(0)}%`, y1: 0, y2: 22, stroke: "var(--soft)" }),
     svg("line", { x1: `${at(low)}%`, x2: `${at(high)}%`, y1: 11, y2: 11, stroke: colour, "stroke-width": 3 }),
     svg("circle", { cx: `${at(mean)}%`, cy: 11, r: 5, fill: firm ? colour : "var(--back)", stroke: colour, "stroke-width": 2 }), more);
 }
