@@ -147,13 +147,10 @@ def name_own(runs: list[dict]) -> None:
             }}  # fmt: skip
 
 
-def name_studys(runs: list[dict], cells: list[dict], study: Study, scope: str, others: list[dict] = ()) -> None:
-    """Names a study's runs by their cells: variant, the place where it was tried, and the arm that was searched.
-
-    Args:
-        others: cells of the study that are not there yet, but count for what varies.
-    """
-    varies = [f for f in study.factors if len({c[f] for c in (*cells, *others) if f in c}) > 1]
+def name_studys(runs: list[dict], cells: list[dict], study: Study, scope: str) -> None:
+    """Names a study's runs by their cells: variant, the place where it was tried, and the arm that was searched."""
+    every = [*cells, *study.cells(scope.rpartition("/")[2])]  # those that are not there yet count for what varies
+    varies = [f for f in study.factors if len({c[f] for c in every if f in c}) > 1]
     searched = study.search if study.search in varies else "lr" if "lr" in varies else None
     for run, cell in zip(runs, cells, strict=True):
         norm = run["norm"]
@@ -168,23 +165,26 @@ def name_studys(runs: list[dict], cells: list[dict], study: Study, scope: str, o
 
 
 def join_studies(runs: list[dict], told: list[dict]) -> None:
-    """Gives a study its runs that are under way: they have no row yet, and say their study as their tag.
+    """Gives a study its runs that have no row yet: they say their study as their tag, and have its settings.
 
     Args:
-        told: the studies at their scales that the page shows.
+        runs: all of them. told: the studies at their scales that the page shows.
     """
     for run in runs:
-        for about in told if run["status"] == "running" else []:
+        for about in told if not run["studies"] else []:
             if about["name"] != run["config"].get("tag"):
                 continue
             study, scope = Study(about["name"]), f"{about['name']}/{about['scale']}"
-            all_runs = study.runs(about["scale"])
-            mine = next((r for r in all_runs if r.seed == run["seed"] and says(run["config"], r.words)), None)
-            if mine is not None:
-                cells = [r.cell for r in all_runs]
-                name_studys([run], [mine.cell], study, scope, cells)
+            asked = study.runs(about["scale"])
+            mine = next((r for r in asked if r.seed == run["seed"] and says(run["config"], r.words)), None)
+            if mine is None:
+                continue
+            name_studys([run], [mine.cell], study, scope)
+            named = run["in"][scope]
+            if not any(r["in"].get(scope) == named and r["seed"] == run["seed"] for r in runs if r is not run):
                 run |= {"studies": [scope], "metric": study.metric, "key": f"{scope} {' '.join(mine.cell.values())}"}
                 break
+            run["in"] = {}
 
 
 def says(flat: dict, words: Iterable[str]) -> bool:
@@ -315,7 +315,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
             run |= {k: before[k] for k in ("key", "studies", "in", "metric")}
         runs[run["id"]] = run
         series[run["id"]] = metrics
-    join_studies([run for run in runs.values() if not run["studies"]], told)
+    join_studies(list(runs.values()), told)
     name_own([run for run in runs.values() if not run["studies"]])
     ran: dict[str, list[str]] = {}
     for study in told:

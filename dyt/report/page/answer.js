@@ -41,7 +41,7 @@ function ownOf() {
     const points = picks(variants, place, metric).map((v) => ({ v, ...interval(v.places.get(place).filter((r) => r.status === "finished").map((r) => r.final[metric]).filter((x) => x !== undefined)) }))
       .filter((p) => p.n).map((p) => ({ label: p.v.name, norm: p.v.norm, study: "", unit: { "val/loss": "nats", "val/top1": "accuracy" }[metric] ?? metric, value: p.mean, low: p.mean - p.half, high: p.mean + p.half }));
     const best = points.length ? points.reduce((a, b) => ((higher(metric) ? b.value > a.value : b.value < a.value) ? b : a)) : null, lost = runs.filter(gone).length;
-    return el("section", { class: "card" }, el("h3", {}, place), best ? el("p", {}, `${best.label} ends ${higher(metric) ? "highest" : "lowest"}.`) : el("p", {}, runs.some((r) => !ended(r)) ? "No run has finished yet." : "No run finished."), dots(points),
+    return el("section", { class: "card" }, el("h3", {}, shortened(place, 70)), best ? el("p", {}, shortened(best.label, 70), ` ends ${higher(metric) ? "highest" : "lowest"}.`) : el("p", {}, runs.some((r) => !ended(r)) ? "No run has finished yet." : "No run finished."), dots(points),
       el("p", { class: "note" }, `${runs.filter((r) => r.status === "finished").length} of ${runs.length} runs finished. `,
         lost ? el("a", { href: link({ view: "runs", study: OWN, q: "diverged" }) }, `${lost} diverged or failed: why`) : ""));
   }));
@@ -68,7 +68,7 @@ function studiesView() {
       ["curves", "tuning", "layers", "runs"].map((view) => el("a", { class: "go", href: link({ view, study: now }) }, `its ${view}`))),
     live(), study.under_way ? null : progress(study, runs.filter(ended).length),
     study.under_way ? [el("p", {}, "No verdict yet. It will say whether:"), el("ul", {}, study.claims.map((c) => el("li", {}, c)))] : null,
-    study.tests.length ? el("div", { class: "scroll" }, el("table", { class: "stack" },
+    study.tests.length ? scroll(el("table", { class: "stack" },
       el("thead", {}, el("tr", {}, ["claim", "the papers", "ours, 95% interval", "seeds", "p (Holm)", "verdict"].map((t) => el("th", { scope: "col" }, t)))),
       el("tbody", {}, study.tests.map((t) => el("tr", {}, el("td", { class: "name" }, t.says), el("td", { "data-head": "the papers" }, t.papers_say ?? "–"),
         el("td", { "data-head": "ours" }, t.we_found ?? "–"), el("td", { class: "number", "data-head": "seeds" }, String(t.seeds ?? "–")),

@@ -127,7 +127,7 @@ function summary(panels, metric, now) {
     return n > 1 ? `${number(mean)} ± ${number(half)}` : number(mean);
   };
   return el("div", {}, el("div", { class: "controls" }, el("label", {}, `Target for steps, ${metric}`, el("input", { id: "target", type: "number", step: "any", value: state.target !== "" ? state.target : same.length === 1 && same[0] !== undefined ? Number(same[0].toPrecision(5)) : "", placeholder: "the baseline's end",
-    onchange: (e) => set({ target: e.target.value }) }))), el("div", { class: "scroll" }, el("table", { id: "summary" },
+    onchange: (e) => set({ target: e.target.value }) }))), scroll(el("table", { id: "summary" },
     el("caption", {}, `${metric} of finished runs: mean over seeds ± half of the 95% interval; the target is ${state.target ? "yours" : "where the baseline of the same place ends"}`
       + (rows.length > most ? ` (the first ${most} of ${rows.length} settings)` : "")),
     el("thead", {}, el("tr", {}, head.map((t, i) => el("th", { scope: "col", class: i > 1 && i < 6 ? "number" : null }, t)))),

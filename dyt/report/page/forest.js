@@ -52,7 +52,7 @@ function ticksOf(most) {
 
 // A table of claims with a picture beside each; drawing(t) makes it.
 function plot(id, caption, head, groups, drawing) {
-  return el("div", { class: "scroll" }, el("table", { id, class: "forest" }, el("caption", {}, caption),
+  return scroll(el("table", { id, class: "forest" }, el("caption", {}, caption),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "claim"), el("th", { scope: "col", class: "wide" }, head), el("th", { scope: "col" }, "ours"), el("th", { scope: "col" }, "verdict"))),
     groups.map(([claim, rows]) => el("tbody", {}, claim ? el("tr", { class: "group" }, el("th", { colspan: 4, scope: "rowgroup" }, claim)) : null, rows.map((t) => forestRow(t, drawing(t)))))));
 }

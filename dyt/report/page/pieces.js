@@ -37,6 +37,8 @@ function options(...controls) {
 }
 
 const button = (text, onclick, about = {}) => el("button", { type: "button", onclick, ...about }, text);
+// What may be wider than the screen: scrolled by finger, wheel or arrow keys.
+const scroll = (table) => el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.caption?.textContent || "Table" }, table);
 const badge = (status) => el("span", { class: `badge ${status.split(" ")[0]}` }, status);
 const note = (...text) => el("p", { class: "note" }, ...text);
 

@@ -127,7 +127,7 @@ function compare(ids) {
   const row = (k, x, y) => el("tr", {}, el("th", { scope: "row" }, k), el("td", { class: "name" }, x), el("td", { class: "name" }, y));
   const text = (v) => (typeof v === "number" ? number(v) : String(v ?? "–"));
   return el("section", { class: "card", id: "compare" }, el("h3", {}, `${differing.length} settings differ`), partly,
-    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, row("", shortened(a.name), shortened(b.name))),
+    scroll(el("table", {}, el("thead", {}, row("", shortened(a.name), shortened(b.name))),
       el("tbody", {}, differing.map((k) => row(k, String(a.config[k] ?? "–"), String(b.config[k] ?? "–"))),
         row("status", a.status, b.status), results.map((k) => row(`final ${k}`, text(a.final[k]), text(b.final[k])))))),
     button("close", () => { address({ compare: "" }); details(); ticks(); }));

@@ -85,7 +85,7 @@ function tuned(place, runs, key, metric, now, arms) {
 const STAR = "path://M10,0L13,7L20,7.5L14.5,12L16.5,20L10,15.5L3.5,20L5.5,12L0,7.5L7,7Z";
 
 function bests(panels, key, metric) {
-  return el("div", { class: "scroll" }, el("table", { id: "bests" }, el("caption", {}, `The best ${key} of each arm; runs that diverged count as worse than any that did not`),
+  return scroll(el("table", { id: "bests" }, el("caption", {}, `The best ${key} of each arm; runs that diverged count as worse than any that did not`),
     el("thead", {}, el("tr", {}, ["arm", "tried on", `best ${key}`, metric, "searched", "diverged"].map((t, i) => el("th", { scope: "col", class: i === 2 || i === 3 ? "number" : null }, t)))),
     el("tbody", {}, panels.flatMap((p) => p.rows.map((r) => el("tr", {}, el("td", {}, swatch(r.shape), " ", shortened(r.name)), el("td", {}, shortened(p.place)),
       el("td", { class: "number" }, r.best ? levelText(r.best.level) : "–", r.edge ? el("div", { class: "badge inconclusive" }, `the ${r.edge} searched`) : null),
