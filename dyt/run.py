@@ -317,7 +317,8 @@ def conclude(run: Run, saver, status: str, why: str | None) -> dict:
             write_json(run.plan.dir / "summary.json", summary)
         except OSError as error:
             say(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
-        saver.logger.finish(short_summary(summary), failed=status == "failed", **_for_logger(run, saver, status))
+        more = _sample(run, status) | _picture(run, status) | _checkpoint(run)
+        saver.logger.finish(short_summary(summary), failed=status == "failed", **more)
     leave()
     if status == "interrupted" and run.world.leads:
         step, total = run.loop.step, run.schedule.total
@@ -358,21 +359,32 @@ def summary_of(run: Run, status: str, why: str | None) -> dict:
     }
 
 
-def _for_logger(run: Run, saver, status: str) -> dict:
-    """What W&B gets beside the summary: a language model's text, a task's picture, the best weights where asked for."""
+def _sample(run: Run, status: str) -> dict:
+    """A text that a trained language model writes, kept as samples.txt for the page and handed to the logger."""
     from dyt.data.text import continued
 
-    more = {}
-    text = run.plan.config["model"]["task"] == "text" and not run.world.sharded  # which one process cannot run
-    if status == "finished" and text and saver.logger.shows:
-        with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
-            about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
-            more["sample"] = continued(*about, temperature=0.8)
-    if status == "finished" and (picture := run.plan.dir / "samples.png").is_file():
-        more["picture"] = picture
-    if run.plan.config["logger"]["artifacts"] and (best := manifests(run.checkpoints, "best")):
-        more["checkpoint"] = best[0].with_suffix(".pt")
-    return more
+    if status != "finished" or run.plan.config["model"]["task"] != "text" or run.world.sharded:
+        return {}  # one process alone cannot run a sharded model
+    with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
+        about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
+        text = continued(*about, temperature=0.8).strip("\n")
+        with contextlib.suppress(OSError):  # a full disk: only the logger has it
+            write_text(run.plan.dir / "samples.txt", text + "\n")
+        return {"sample": text}
+    return {}
+
+
+def _picture(run: Run, status: str) -> dict:
+    """The picture that a task made at the end."""
+    picture = run.plan.dir / "samples.png"
+    return {"picture": picture} if status == "finished" and picture.is_file() else {}
+
+
+def _checkpoint(run: Run) -> dict:
+    """The best checkpoint, where the logger is to get it."""
+    best = manifests(run.checkpoints, "best") if run.plan.config["logger"]["artifacts"] else []
+    file = best[0].with_suffix(".pt") if best else None  # of a sharded run there is none: export.py makes one
+    return {"checkpoint": file} if file and file.is_file() else {}
 
 
 def _unwritable(out_root: str, error: OSError) -> ValueError:

@@ -5,11 +5,14 @@
     python scripts/report.py runs/default/gpt*     these runs (run directories, or folders of them)
     python scripts/report.py --watch               serves it on this machine and refreshes while runs go on
 
-Writes results/report/index.html and prints its path; --open opens it in a browser.
+Writes results/report/index.html and prints its path; --open opens it in a browser. Runs with TensorBoard files are
+linked under the page's names: tensorboard --logdir results/report/tensorboard
 """
 
 import argparse
+import contextlib
 import functools
+import hashlib
 import http.server
 import shutil
 import sys
@@ -43,19 +46,44 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
         if study["figure"]:
             (out / "figures").mkdir(exist_ok=True)
             shutil.copy(results / study["name"] / study["scale"] / "figure.png", out / study["figure"])
+    for run in data["runs"]:
+        if run.get("picture"):
+            run["picture"] = copied(Path(run["picture"]), out, run["id"])
+    name_for_tensorboard(data["runs"], out / "tensorboard")
     write_text(out / "data.js", as_script(data))
     write_text(out / "version.txt", data["version"])
     return data
 
 
+def copied(picture: Path, out: Path, of: str) -> str:
+    """A run's picture beside the page, anew where it changed; its address there."""
+    place = out / "samples" / f"{hashlib.sha256(of.encode()).hexdigest()[:16]}{picture.suffix}"
+    place.parent.mkdir(exist_ok=True)
+    shutil.copy2(picture, place)
+    return place.relative_to(out).as_posix()
+
+
+def name_for_tensorboard(runs: list[dict], folder: Path) -> None:
+    """Links to the runs' TensorBoard files under the names that the page has: ``gpt_norms small/DyT, seed 0``."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for run in runs:
+        place = Path(run["dir"] or "-") / "tensorboard"
+        for scope, about in run["in"].items() if place.is_dir() else ():
+            words = (scope.replace("/", " "), f"{about['variant']}, seed {run['seed']}, {about['place']}")
+            group, name = (word.replace("/", "\u2215")[:80] for word in words)
+            (folder / group).mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # the same settings, run twice
+                (folder / group / name).symlink_to(place)
+
+
 def stamp(results: Path, places: list[Path]) -> tuple:
     """Changes when anything does that the page shows: files written, copied, removed; runs that began or ended."""
-    from dyt.report.collect import run_directories
+    from dyt.report.collect import SAMPLES, run_directories
     from dyt.rundir.lock import held
 
     files = [*results.glob("*/*/runs.csv"), *results.glob("*/*/verdicts.json")]
     runs = [run for place in places for run in run_directories(place)]
-    files += [run / name for run in runs for name in ("metrics.jsonl", "summary.json")]
+    files += [run / name for run in runs for name in ("metrics.jsonl", "summary.json", *SAMPLES)]
     seen = []
     for file in files:
         try:

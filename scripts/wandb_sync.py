@@ -29,11 +29,12 @@ def send(folder: Path, mode: str, anew: bool = False) -> int:
     Raises:
         ValueError: it cannot be sent, in one line.
     """
+    from dyt.config import variants
     from dyt.config.identity import flatten
     from dyt.rundir.files import read_json, write_json
     from dyt.rundir.lock import Lock
     from dyt.tracking.metrics import read_metrics
-    from dyt.tracking.wandb import about_run, new_id, rows_at_server, short_summary, start_wandb, variant
+    from dyt.tracking.wandb import about_run, new_id, rows_at_server, short_summary, start_wandb
 
     about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json")
     rows = read_metrics(folder / "metrics.jsonl")
@@ -46,7 +47,7 @@ def send(folder: Path, mode: str, anew: bool = False) -> int:
     if not rows:
         raise ValueError("metrics.jsonl has no rows")
     with Lock(folder), tempfile.TemporaryDirectory() as scratch:  # a run that is going on is not sent
-        config = flatten(config) | {"config_hash": about.get("config_hash"), "variant": variant(config)}
+        config = flatten(config) | {"config_hash": about.get("config_hash"), "variant": variants.of_run(config)}
         if anew:
             write_json(folder / "run.json", about | {"wandb_id": run_id})
         elif mode == "online" and list(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb")):

@@ -70,6 +70,7 @@ TRIED = {
     "python scripts/maintain/fit_squash.py": "needs minutes; test_kernel_promise.py holds what it wrote to its bounds",
     "python scripts/maintain/overhead.py": "test_bench.py::test_overhead_compares_the_loop_with_a_bare_step",
     "python scripts/maintain/page_load.py": "needs a browser and minutes",
+    "python scripts/maintain/page_pictures.py": "needs a browser, and changes committed pictures",
     "python scripts/maintain/soak.py": "needs the right to mount a disk, and 20 minutes",
     "pip install": "needs a network",
     "wandb leet": "needs a terminal",

@@ -141,6 +141,48 @@ def test_a_port_in_use_is_one_line(runs):
     assert "Traceback" not in done.stderr
 
 
+def made_in(folder, *words) -> dict:
+    """The data of the page that another process makes of the runs in `folder`: it sees who holds which."""
+    done = python(REPORT, "--results", "none", "--out", "page", *words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "page/data.js").read_text().removeprefix("window.DYT = ")[:-2])
+
+
+def test_a_studys_run_under_way_is_named_as_its_rows_will_be(tmp_path):
+    from dyt.studies.running.study import Study
+
+    run = next(r for r in Study("gpt_norms").runs("small") if r.cell["norm"] == "derf")
+    going = Going(run, tmp_path / "runs")
+    going.step(1)
+    made = made_in(tmp_path)
+    going.lock.__exit__()
+    (mine,) = made["runs"]
+    rows = {r["id"]: r for r in collect(ROOT / "results", [], ["gpt_norms"])["runs"]}
+    theirs = next(r for r in rows.values() if r["norm"] == "derf" and r["seed"] == run.seed
+                  and r["in"]["gpt_norms/small"]["cell"].items() <= run.cell.items())  # fmt: skip
+    assert mine["studies"] == ["gpt_norms/small"] and mine["in"]["gpt_norms/small"] == theirs["in"]["gpt_norms/small"]
+    assert [s["name"] for s in made["studies"] if s["under_way"]] == ["gpt_norms"]
+    twice = made_in(tmp_path, "--results", str(ROOT / "results"))  # the study has that run already: this is another
+    assert [r["studies"] for r in twice["runs"] if r["id"] == mine["id"]] == [[]]
+
+
+def test_verdicts_that_are_no_differences_have_a_scale_of_their_own():
+    data = collect(ROOT / "results", [], ["depth", "stability", "alpha_tracks_std", "gradient_depth"])
+    by = {t["says"]: t for s in data["studies"] for t in s["tests"]}
+    assert all((t["units"] is None) != (t.get("scale_of") is None) for t in by.values())
+    falls = by["with DyT deeper is better (2 to 24 layers)"]["scale_of"]
+    assert falls["on"] == "rank" and falls["claimed"] == "-" and falls["ends"] == [-0.82048, -0.95739, -0.3825]
+    assert by["LayerNorm fails there too"]["scale_of"] == {"on": "count", "lost": 0, "of": 3}
+    rho = by["GPT: over layers, alpha rises with 1 / std of its input at the end"]["scale_of"]
+    assert rho["on"] == "rank" and rho["claimed"] == "+"
+
+
+@pytest.mark.parametrize("name", ["depth", "coupling"])  # coupling: further seeds at the level that was chosen only
+def test_a_complete_study_has_as_many_runs_as_it_asks_for(name):
+    (study,) = (s for s in collect(ROOT / "results", [], [name])["studies"] if s["scale"] == "small")
+    assert len((ROOT / f"results/{name}/small/runs.csv").read_text().splitlines()) - 1 == study["asked"]
+
+
 # -- in a browser ------------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +210,7 @@ def show(browser, page: str, state: str = "") -> None:
     browser.get("about:blank")
     browser.get_log("browser")  # of the page before: a watched one whose server has ended complains
     browser.get(f"file://{page}#{state}")
-    assert browser.execute_script("return document.documentElement.dataset.drawn")
+    soon(lambda: browser.execute_script("return document.documentElement.dataset.drawn"))
 
 
 def find(browser, selector: str):
@@ -343,6 +385,43 @@ def test_layers_and_their_slider(browser, page):
     assert "share with |alpha x| > 2" in text(browser)
 
 
+def test_what_models_make_is_shown_text_as_text_and_pictures_beside(browser, runs, tmp_path):
+    import base64
+
+    shutil.copytree(runs / "runs", tmp_path / "runs")
+    (written,) = tmp_path.glob("runs/default/gpt*-layernorm-*-s0-*")
+    wrote = (written / "samples.txt").read_text()
+    assert len(wrote) > 100  # a run of a language model leaves a text
+    (odd,) = tmp_path.glob("runs/default/gpt*-dyt-*-s0-*")
+    (odd / "samples.txt").write_text(EVIL)
+    (vit,) = tmp_path.glob("runs/default/vit*")
+    dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    (vit / "samples.png").write_bytes(base64.b64decode(dot))
+    done = python(REPORT, str(tmp_path / "runs"), "--out", str(tmp_path / "page"))
+    show(browser, done.stdout.strip(), "view=layers&more=1")
+    told = text(browser, "#samples")
+    assert EVIL in told and browser.title != "sprung"
+    texts = browser.execute_script("return [...document.querySelectorAll('#samples pre')].map((p) => p.textContent)")
+    assert wrote in texts
+    picture = find(browser, "#samples img")
+    assert "DyT" in picture.get_attribute("alt") and picture.get_attribute("src").startswith("file:")
+    browser.execute_script("arguments[0].scrollIntoView()", picture)
+    soon(lambda: browser.execute_script("return arguments[0].naturalWidth", picture) == 1)
+    assert browser.get_log("browser") == []
+
+
+def test_tensorboard_finds_runs_under_the_pages_names(runs, tmp_path):
+    shutil.copytree(runs / "runs", tmp_path / "runs")
+    (one,) = tmp_path.glob("runs/default/gpt*-layernorm-*-s1-*")
+    (one / "tensorboard").mkdir()
+    (one / "tensorboard/events.out.tfevents.1").write_text("")
+    done = python(REPORT, str(tmp_path / "runs"), "--out", str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    (link,) = (tmp_path / "page/tensorboard").glob("*/*")
+    assert link.parent.name == "runs" and link.name.startswith("LayerNorm") and ", seed 1, gpt_nano on " in link.name
+    assert link.resolve() == (one / "tensorboard").resolve()
+
+
 def test_themes_and_a_phone(browser, page):
     show(browser, page, "view=curves")
     back = "return getComputedStyle(document.body).backgroundColor"
@@ -442,6 +521,79 @@ def test_watching_refreshes_when_a_run_goes_on(browser, runs, tmp_path):
             assert "q=layernorm" in browser.current_url  # the view stays
         finally:
             process.terminate()
+
+
+class Going:
+    """A run of a study that is under way, as another process has it: its lock held, its rows written one by one."""
+
+    def __init__(self, run, place):
+        import yaml
+
+        from dyt.rundir.lock import Lock
+
+        config = run.config()
+        hash = f"{abs(hash_of(run)):010x}"
+        self.folder = place / run.study / f"gpt-{config['norm']['name']}-s{run.seed}-{hash}"
+        self.folder.mkdir(parents=True)
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (self.folder / "run.json").write_text(json.dumps({"config_hash": hash, "name": self.folder.name}))
+        self.lock = Lock(self.folder)
+        self.lock.__enter__()
+
+    def step(self, step: int, **more) -> None:
+        row = {"step": step, "train/loss": 3 - step / 100, "time_s": step / 10, "tokens": step * 64} | more
+        with open(self.folder / "metrics.jsonl", "a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def end(self, status: str, why: str | None = None) -> None:
+        (self.folder / "summary.json").write_text(json.dumps({"status": status, "why": why, "max_steps": 1000}))
+        self.lock.__exit__()
+
+
+def hash_of(run) -> int:
+    import zlib
+
+    return zlib.crc32(repr(run).encode())
+
+
+@pytest.mark.slow
+def test_a_study_under_way_is_followed_without_a_reload(browser, tmp_path):
+    from dyt.report.answer import asked_for
+    from dyt.studies.running.study import Study
+
+    study = Study("depth")
+    asked = study.runs("small")
+    dyt, base = (next(r for r in asked if r.cell["norm"] == norm) for norm in ("dyt", "layernorm"))
+    going = [Going(run, tmp_path / "runs") for run in (dyt, base)]
+    for one in going:
+        for step in (10, 20, 30):
+            one.step(step)
+    command = [sys.executable, REPORT, "--watch", "--port", "0", "--out", "page", "--results", str(tmp_path / "none")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            process.stdout.readline()
+            address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+            browser.get(f"{address}#view=curves&study=depth/small&metric=train/loss&log=1")
+            told = text(browser, "#live")
+            assert "2 runs going on" in told and f"0 of {asked_for(study, 'small')} runs are done" in told
+            assert "step 30 of 1,000, train/loss" not in told  # judged by what the study is: its validation loss
+            assert told.count("1 min left") == 2  # 970 steps, ten a second
+            browser.execute_script("window.same = true")
+            for one in going:
+                one.step(40, **{"val/loss": 2.7})
+            soon(lambda: all(line["data"][-1][0] == 40 for line in lines(browser)))
+            assert len(lines(browser)) == 2 and "val/loss 2.7" in text(browser, "#live")
+            going[0].end("diverged", "loss nan in step 41")
+            soon(lambda: "diverged at step 40: loss nan in step 41" in text(browser, "#live"))
+            red = "return getComputedStyle(document.querySelector(arguments[0])).color"
+            assert browser.execute_script(red, "#live .going .diverged") == "rgb(161, 38, 13)"
+            assert "1 run going on" in text(browser, "#live") and "1 of " in text(browser, "#live")
+            soon(lambda: "1 of 1 diverged" in text(browser, ".legend"))
+            assert browser.execute_script("return window.same")  # the page was never loaded again
+            assert "log=1" in browser.current_url
+        finally:
+            process.terminate()
+    going[1].lock.__exit__()
 
 
 # -- the views, each by what a user does -------------------------------------------------------------------------------
@@ -655,21 +807,38 @@ def test_odd_studies_still_read_well(browser, tmp_path, about):
         )
 
 
+AXE = (ROOT / "tests/vendor/axe.min.js").read_text()  # axe-core, MPL-2.0: its licence stands beside it
+
+
+def serious_faults(browser) -> list[tuple]:
+    browser.execute_script(AXE)
+    found = browser.execute_async_script("const done = arguments[0]; axe.run().then((r) => done(r.violations))")
+    return [
+        (v["id"], v["nodes"][0]["html"][:200], v["nodes"][0].get("failureSummary", "")[:200])
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_fault_of_accessibility(browser, studies, theme):
-    """By axe-core, where it was installed beside the tests (npm install --no-save axe-core)."""
-    axe = ROOT / "node_modules/axe-core/axe.min.js"
-    if not axe.is_file():
-        pytest.skip("no axe-core: npm install --no-save axe-core")
-    for view in VIEWS:
-        show(browser, studies, f"view={view}&theme={theme}")
-        time.sleep(0.3)
-        browser.execute_script(axe.read_text())
-        found = browser.execute_async_script("const done = arguments[0]; axe.run().then((r) => done(r.violations))")
-        bad = [
-            (v["id"], v["nodes"][0]["html"][:200], v["nodes"][0].get("failureSummary", "")[:200])
-            for v in found
-            if v["impact"] in ("serious", "critical")
-        ]
-        assert bad == [], (view, bad)
+@pytest.mark.parametrize("size", [(1400, 1000), (390, 844)], ids=["wide", "phone"])
+def test_no_serious_fault_of_accessibility(browser, studies, theme, size):
+    screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        for view in VIEWS:
+            show(browser, studies, f"view={view}&theme={theme}")
+            if view == "runs":
+                built(browser)
+            assert serious_faults(browser) == [], view
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_fault_of_accessibility_would_be_found(browser, page):
+    show(browser, page, "view=curves")
+    browser.execute_script(
+        "document.querySelector('main').append(Object.assign(document.createElement('button'), {id: 'x'}))"
+    )
+    assert [fault[0] for fault in serious_faults(browser)] == ["button-name"]

@@ -149,9 +149,9 @@ def test_a_server_gets_the_rows_the_summary_and_a_readable_name(tmp_path):
         (folder,) = tmp_path.glob("runs/default/gpt*")
         assert held(server, folder) == rows_of(folder, timing=True)
         run = server.runs[read_json(folder / "run.json")["wandb_id"]]
-        assert (
-            run["displayName"] == folder.name and run["groupName"].startswith("a_study-DyT ") and run["exitcode"] == 0
-        )
+        name = run["displayName"]
+        assert name.startswith("DyT 1/1, lr ") and name.endswith(", seed 0") and run["notes"] == folder.name
+        assert run["groupName"] == f"a_study-{name.removesuffix(', seed 0')}" and run["exitcode"] == 0
         best = read_json(folder / "summary.json")["best"]["val/loss"]["value"]
         assert run["summary"]["best/val/loss"] == best
 
@@ -254,7 +254,10 @@ def test_tensorboard_gets_the_same_names_and_steps(monkeypatch):
         seen = [(e.step, e.value) for e in events.Scalars(key)]
         assert [s for s, _ in seen] == [s for s, _ in want]
         assert [v for _, v in seen] == pytest.approx([v for _, v in want], rel=1e-6)
-    assert {"config/text_summary", "sample/text_summary"} <= set(events.Tags()["tensors"])
+    texts = {"variant/text_summary", "config/text_summary", "sample/text_summary"}
+    assert texts | {"custom_scalars__config__"} <= set(events.Tags()["tensors"])
+    (named,) = events.Tensors("variant/text_summary")
+    assert named.tensor_proto.string_val[0].decode().startswith("DyT 1/1, lr ")
 
 
 def test_without_the_package_tensorboard_is_one_line(monkeypatch):

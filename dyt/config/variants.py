@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from dyt.config.identity import flatten
+
 NAMES = {
     "layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "batchnorm": "BatchNorm", "instancenorm": "InstanceNorm",
     "dyt": "DyT", "derf": "Derf", "none": "no norm", "fixup": "Fixup", "skipinit": "SkipInit",
@@ -79,6 +81,13 @@ def of_config(flat: dict, differs: Iterable[str] = ()) -> str:
             differs = [key for key in differs if key not in ("norm.alpha_init", "norm.gamma_init")]
     words = [f"{SHORT.get(key, key.rpartition('.')[2].replace('_', ' '))} {value(flat[key])}" for key in differs]
     return ", ".join([first, *words])
+
+
+def of_run(config: dict) -> str:
+    """A run's name where nothing stands beside it: norm, what is unusual about it, learning rate."""
+    flat = flatten(config)
+    odd = [key for key, usual in (("norm.alpha", "learned"), ("norm.squash", "tanh")) if flat.get(key, usual) != usual]
+    return of_config(flat, ["norm.alpha_init", *odd, "optim.lr"])
 
 
 def differing(configs: list[dict]) -> list[str]:

@@ -1,20 +1,20 @@
 """What the page answers with: the findings in words and their numbers, and every verdict on one scale.
 
 A verdict's place in the forest plot is its difference in units of the smallest effect that matters, turned so that
-positive is better; what is no difference of loss or accuracy (rank correlations, ratios) has none.
+positive is better. Rank correlations and counts of runs have scales of their own; what is left has its own unit.
 """
 
 import re
 from pathlib import Path
 
-from dyt.config.variants import name
+from dyt.config.variants import name, of_cell
 from dyt.rundir.files import read_json
 from dyt.studies.judging.rules import ALPHA, asked, matters
 from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import FOLDER, Study, result_folder
 from dyt.studies.showing.overview import present, told
 from dyt.studies.showing.table import claims
-from dyt.studies.showing.words import UNITS, papers_difference
+from dyt.studies.showing.words import DERIVED, UNITS, papers_difference
 from dyt.studies.statistics import interval
 
 MAIN = "gpt_norms"  # whether DyT matches LayerNorm in a GPT: what the curves open on
@@ -53,12 +53,38 @@ def in_units(kind: str, metric: str, verdict: dict, higher: bool) -> list[float]
     return [mean, min(low, high), max(low, high)]
 
 
+def scale_of(verdict: dict, test: dict | None) -> dict | None:
+    """Where a verdict stands that is no difference of loss or accuracy.
+
+    Returns:
+        ``{"on": "rank" | "own", "ends": [mean, low, high], "claimed": "+" | "-"}``, the side of zero that the claim
+        says; ``{"on": "count", "lost": 2, "of": 3}`` for runs that diverged; None: words alone.
+    """
+    if verdict.get("kind") == "diverges":
+        counted = re.match(r"(\d+) of (\d+) runs", verdict.get("why") or "")
+        return {"on": "count", "lost": int(counted[1]), "of": int(counted[2])} if counted else None
+    ends = [verdict.get(k) for k in ("mean", "low", "high")]
+    if any(not isinstance(v, int | float) for v in ends):
+        return None
+    rank = verdict.get("kind") == "trend" or verdict.get("metric") in DERIVED
+    test = test or {}
+    claimed = test.get("sign") or ("-" if test.get("better") == "against" else "+")
+    return {"on": "rank" if rank else "own", "ends": ends, "claimed": claimed if test.get("kind") != "parity" else ""}
+
+
 def claim_of(ids: list[str]) -> str:
     """The claim as a heading: the paper and its table; a question of this repository has none."""
     if not ids:
         return "Questions of this repository, in no paper"
     claim = claims()[ids[0]]
     return f"arXiv {claim['paper']}, {claim['table']}" if claim["paper"][:1].isdigit() else claim["paper"]
+
+
+def asked_for(study: Study, scale: str) -> int:
+    """How many runs a study is: of the further seeds of a search, one level each."""
+    runs = study.runs(scale)
+    late = {(tuple((f, v) for f, v in r.cell.items() if f != study.search), r.seed) for r in runs if r.late}
+    return sum(not r.late for r in runs) + len(late)
 
 
 def about_study(study: Study, scale: str, results: Path) -> dict:
@@ -71,6 +97,8 @@ def about_study(study: Study, scale: str, results: Path) -> dict:
         test = tests.get(verdict.get("says"))
         kind, metric = verdict.get("kind", ""), verdict.get("metric") or study.metric
         row = {k: verdict.get(k) for k in KEPT} | {"units": in_units(kind, metric, verdict, study.higher_is_better)}
+        if row["units"] is None:
+            row["scale_of"] = scale_of(verdict, test)
         row["claim"] = claim_of((test or verdict).get("claims") or [])
         apart = papers_difference(test, claims(), metric) if test and row["units"] else None
         if apart is not None:
@@ -90,7 +118,8 @@ def about_study(study: Study, scale: str, results: Path) -> dict:
         "families": any(v.get("p") is not None for v in present(study, scale, results)),
         "tested": sum(v.get("p") is not None for v in present(study, scale, results)),
         "papers": papers(study),
-        "asked": len(study.runs(scale)),
+        "asked": asked_for(study, scale),
+        "claims": [test["says"] for test in study.tests_at(scale)],
         "files": [str((folder / f).resolve()) for f in FILES if (folder / f).is_file()],
         "figure": f"figures/{study.name}-{scale}.png" if (folder / "figure.png").is_file() else None,
     }
@@ -122,11 +151,22 @@ def findings(results: Path, scales: dict[str, list[str]]) -> list[dict]:
         if any("small" not in scales.get(study, ()) for study, _ in cells):
             continue
         points = [point for study, levels in cells if (point := _point(study, levels.split(";"), results))]
+        points += [point for alone in cells if (point := _beside(alone, list(cells), results))]
         if not cells and "speed" in raw:
             points = _speed(results)
         says = re.sub(r"\s*\[More\]\([^)]*\)\s*", "", head[2]).replace("`", "")
         found.append({"says": head[1].rstrip("."), "more": says, "points": points})
     return found
+
+
+def _beside(cell: tuple[str, str], cells: list[tuple[str, str]], results: Path) -> dict | None:
+    """The baseline's point where a finding has but one cell of a study: a value alone says nothing."""
+    study, levels = Study(cell[0]), cell[1].split(";")
+    if [name for name, _ in cells].count(cell[0]) > 1:
+        return None
+    here = next((c for c in study.cells("small") if list(c.values())[: len(levels)] == levels), {})
+    base = list((here | {f: v for f, v in study.baseline.items() if f in here}).values())[: len(levels)]
+    return None if base == levels else _point(study.name, base, results)
 
 
 def _point(name_of: str, levels: list[str], results: Path) -> dict | None:
@@ -142,15 +182,12 @@ def _point(name_of: str, levels: list[str], results: Path) -> dict | None:
         return None
     varies = {f for f in study.factors if len({r.get(f) for r in rows if r.get(f)}) > 1}
     factors = list(cell)[: len(levels)]
-    words = [
-        name(level) if factor == "norm" else f"{factor} {level}" if re.fullmatch(r"[\d.e-]+", level) else level
-        for factor, level in sorted(zip(factors, levels, strict=True), key=lambda item: item[0] != "norm")
-        if factor in varies
-    ]
+    norm = dict(zip(factors, levels, strict=True)).get("norm", "")
+    label = ", ".join(word for word in of_cell(dict(zip(factors, levels, strict=True)), norm, varies) if word)
     made = interval(fine)
     return {
         "study": f"{study.name}/small",
-        "label": ", ".join(words),
+        "label": label,
         "unit": "accuracy" if study.higher_is_better else UNITS.get(study.metric, "nats"),
         "value": made.mean,
         "low": made.mean if made.low is None else made.low,

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -25,6 +26,8 @@ from dyt.tracking.metrics import rows_of_text
 POINTS = 700_000  # in all curves together: about 10 MB
 SHOWN = ("grad_norm", "lr")  # beside every metric with a slash
 OWN = "runs"  # what the runs are that no study has
+MORE_COLOURS = ("#7B4FB5", "#8C6D1F", "#B5367A", "#1B8A8F", "#6B8E23", "#A0522D")  # no norm's own
+SAMPLES = ("samples.txt", "samples.png")  # what a run's model makes: text, pictures, reconstructions
 
 
 def short(value: float) -> float:
@@ -43,7 +46,8 @@ def run_directories(place: Path) -> list[Path]:
 def of_directory(folder: Path) -> tuple[dict, dict] | None:
     """(run, {metric: [(step, value)]}) of a run directory; None where it is damaged or there is nothing to show."""
     try:
-        files = [folder / name for name in ("metrics.jsonl", "summary.json", "config.yaml", "run.json")]
+        names = ("metrics.jsonl", "summary.json", "config.yaml", "run.json", *SAMPLES)
+        files = [folder / name for name in names]
         found = _of_directory(folder, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None  # somebody's files: whatever is in them, the others are shown
@@ -96,11 +100,27 @@ def _of_directory(folder: Path, _changed: tuple) -> tuple[dict, dict] | None:
         "dir": str(folder),
         "url": str(summary.get("wandb_url") or ""),
         "config": shown,
+        "sample": sample_of(folder),
+        "picture": str(folder / SAMPLES[1]) if (folder / SAMPLES[1]).is_file() else "",
         "whole": True,
         "broken": sum(bool(line.strip()) for line in text.splitlines()) - len(rows),
-        "metric": next((m for m in ("val/top1", "val/loss", "train/loss") if m in series), ""),
+        "metric": judged_by(unit, series),
     }
     return finite(run), series
+
+
+def judged_by(unit: str | None, series: Iterable[str]) -> str:
+    """The metric by which a run's task is judged, of those that it has: accuracy of pictures, else the loss."""
+    known = ("val/loss", "train/loss") if unit == "tokens" else ("val/top1", "val/loss", "train/loss")
+    return next((m for m in known if m in series), "")
+
+
+def sample_of(folder: Path) -> str:
+    """The text that a run's model wrote, as much as a page needs; empty where it wrote none."""
+    try:
+        return (folder / SAMPLES[0]).read_text(errors="replace")[:1500]
+    except OSError:
+        return ""
 
 
 def name_own(runs: list[dict]) -> None:
@@ -129,7 +149,8 @@ def name_own(runs: list[dict]) -> None:
 
 def name_studys(runs: list[dict], cells: list[dict], study: Study, scope: str) -> None:
     """Names a study's runs by their cells: variant, the place where it was tried, and the arm that was searched."""
-    varies = [f for f in study.factors if len({c[f] for c in cells if f in c}) > 1]
+    every = [*cells, *study.cells(scope.rpartition("/")[2])]  # those that are not there yet count for what varies
+    varies = [f for f in study.factors if len({c[f] for c in every if f in c}) > 1]
     searched = study.search if study.search in varies else "lr" if "lr" in varies else None
     for run, cell in zip(runs, cells, strict=True):
         norm = run["norm"]
@@ -141,6 +162,43 @@ def name_studys(runs: list[dict], cells: list[dict], study: Study, scope: str) -
             "variant": variant, "place": place, "arm": arm, "cell": {f: cell[f] for f in varies if f in cell},
             "baseline": baseline,
         }}  # fmt: skip
+
+
+def join_studies(runs: list[dict], told: list[dict]) -> None:
+    """Gives a study its runs that have no row yet: they say their study as their tag, and have its settings.
+
+    Args:
+        runs: all of them. told: the studies at their scales that the page shows.
+    """
+    for run in runs:
+        for about in told if not run["studies"] else []:
+            if about["name"] != run["config"].get("tag"):
+                continue
+            study, scope = Study(about["name"]), f"{about['name']}/{about['scale']}"
+            asked = study.runs(about["scale"])
+            mine = next((r for r in asked if r.seed == run["seed"] and says(run["config"], r.words)), None)
+            if mine is None:
+                continue
+            name_studys([run], [mine.cell], study, scope)
+            named = run["in"][scope]
+            if not any(r["in"].get(scope) == named and r["seed"] == run["seed"] for r in runs if r is not run):
+                run |= {"studies": [scope], "metric": study.metric, "key": f"{scope} {' '.join(mine.cell.values())}"}
+                break
+            run["in"] = {}
+
+
+def says(flat: dict, words: Iterable[str]) -> bool:
+    """Whether a run's flat config has what these overrides ask for."""
+    for word in words:
+        key, _, asked = word.partition("=")
+        has = str(flat.get(key, flat.get(f"{key}.name")))
+        try:
+            same = has == asked or float(has) == float(asked)
+        except ValueError:
+            same = has.lower() == asked.lower()
+        if not same and not (asked == "null" and has == "None"):
+            return False
+    return True
 
 
 def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[str, dict]]:
@@ -211,9 +269,11 @@ def scurves(results: Path) -> list[dict]:
 
 
 def colours(norms: list[str]) -> dict[str, str]:
-    """The figures' colours: a norm's own everywhere; one that has none gets grey."""
+    """The figures' colours: a norm's own everywhere; those that have none take turns in others."""
     known = sorted(COLOURS, key=len, reverse=True)
-    return {n: COLOURS[next((k for k in known if n.startswith(k)), "none")] for n in norms}
+    own = {n: next((COLOURS[k] for k in known if n.startswith(k)), None) for n in norms}
+    others = [n for n in norms if own[n] is None]
+    return own | {n: MORE_COLOURS[i % len(MORE_COLOURS)] for i, n in enumerate(others)}
 
 
 def collect(results: Path, places: list[Path], studies: list[str] | None = None) -> dict:
@@ -255,9 +315,13 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
             run |= {k: before[k] for k in ("key", "studies", "in", "metric")}
         runs[run["id"]] = run
         series[run["id"]] = metrics
+    join_studies(list(runs.values()), told)
     name_own([run for run in runs.values() if not run["studies"]])
     ran: dict[str, list[str]] = {}
     for study in told:
+        study["under_way"] = not study["tests"] and any(
+            f"{study['name']}/{study['scale']}" in run["studies"] for run in runs.values()
+        )
         if study["tests"]:
             ran.setdefault(study["name"], []).append(study["scale"])
     more = {"left_out": left_out, "findings": findings(results, ran), "chance": by_chance(told)}

@@ -7,9 +7,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dyt.config import variants
 from dyt.config.identity import flatten
 
 log = logging.getLogger(__name__)
+LAYOUT = {  # the tab "Custom scalars" in the page's order
+    "Answer": {"validation": ["Multiline", ["val/loss", "val/top1"]]},
+    "Curves": {key: ["Multiline", [key]] for key in ("train/loss", "grad_norm")},
+    "Tuning": {"learning rate": ["Multiline", ["^lr$"]]},
+    "Layers": {
+        "alpha": ["Multiline", ["probe/.*/alpha"]],
+        "saturated": ["Multiline", ["probe/.*/saturated"]],
+        "gradient norm": ["Multiline", ["probe/.*/grad_norm"]],
+    },
+}
 
 
 class TensorBoard:
@@ -36,6 +47,8 @@ class TensorBoard:
         new = not list(place.glob("events.*"))
         self._try(lambda: self._open(SummaryWriter, place, start))
         if new:
+            self._try(lambda: self.writer.add_text("variant", f"{variants.of_run(config)}, seed {config['seed']}", 0))
+            self._try(lambda: self.writer.add_custom_scalars(LAYOUT))
             lines = "\n".join(f"    {key}: {value}" for key, value in flatten(config).items())
             self._try(lambda: self.writer.add_text("config", lines, 0))
             for row in rows:  # of the run that this one extends

@@ -44,24 +44,20 @@ def wandb_mode(mode: str) -> str:
 
 
 def about_run(config: dict, folder: Path) -> dict:
-    """What W&B shows a run under: its study (or experiment) and variant as the group, so that seeds average there."""
+    """What W&B shows a run under: its variant and seed; study (or experiment) and variant as the group, so that seeds
+    average there; its directory as notes.
+    """
     names = [config[part]["name"] for part in ("model", "norm", "data")]
     study = config["tag"] or config["experiment"]
     return {
         "project": config["logger"]["project"],
         "entity": config["logger"]["entity"],
-        "name": clipped(folder.name, 128),
-        "group": clipped(f"{study}-{variant(config)}", 128),
+        "name": clipped(f"{variants.of_run(config)}, seed {config['seed']}", 128),
+        "notes": folder.name,
+        "group": clipped(f"{study}-{variants.of_run(config)}", 128),
         "job_type": "train",
         "tags": list(dict.fromkeys(clipped(name, 64) for name in (*names, study))),
     }
-
-
-def variant(config: dict) -> str:
-    """The run's variant, as the page has it where norm and learning rate vary: ``DyT 0.2/5, lr 4e-3``."""
-    flat = flatten(config)
-    odd = [key for key, usual in (("norm.alpha", "learned"), ("norm.squash", "tanh")) if flat.get(key, usual) != usual]
-    return variants.of_config(flat, ["norm.alpha_init", *odd, "optim.lr"])
 
 
 def clipped(text: str, most: int) -> str:
@@ -133,7 +129,7 @@ def logger_of(config: dict, folder: Path, about: dict, rows: list[dict], start: 
         from dyt.tracking.tensorboard import TensorBoard
 
         return TensorBoard(folder, config, rows, start)
-    shown = flatten(config) | {"config_hash": about["config_hash"], "variant": variant(config)}
+    shown = flatten(config) | {"config_hash": about["config_hash"], "variant": variants.of_run(config)}
     mode = config["logger"]["mode"]
     return Wandb(mode, folder, about["wandb_id"], shown, rows, alphas, **about_run(config, folder))
 
@@ -174,7 +170,7 @@ def report_to_agent(config: dict, folder: Path, summary: dict) -> None:
     from dyt.tracking.metrics import read_metrics
 
     mode = wandb_mode(config["logger"]["mode"])
-    shown = flatten(config) | {"config_hash": summary["config_hash"], "variant": variant(config)}
+    shown = flatten(config) | {"config_hash": summary["config_hash"], "variant": variants.of_run(config)}
     trial = Wandb(mode, folder, run_id, shown, [], **about_run(config, folder))
     for row in read_metrics(folder / "metrics.jsonl"):
         trial.log(row)

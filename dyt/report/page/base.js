@@ -74,13 +74,17 @@ function scopes() {
   return [...(data.runs.some((r) => !r.studies.length) ? [OWN] : []), ...studies];
 }
 
-// What a view opens on: what is running, the study looked at last, the main finding, or whatever there is.
-function home(fits = () => true) {
+// What a view opens on: what is running, the main finding, or whatever there is.
+function home(fits) {
   const open = scopes().filter(fits), own = data.runs.some((r) => r.status === "running" && !r.studies.length);
-  const first = [own ? OWN : "", remembered(), data.main, ...open.filter((s) => s !== OWN), OWN];
+  const first = [own ? OWN : "", data.main, ...open.filter((s) => s !== OWN), OWN];
   return first.find((s) => open.includes(s)) ?? ALL;
 }
-const scope = (fits) => (state.study === ALL || scopes().includes(state.study) ? state.study : home(fits));
+// The scope that is shown: what the address asks for, what was looked at last if it fits, else what fits best.
+function scope(fits = () => true, best = fits) {
+  if (state.study === ALL || scopes().includes(state.study)) return state.study;
+  return scopes().includes(remembered()) && fits(remembered()) ? remembered() : home(best);
+}
 const studyOf = (scope) => data.studies.find((s) => `${s.name}/${s.scale}` === scope);
 const scopeName = (s) => (s === ALL ? `all ${data.runs.length} runs` : s === OWN ? "runs of no study" : s);
 const inScope = (run, s) => s === ALL || (s === OWN ? !run.studies.length : run.studies.includes(s));

@@ -1,7 +1,7 @@
 "use strict";
 // Charts: lines with bands, points with whiskers, and PNG and SVG of what is shown. The crosshair is in crosshair.js.
 
-const charts = new Set();
+const charts = new Set(), DRAWN = 100_000;  // points that one chart draws
 
 function dispose() {
   for (const chart of charts) chart.dispose();
@@ -19,6 +19,7 @@ function axisOf(name, axes, vertical) {
     axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v), ...(axes.cross === "tuning" ? { showMinLabel: false, showMaxLabel: false } : {}) },
     nameTextStyle: { color: css("--soft") }, splitLine: { lineStyle: { color: css("--grid") } },
     axisLine: { lineStyle: { color: css("--line") } }, minorSplitLine: { show: false }, splitNumber: axes.small ? 3 : 5,
+    ...(!vertical && axes.xticks ? { axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => levelText(v), customValues: axes.xticks }, axisTick: { customValues: axes.xticks } } : {}),
     ...(vertical ? { min: axes.min, max: axes.max } : { min: axes.xmin, max: axes.xmax }),
   };
 }
@@ -42,8 +43,8 @@ const whiskers = (line) => ({
 
 // lines: [{name, colour, dash, shape, width, faint, points: [[x, y]], raw, band, bars, about}]; marks: [{x, y, symbol, colour}]
 // axes: {title, x, y, log, logx, min, max, refs: [{y, text}], small, ends, cross}
-function options(lines, marks, axes, still) {
-  const series = [];
+function drawing(lines, marks, axes, still) {
+  const series = [], many = lines.reduce((a, l) => a + l.points.length, 0);
   const ends = axes.ends && !still && lines.length <= 10;
   for (const line of lines) {
     if (line.band?.length > 1) series.push(area(line));
@@ -54,12 +55,11 @@ function options(lines, marks, axes, still) {
     }
     const few = line.points.length <= 24 && !line.faint;
     series.push({
-      type: "line", name: line.name, data: line.points, showSymbol: few || Boolean(line.dots), silent: true,
+      type: "line", name: line.name, data: many > DRAWN ? sparse(line.points, Math.max(40, Math.floor((DRAWN * line.points.length) / many))) : line.points, showSymbol: few || Boolean(line.dots), silent: true,
       symbol: line.dots ? "circle" : line.shape ?? "circle", symbolSize: line.dots || (line.points.length < 2 ? 8 : 6), z: line.faint ? 1 : 2,
-      lineStyle: { color: line.colour, type: line.dash ?? "solid", width: line.width ?? 1.8, opacity: line.faint ? 0.35 : 1 },
+      lineStyle: { color: line.colour, type: line.dash ?? "solid", width: line.width ?? 1.8, opacity: line.faint ? 0.5 : 1 },
       itemStyle: { color: line.colour },
-      endLabel: ends && line.label ? { show: true, formatter: line.label, color: line.colour, fontSize: 12, distance: 6, width: 132, overflow: "truncate" } : undefined,
-      labelLayout: ends ? { moveOverlap: "shiftY" } : undefined,
+      endLabel: ends && line.label && !line.short ? { show: true, formatter: line.label, color: line.colour, fontSize: 12, distance: line.star ? 12 : 6, offset: [0, line.down ?? 0], width: 150, overflow: "truncate" } : undefined,
     });
   }
   if (axes.refs?.length && series.length) {
@@ -77,7 +77,7 @@ function options(lines, marks, axes, still) {
     textStyle: { color: css("--text"), fontFamily: "system-ui, sans-serif" },
     title: still ? { text: still, left: 8, top: 4, textStyle: { fontSize: 13, color: css("--text") } } : undefined,
     legend: still ? { top: 26, data: [...new Set(lines.map((l) => l.name))], textStyle: { color: css("--text") }, type: "scroll" } : undefined,
-    grid: { left: axes.small ? 44 : 66, right: ends ? 150 : 16, top: still ? 64 : 14, bottom: axes.small ? 24 : 44 },
+    grid: { left: axes.small ? 44 : 66, right: ends ? 168 : 16, top: still ? 64 : 14, bottom: axes.small ? 24 : 44 },
     xAxis: axisOf(axes.x, axes, false), yAxis: axisOf(axes.y, axes, true),
     aria: { enabled: true, label: { description: `${axes.title}: ${axes.y} over ${axes.x}, ${lines.length} lines` } },
     dataZoom: still || axes.small ? undefined : [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "shift" }],
@@ -100,11 +100,27 @@ function picture(title, about, make, { height = "", after = () => {}, extra = nu
   return el("section", { class: "facet" }, el("h3", { title }, title), place, extra, small ? null : save);
 }
 
+// Moves labels at the ends of lines apart, so that each can be read; whether any had to move.
+function apart(made, lines) {
+  const ends = lines.filter((l) => l.label && !l.short && l.points.length).map((line) => ({ line, y: made.convertToPixel({ gridIndex: 0 }, line.points.at(-1))[1] })).sort((a, b) => a.y - b.y);
+  let below = -Infinity, moved = false;
+  for (const end of ends) {
+    const y = Math.max(end.y, below + 14);
+    end.line.down = y - end.y;
+    moved ||= end.line.down > 0;
+    below = y;
+  }
+  return moved;
+}
+
 function chart(lines, marks, axes) {
   const cut = [axes.max !== undefined && axes.cutHigh ? `above ${brief(axes.max)}` : "", axes.min !== undefined && axes.cutLow ? `below ${brief(axes.min)}` : ""].filter(Boolean);
   const extra = cut.length && !axes.small ? note(`Not shown: what is ${cut.join(" and ")}.${Object.hasOwn(UNITS, axes.cross) ? ' "log y" shows all of it.' : ""}`) : null;
-  return picture(axes.title, `${axes.title}: ${axes.y} over ${axes.x}`, (still, wide) => options(lines, marks, { ...axes, ends: axes.ends && wide > 620 }, still),
-    { after: (made, place) => hover(made, place, lines, axes), extra, small: axes.small });
+  return picture(axes.title, `${axes.title}: ${axes.y} over ${axes.x}`, (still, wide) => drawing(lines, marks, { ...axes, ends: axes.ends && wide > 620 }, still),
+    { after: (made, place) => {
+      if (axes.ends && place.clientWidth > 620 && apart(made, lines)) made.setOption(drawing(lines, marks, axes), true);
+      hover(made, place, lines, axes);
+    }, extra, small: axes.small });
 }
 
 function image(title, make, kind) {

@@ -14,7 +14,7 @@ function curvesView() {
   const study = studyOf(now), runs = chosen(now), found = metrics(runs);
   const metric = found.includes(state.metric) ? state.metric : study && found.includes(study.metric) ? study.metric : found[0];
   const shown = runs.filter((r) => data.curves[r.id]?.[metric]);
-  const variants = variantsOf(shown, now), size = {};
+  const variants = variantsOf(shown, now), size = {}, silent = state.q ? [] : runs.filter((r) => !data.curves[r.id]?.[metric]);
   for (const v of variants) for (const [place, own] of v.places) size[place] = (size[place] ?? 0) + own.length;
   const places = Object.keys(size).sort((a, b) => size[b] - size[a]);  // the fullest first
   const hidden = new Set(words(state.hide)), added = new Set(words(state.add));
@@ -23,17 +23,18 @@ function curvesView() {
   giveLooks(variants, opening);
   const open = (v, place) => !hidden.has(v.id) && (first.get(place).includes(v) || added.has(v.id)) && v.places.has(place);
   const used = state.panels ? places : places.slice(0, PANELS);
-  const panels = used.map((place) => panel(place, variants.filter((v) => open(v, place)), metric, study));
+  const panels = used.map((place) => panel(place, [...first.get(place), ...variants.filter((v) => !first.get(place).includes(v))].filter((v) => open(v, place)), metric, study));
   const drawn = shown.filter((r) => used.includes(about(r, now).place) && open(variants.find((v) => v.name === about(r, now).variant), about(r, now).place));
   const controls = el("div", { class: "controls" }, studyChoice("Runs of", now), filter(),
-    choice("Metric", "metric", found.map((m) => [m, m]), metric), choice("x-axis", "x", Object.entries(UNITS)),
+    choice("Metric", "metric", found.map((m) => [m, m]), metric), options(choice("x-axis", "x", Object.entries(UNITS)),
     choice("Seeds", "seeds", [["auto", "mean, and interval where it is legible"], ["band", "mean and 95% interval"], ["multiples", "a small chart each"], ["each", "one by one"]]),
     el("label", {}, `Smoothing ${state.smooth}`, el("input", { type: "range", id: "smooth", min: 0, max: 0.98, step: 0.02, value: state.smooth, onchange: (e) => set({ smooth: e.target.value }) })),
     check("log y", "log"), check("log x", "logx"), study?.papers.length ? check("make room for the papers' numbers", "papers") : null,
     button("CSV", () => table(drawn, metric, now), { id: "csv" }),
-    button("copy link", (e) => { address({ study: now, metric }); navigator.clipboard?.writeText(location.href).catch(() => {}); e.target.textContent = "link copied"; }, { id: "link" }));
+    button("copy link", (e) => { address({ study: now, metric }); navigator.clipboard?.writeText(location.href).catch(() => {}); e.target.textContent = "link copied"; }, { id: "link" })));
   return [el("h2", {}, study ? `Curves: ${study.name}` : "Curves"), study ? note(study.title) : null, live(), controls, legend(variants, opening, metric),
     shown.length ? el("div", { class: "facets" }, panels.map((p) => p.chart)) : el("p", {}, "No run fits; clear the filter."),
+    silent.length ? note(`${silent.length} of these runs have no ${metric}. `, silent.some(gone) ? el("a", { href: link({ view: "runs", study: now, q: "diverged" }) }, `${silent.filter(gone).length} diverged or failed before`) : "") : null,
     panels.flatMap((p) => p.multiples.length ? [el("h3", {}, `${p.place}: each with its 95% interval, beside the mean of the baseline`), el("div", { class: "multiples" }, p.multiples)] : []),
     places.length > PANELS ? button(state.panels ? `only the first ${PANELS} panels` : `all ${places.length} panels`, () => set({ panels: state.panels ? "" : "all" }), { id: "panels" }) : null,
     pinned(variants, used, metric), panels.length ? summary(panels, metric, now) : null,
@@ -87,7 +88,7 @@ function panel(place, variants, metric, study) {
   const range = fitted(lines), refs = referencesOf(study, metric, variants);
   if (state.papers && refs.length) {
     if (range.max !== undefined) range.max = Math.max(range.max, ...refs.map((r) => r.y * 1.02));
-    else range.max = Math.max(...refs.map((r) => r.y * 1.02), ...lines.flatMap((l) => l.points.map((p) => p[1])));
+    else range.max = Math.max(...refs.map((r) => r.y * 1.02), extent(lines)[1]);
     if (range.min !== undefined) range.min = Math.min(range.min, ...refs.map((r) => r.y * 0.98));
   }
   const crowded = state.seeds === "multiples" || (state.seeds === "auto" && covered(lines, range)), multiples = [];
@@ -100,7 +101,7 @@ function panel(place, variants, metric, study) {
     }
     lines = lines.map((l) => ({ ...l, band: null }));
   }
-  const ys = lines.flatMap((l) => l.points.map((p) => p[1])), [low, high] = [axes.min ?? Math.min(...ys), axes.max ?? Math.max(...ys)];
+  const [least, most] = extent(lines), [low, high] = [axes.min ?? least, axes.max ?? most];
   axes.refs = refs.filter((r) => r.y >= low && r.y <= high);
   const marks = runs.filter((r) => r.status === "diverged").map((r) => points(r, metric).at(-1)).filter(Boolean).map(([x, y]) => ({ x, y }));
   const made = chart(lines, marks, axes), out = refs.filter((r) => !axes.refs.includes(r));
@@ -118,18 +119,20 @@ function referencesOf(study, metric, variants) {
 function summary(panels, metric, now) {
   const head = ["variant", "tried on", "finished", "final", "best", "steps to target", "not finished"], most = 300;
   const better = higher(metric) ? Math.max : Math.min, rows = panels.flatMap((p) => p.variants.map((v) => ({ v, place: p.place, runs: v.places.get(p.place) })));
-  const base = rows.find((r) => r.v.baseline), aim = state.target !== "" ? Number(state.target) : base ? ending(base.runs, metric).mean : undefined;
+  const base = (place) => rows.find((r) => r.v.baseline && r.place === place), end = (place) => (base(place) ? ending(base(place).runs, metric).mean : undefined);
+  const aims = new Map(panels.map((p) => [p.place, state.target !== "" ? Number(state.target) : end(p.place)])), same = [...new Set([...aims.values()])];
   const text = (values) => {
     if (!values.length) return "–";
     const { mean, half, n } = interval(values);
     return n > 1 ? `${number(mean)} ± ${number(half)}` : number(mean);
   };
-  return el("div", {}, el("div", { class: "controls" }, el("label", {}, `Target for steps, ${metric}`, el("input", { id: "target", type: "number", step: "any", value: aim === undefined ? "" : Number(aim.toPrecision(5)),
-    onchange: (e) => set({ target: e.target.value }) }))), el("div", { class: "scroll" }, el("table", { id: "summary" },
-    el("caption", {}, `${metric} of finished runs: mean over seeds ± half of the 95% interval; the target is ${state.target ? "yours" : "the end of the first baseline"}`
+  return el("div", {}, el("div", { class: "controls" }, el("label", {}, `Target for steps, ${metric}`, el("input", { id: "target", type: "number", step: "any", value: state.target !== "" ? state.target : same.length === 1 && same[0] !== undefined ? Number(same[0].toPrecision(5)) : "", placeholder: "the baseline's end",
+    onchange: (e) => set({ target: e.target.value }) }))), scroll(el("table", { id: "summary" },
+    el("caption", {}, `${metric} of finished runs: mean over seeds ± half of the 95% interval; the target is ${state.target ? "yours" : "where the baseline of the same place ends"}`
       + (rows.length > most ? ` (the first ${most} of ${rows.length} settings)` : "")),
-    el("thead", {}, el("tr", {}, head.map((t) => el("th", { scope: "col" }, t)))),
+    el("thead", {}, el("tr", {}, head.map((t, i) => el("th", { scope: "col", class: i > 1 && i < 6 ? "number" : null }, t)))),
     el("tbody", {}, rows.slice(0, most).map(({ v, place, runs }) => {
+      const aim = aims.get(place);
       const done = runs.filter((r) => r.status === "finished"), others = {};
       for (const r of runs) if (r.status !== "finished") others[r.status] = (others[r.status] ?? 0) + 1;
       const values = done.map((r) => data.curves[r.id][metric][1]), reached = aim === undefined ? [] : done.map((r) => stepsTo(raw(r, metric), aim, higher(metric))).filter(Boolean);

@@ -29,7 +29,16 @@ function slider(label, key, count, text) {
     value: state[key] === "" ? count - 1 : state[key], onchange: (e) => set({ [key]: e.target.value }) }));  // not oninput: drawing anew would end the drag
 }
 
+// Controls that a phone folds away.
+let unfoldedOptions = false;
+function options(...controls) {
+  if (innerWidth > 640) return controls;
+  return el("details", { open: unfoldedOptions, ontoggle: (e) => { unfoldedOptions = e.target.open; } }, el("summary", { id: "options" }, "Options"), el("div", { class: "controls" }, controls));
+}
+
 const button = (text, onclick, about = {}) => el("button", { type: "button", onclick, ...about }, text);
+// What may be wider than the screen: scrolled by finger, wheel or arrow keys.
+const scroll = (table) => el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.caption?.textContent || "Table" }, table);
 const badge = (status) => el("span", { class: `badge ${status.split(" ")[0]}` }, status);
 const note = (...text) => el("p", { class: "note" }, ...text);
 

@@ -2,7 +2,7 @@
 // The table of runs, by Tabulator: seeds folded into their variant, unfolded by a click, and only rows in sight are drawn.
 
 const COLUMNS = [
-  ["status", "status"], ["metric", "judged by"], ["final", "final"], ["best", "best"], ["train", "train/loss"], ["seed", "seed"], ["place", "tried on"],
+  ["place", "tried on"], ["status", "status"], ["metric", "judged by"], ["final", "final"], ["best", "best"], ["train", "train/loss"], ["seed", "seed"],
   ["norm", "norm"], ["model", "model"], ["data", "data"], ["step", "step"], ["seconds", "seconds"], ["parameters", "parameters"], ["why", "why"],
 ];
 const NUMBERS = new Set(["final", "best", "train", "seed", "step", "seconds", "parameters"]), HIDDEN = "norm,model,data,parameters";
@@ -87,13 +87,14 @@ function runsView() {
   const place = el("div", { id: "runs" });
   place.start = () => {
     const [field, down] = state.sort.split(":"), known = field === "name" || COLUMNS.some(([c]) => c === field);
+    const rows = rowsOf(runs, now);
     tabulator = new Tabulator(place, {
-      data: rowsOf(runs, now), index: "id", layout: "fitDataStretch", height: Math.min(window.innerHeight * 0.75, 120 + 34 * Math.max(6, runs.length)), rowHeight: 34, renderVertical: "virtual", renderVerticalBuffer: 600,
+      data: rows, index: "id", layout: "fitDataStretch", height: Math.min(window.innerHeight * 0.75, 60 + 34 * (rows.length + Math.min(4, runs.length - rows.length + 1))), rowHeight: 34, renderVertical: "virtual", renderVerticalBuffer: 600,
       dataTree: Boolean(state.fold), dataTreeStartExpanded: (row) => unfolded.has(row.getData().key), dataTreeChildIndent: 16, dataTreeSort: true, placeholder: "No run fits; clear the filter.",
       initialSort: known ? [{ column: field, dir: down ? "desc" : "asc" }] : [], columnDefaults: { headerSortTristate: true, resizable: true, headerTooltip: false },
-      columns: [{ title: "name", field: "name", formatter: nameCell, width: Math.min(420, innerWidth * 0.62), frozen: innerWidth > 900, sorter: "string" },
+      columns: [{ title: "name", field: "name", formatter: nameCell, width: Math.min(340, innerWidth * 0.62), frozen: innerWidth > 900, sorter: "string" },
         ...order.filter(([c]) => !hidden.has(c)).map(([field, title]) => ({ title, field, formatter: cellOf(field), sorter: NUMBERS.has(field) ? "number" : "string", sorterParams: { alignEmptyValues: "bottom" },
-          hozAlign: NUMBERS.has(field) ? "right" : "left", maxInitialWidth: 420 }))],
+          hozAlign: NUMBERS.has(field) ? "right" : "left", maxInitialWidth: field === "place" ? 260 : 420 }))],
     });
     tabulator.on("dataTreeRowExpanded", (row) => unfolded.add(row.getData().key));
     tabulator.on("dataTreeRowCollapsed", (row) => unfolded.delete(row.getData().key));
@@ -126,7 +127,7 @@ function compare(ids) {
   const row = (k, x, y) => el("tr", {}, el("th", { scope: "row" }, k), el("td", { class: "name" }, x), el("td", { class: "name" }, y));
   const text = (v) => (typeof v === "number" ? number(v) : String(v ?? "–"));
   return el("section", { class: "card", id: "compare" }, el("h3", {}, `${differing.length} settings differ`), partly,
-    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, row("", shortened(a.name), shortened(b.name))),
+    scroll(el("table", {}, el("thead", {}, row("", shortened(a.name), shortened(b.name))),
       el("tbody", {}, differing.map((k) => row(k, String(a.config[k] ?? "–"), String(b.config[k] ?? "–"))),
         row("status", a.status, b.status), results.map((k) => row(`final ${k}`, text(a.final[k]), text(b.final[k])))))),
     button("close", () => { address({ compare: "" }); details(); ticks(); }));

@@ -53,25 +53,45 @@ function band(members) {
   return { line, area, end };
 }
 
+// Lowest and highest value of lines.
+function extent(lines) {
+  let low = Infinity, high = -Infinity;
+  for (const l of lines) for (const [, y] of l.points) { if (y < low) low = y; if (y > high) high = y; }
+  return [low, high];
+}
+
 // The range in which what counts can be told apart: of what lines do after the first part of training, but for spikes.
 function fitted(lines) {
-  const end = Math.max(...lines.flatMap((l) => (l.points.length ? [l.points.at(-1)[0]] : [])));
-  const all = lines.flatMap((l) => l.points.map((p) => p[1])), sound = lines.filter((l) => !l.gone);
-  const late = (sound.length ? sound : lines).flatMap((l) => l.points.filter(([x], i) => x >= 0.15 * end || i === l.points.length - 1).map((p) => p[1])).sort((a, b) => a - b);
+  const end = lines.reduce((a, l) => Math.max(a, l.points.at(-1)?.[0] ?? a), -Infinity), sound = lines.filter((l) => !l.gone);
+  const used = sound.length ? sound : lines, every = Math.ceil(used.reduce((a, l) => a + l.points.length, 0) / 30_000);  // enough to know a share
+  const late = used.flatMap((l) => l.points.filter(([x], i) => (x >= 0.15 * end && i % every === 0) || i === l.points.length - 1).map((p) => p[1])).sort((a, b) => a - b);
   if (late.length < 3 || state.log) return {};
   const [low, high] = [late[Math.floor(0.005 * (late.length - 1))], late[Math.ceil(0.98 * (late.length - 1))]];
-  const pad = 0.07 * (high - low || Math.abs(high) || 1), out = {};
-  const [least, most] = all.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  const pad = 0.07 * (high - low || Math.abs(high) || 1), out = {}, [least, most] = extent(lines);
   if (most > high + 0.5 * (high - low)) Object.assign(out, { max: Number((high + pad).toPrecision(3)), cutHigh: true });
   if (least < low - 0.5 * (high - low)) Object.assign(out, { min: Number((low - pad).toPrecision(3)), cutLow: true });
   return out;
+}
+
+// At most `most` points of a line, lowest and highest of each stretch: what a screen can show of it.
+function sparse(points, most) {
+  if (points.length <= most) return points;
+  const out = [points[0]], size = (points.length - 2) / Math.floor(most / 2);
+  for (let from = 1; from < points.length - 1; from += size) {
+    let low = Math.ceil(from), high = low;
+    if (low >= points.length - 1) break;
+    for (let i = low; i < Math.min(from + size, points.length - 1); i++) { if (points[i][1] < points[low][1]) low = i; if (points[i][1] > points[high][1]) high = i; }
+    out.push(points[Math.min(low, high)]);
+    if (low !== high) out.push(points[Math.max(low, high)]);
+  }
+  return [...out, points.at(-1)];
 }
 
 // Whether bands would hide each other: together they are higher than most of the chart.
 function covered(lines, { min, max }) {
   const banded = lines.filter((l) => l.band?.length > 1);
   if (banded.length < 2) return false;
-  const ys = banded.flatMap((l) => l.points.map((p) => p[1])), [low, high] = [min ?? Math.min(...ys), max ?? Math.max(...ys)];
+  const [least, most] = extent(banded), [low, high] = [min ?? least, max ?? most];
   const shares = banded.map((l) => interval(l.band.map(([, a, b]) => Math.max(0, Math.min(b, high) - Math.max(a, low)) / (high - low || 1))).mean);
   return shares.reduce((a, b) => a + b, 0) > 0.6;
 }

@@ -7,7 +7,7 @@ const MOST = 8;  // lines that a panel opens with
 function about(run, scope) {
   if (run.in[scope]) return run.in[scope];
   const [[of, own]] = Object.entries(run.in);
-  return Object.keys(run.in).length && scope === ALL ? { ...own, place: `${of}: ${own.place}` } : own;
+  return scope === ALL && of !== OWN ? { ...own, place: `${of}: ${own.place}` } : own;
 }
 
 const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}.]+/gu, "-").replace(/^-|-$/g, "").slice(0, 40) || "variant";

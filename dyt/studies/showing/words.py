@@ -16,7 +16,7 @@ DERIVED = {
     "alpha_std_rank": "rank correlation {} between alpha and 1 / std over the layers",
     "alpha_std_time": "rank correlation {} between alpha and 1 / std over training",
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
-}  # what a metric that is no loss and no accuracy says
+}  # metrics that are rank correlations themselves
 UNITS = {"val/frechet": "Frechet distance"}  # of a metric that is no accuracy and not in nats
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
