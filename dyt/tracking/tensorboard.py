@@ -65,11 +65,6 @@ class TensorBoard:
                 log.warning("TensorBoard stopped working (%s); training goes on and metrics.jsonl has all", error)
             self.writer = None
 
-    @property
-    def shows(self) -> bool:
-        """Whether anybody sees what is logged."""
-        return self.writer is not None
-
     def log(self, row: dict) -> None:
         """Every number of a row but its step."""
         for key, value in row.items():

@@ -220,11 +220,6 @@ class Wandb:
         except Exception as error:  # wandb raises its own, requests' and OS errors alike
             self._warn(f"could not start {mode}", error)
 
-    @property
-    def shows(self) -> bool:
-        """Whether anybody sees what is logged."""
-        return self.run is not None
-
     def _try(self, action) -> None:
         if self.run is None:
             return
