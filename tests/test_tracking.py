@@ -257,7 +257,7 @@ def test_tensorboard_gets_the_same_names_and_steps(monkeypatch):
     texts = {"variant/text_summary", "config/text_summary", "sample/text_summary"}
     assert texts | {"custom_scalars__config__"} <= set(events.Tags()["tensors"])
     (named,) = events.Tensors("variant/text_summary")
-    assert named.tensor_proto.string_val[0].decode().startswith("DyT 1/1, lr ")
+    assert named.tensor_proto.string_val[0].decode().startswith("DyT 0.5/1, lr ")
 
 
 def test_without_the_package_tensorboard_is_one_line(monkeypatch):
