@@ -116,7 +116,9 @@ def srun(words: list[str]) -> int:
         for key, stream in (("output", "stdout"), ("error", "stderr")):
             if key in options:
                 name = options[key].replace("%j", job).replace("%A", number).replace("%a", task)
-                to[stream] = open(name.replace("%t", str(rank)), "a")
+                file = Path(name.replace("%t", str(rank)))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                to[stream] = open(file, "a")
         mine = env | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
         processes.append(subprocess.Popen(command, env=mine, **to))
     _note(job, pids=[p.pid for p in processes])
