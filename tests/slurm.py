@@ -59,7 +59,8 @@ def sbatch(words: list[str]) -> int:
         job = str(number) if task is None else f"{number}_{task}"
         _note(job, state="PENDING", asked=asked)
         command = [sys.executable, __file__, "controller", str(kept), job]
-        subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+        with open(folder / f"log-{job}", "a") as log:  # not sbatch's own output, whose reader waits for its end
+            subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     print(f"Submitted batch job {number}")
     return 0
 
