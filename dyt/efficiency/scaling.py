@@ -174,7 +174,7 @@ def exponents(rows: list[dict]) -> list[dict]:
             here = sorted((r for r in rows if others.items() <= r.items()), key=lambda r: r[key])
             sizes = [r[key] for r in here]
             fits = {what: round(exponent(sizes, [r[what] for r in here]), 2) for what in ("step_ms", "state_mib")}
-            found.append({"grows": key, "norm": norm, "from": sizes[0], "to": sizes[-1], **fits})
+            found.append({"grows": key, "from": sizes[0], "to": sizes[-1], "norm": norm, **fits})
     return found
 
 
@@ -233,8 +233,8 @@ def table(written: dict) -> str:
         "the exchange costs and nothing of speed-up. MiB: the larger of what goes in and what comes out.", "",
         *lines(head, [[r[k] for k in keys] for r in by_rank], 3), "",
         "## A norm where the channels are split", "",
-        "The residual stream lies over the processes by channels: a statistic over channels takes a sum over the "
-        "processes, forward and backward, in each norm. DyT has none, and takes none; only its alpha, one number a norm, "
+        "The residual stream lies over the processes by channels: a statistic over channels takes a sum over them, "
+        "forward and backward, in each norm. DyT has none, and takes none; only its alpha, one number a norm, "
         "has a gradient to add up, once a step for all norms together.", "",
         *lines(["processes", "norm", "forward + backward, ms", "collectives", "bytes"],
                [[r["ranks"], r["norm"], r["norm_ms"], r["collectives"], r["sent_bytes"]] for r in norms], 2), "",
@@ -242,7 +242,7 @@ def table(written: dict) -> str:
         "## How it grows, in one process", "",
         "p of time = a size^p, fitted over the sizes named.", "",
         *lines(["what grows", "from", "to", "norm", "p of the step's time", "p of weights and optimizer"],
-               [[r[k] for k in ("grows", "from", "to", "norm", "step_ms", "state_mib")] for r in exponents(steps)], 4), "",
+               [list(r.values()) for r in exponents(steps)], 4), "",
         "## On paper: 8 to 1,024 devices", "",
         "No such machine was used. Seconds of a step, each number from these assumptions:", "",
         *[f"- {what}: {how}" for what, how in ASSUMED.items()], "",
