@@ -134,9 +134,10 @@ def job(cfg) -> None:
     """Hydra's part: one call a run, in this process or a launcher's, on any machine. Outcomes travel by file."""
     hear_all()
     outcome = run_one(cfg)
-    if outcome["status"] == "interrupted" and "SUBMITIT_EXECUTOR" in os.environ:
+    of_submitit = "SUBMITIT_EXECUTOR" in os.environ
+    if outcome["status"] == "interrupted" and of_submitit:
         requeue()
-    if place().rank == 0:
+    if place().rank == 0 or not of_submitit:  # whose processes share the folder; others have each their own
         number = HydraConfig.get().job.get("num", 0) if HydraConfig.get().mode == RunMode.MULTIRUN else 0
         write_json(Path(os.environ["DYT_OUTCOMES"]) / f"{number:06d}.json", outcome | {"process": os.getpid()})
 

@@ -5,6 +5,7 @@
     python scripts/bench.py model    the paper's Tables 14 and 15, with a verdict on each claim
     python scripts/bench.py data     what the loaders can feed
     python scripts/bench.py profile  where a training step's time goes, by norm
+    python scripts/bench.py scaling  a step against processes, width, depth, context and batch: results/scaling/
 
 Writes results/efficiency/<what>-<device>.json (rows with hardware and versions) and .md, and a picture for op;
 targets.md says what was asked and what was found. Give it an idle machine.
@@ -74,9 +75,27 @@ def profile(device: str, rounds: int) -> list[dict]:
         return [one.submit(measure_profile, m, norm, n).result() for m, n in steps.items() for norm in norms]
 
 
+def scaling(given) -> int:
+    """Measures in processes of its own, and writes rows and page."""
+    import torch
+
+    from dyt.efficiency.scaling import measure, table
+    from dyt.rundir.files import write_json, write_text
+    from dyt.rundir.provenance import provenance
+
+    out = given.out if given.out.resolve() != OUT else ROOT / "results" / "scaling"
+    out.mkdir(parents=True, exist_ok=True)
+    steps, norms = measure(given.rounds or 12)
+    written = {"provenance": provenance(torch.device("cpu"), 1), "steps": steps, "norms": norms}
+    write_json(out / "scaling-cpu.json", written)
+    write_text(out / "scaling.md", table(written))
+    print(table(written))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["op", "model", "step", "data", "profile"])
+    parser.add_argument("what", choices=["op", "model", "step", "data", "profile", "scaling"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)
     parser.add_argument("--rounds", type=int, default=None, help="blocks of calls a contender; at least 2")
     parser.add_argument("--json", action="store_true", help="print the rows")
@@ -98,6 +117,8 @@ def main() -> int:
     from dyt.studies.showing.marked import between, fill
     from dyt.training import cpu
 
+    if given.what == "scaling":
+        return scaling(given)
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")
     if device == "cuda" and given.what in ("data", "profile"):
         parser.error(f"--device cuda: {given.what} looks at the CPU; type --device cpu")

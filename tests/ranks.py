@@ -32,6 +32,9 @@ def _serve(pipe, rank: int, size: int) -> None:
         os.chdir(folder)
         os.environ |= {"MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(machine)}
         try:
+            if callable(words):
+                pipe.send(words(rank, size))
+                continue
             with fault(*wrong) if wrong and rank == size - 1 else contextlib.nullcontext():
                 summary, place = train(*words, out=out)
             pipe.send((summary["status"], str(place)))
@@ -93,11 +96,18 @@ class Ranks:
 
         `wrong` is a `fault` of the last process; `machine` says how many of them count as on one machine.
         """
+        return self._answers(words, machine or self.size, out, wrong)
+
+    def call(self, function) -> list:
+        """What ``function(rank, size)``, of a module, returns in each process."""
+        return self._answers(function, self.size)
+
+    def _answers(self, words, machine: int, out: str = "", wrong=None) -> list:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         for pipe in self.pipes:
-            pipe.send((os.getcwd(), port, machine or self.size, words, out, wrong))
+            pipe.send((os.getcwd(), port, machine, words, out, wrong))
         answers = []
         for pipe in self.pipes:
             assert pipe.poll(120), f"a process does not answer: {words}"

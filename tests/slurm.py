@@ -59,7 +59,8 @@ def sbatch(words: list[str]) -> int:
         job = str(number) if task is None else f"{number}_{task}"
         _note(job, state="PENDING", asked=asked)
         command = [sys.executable, __file__, "controller", str(kept), job]
-        subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+        with open(folder / f"log-{job}", "a") as log:  # not sbatch's own output, whose reader waits for its end
+            subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     print(f"Submitted batch job {number}")
     return 0
 
@@ -116,7 +117,9 @@ def srun(words: list[str]) -> int:
         for key, stream in (("output", "stdout"), ("error", "stderr")):
             if key in options:
                 name = options[key].replace("%j", job).replace("%A", number).replace("%a", task)
-                to[stream] = open(name.replace("%t", str(rank)), "a")
+                file = Path(name.replace("%t", str(rank)))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                to[stream] = open(file, "a")
         mine = env | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
         processes.append(subprocess.Popen(command, env=mine, **to))
     _note(job, pids=[p.pid for p in processes])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dyt import DynamicTanh
 from dyt.data.order import pieces_of
 from dyt.rundir import checkpoint
 
@@ -255,3 +256,49 @@ def test_saved_on_two_it_goes_on_on_four_and_back(two, four, alone):
         answers = ranks.run(*ALL_ON, *layouts[ranks.size], wrong=wrong)
         assert {status for status, _ in answers} == {"interrupted" if wrong else "finished"}, answers
     assert worst(alone(*ALL_ON), Path(answers[0][1])) < 1e-9
+
+
+def split_norms(rank: int, size: int) -> list[float]:
+    """By norm, how far a norm over split channels is from the whole one: output, input's and weight's gradient."""
+    import torch.distributed as dist
+
+    from dyt.efficiency.scaling import Collectives
+    from dyt.efficiency.split_norms import split_norm
+    from dyt.training.distributed import join, leave
+
+    join("cpu", "ddp")
+    found, wide, own = [], 12, slice(rank * 12 // size, (rank + 1) * 12 // size)
+    plain = {
+        "layernorm": torch.nn.LayerNorm(wide),
+        "rmsnorm": torch.nn.RMSNorm(wide, eps=1e-5),
+        "dyt": DynamicTanh(wide),
+    }
+    for kind, norm in plain.items():
+        generator = torch.Generator().manual_seed(1)
+        x, grad = (torch.randn(3, 5, wide, generator=generator, dtype=torch.float64) for _ in range(2))
+        part = split_norm(kind, wide // size, dist.group.WORLD, size).double()
+        norm.double()
+        whole, here = x.clone().requires_grad_(), x[..., own].clone().requires_grad_()
+        norm(whole).backward(grad)
+        with Collectives() as sent:
+            y = part(here)
+            y.backward(grad[..., own])
+        pairs = [(y, norm(x)[..., own]), (here.grad, whole.grad[..., own]), (part.weight.grad, norm.weight.grad[own])]
+        found.append((max((a - b).abs().max().item() for a, b in pairs), sum(n for n, _ in sent.seen.values())))
+    leave()
+    return found
+
+
+def test_a_norm_over_split_channels_is_the_whole_one_and_dyt_sends_nothing(two):
+    for answers in two.call(split_norms):
+        assert all(off < 1e-12 for off, _ in answers)
+        assert [sent for _, sent in answers] == [2, 2, 0]
+
+
+def test_exponents_and_the_simulation():
+    from dyt.efficiency.scaling import exponent, simulate
+
+    assert exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+    small, large = simulate(8), simulate(1024)
+    assert small["compute_s"] == large["compute_s"] == pytest.approx(6 * 6.74e9 * 8192 / 4e14)
+    assert large["fsdp_exchange_s"] > small["fsdp_exchange_s"] and small["norms_dyt_s"] == 0 < small["norms_rmsnorm_s"]
