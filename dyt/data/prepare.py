@@ -14,13 +14,15 @@ import json
 import os
 import re
 import shutil
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,13 @@ def _begin(tokenizer: dict) -> None:
     _tokenizer = Tokenizer(**tokenizer)
 
 
+def _begin_worker(tokenizer: dict) -> None:
+    # A pool's processes outlive a parent that was killed: they hold the queue's other end themselves.
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    _begin(tokenizer)
+
+
 def _work(texts: list[str], ends: list[bool], dtype: str, lines: bool) -> tuple[bytes, bytes, int]:
     return tokenize(_tokenizer, texts, ends, dtype, lines)
 
@@ -146,7 +155,7 @@ def in_turn(work: Iterator[Batch], dtype: str, workers: int, tokenizer: Tokenize
     """
     _begin(tokenizer.to_json())  # here too: for one worker
     ahead = AHEAD * (workers + 1) if workers > 1 else 1
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (tokenizer.to_json(),)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (tokenizer.to_json(),)) as pool:
         ask = _now if workers == 1 else pool.submit
         asked = ((b, ask(_work, b.texts, b.ends, dtype, b.given.builder == "text")) for b in work)
         waiting = deque(itertools.islice(asked, ahead))
