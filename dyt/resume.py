@@ -56,21 +56,31 @@ def where_to_start(plan: Plan, loop) -> str:
     Raises:
         ValueError: there are checkpoints and none verifies, or ``init_from`` does not fit.
     """
-    from dyt.rundir import checkpoint
 
     folder, start = plan.dir / "checkpoints", "from scratch"
     if plan.config["resume"] == "fresh":
         if loop.world.leads:
             _move_aside(plan.dir)
         loop.world.wait()
-    elif (found := checkpoint.newest(folder, device=loop.world.device)) is not None:
-        loop.load(found[0], str(plan.dir))
+    elif (found := _newest(folder, loop.world)) is not None:
+        loop.load(found, str(plan.dir))
         start = f"resumed at step {loop.step}"
     elif manifests(folder, "step"):
         raise ValueError(f"{plan.dir}: no checkpoint there verifies; type resume=fresh to move it aside and start over")
     if plan.config["init_from"] and loop.step == 0:
         start = _take(plan, loop)
     return start
+
+
+def _newest(folder: Path, world):
+    """The newest checkpoint that verifies, or None; the leading process looks, and all take the same."""
+    from dyt.rundir import checkpoint
+
+    found = checkpoint.newest_of(folder, device=world.device) if world.leads else None
+    chosen = world.shared(found and found.about)
+    if world.leads or chosen is None:
+        return found
+    return checkpoint.opened(folder / chosen["file"], chosen, world.device)
 
 
 def known_by_weights(plan: Plan) -> dict | None:
@@ -103,21 +113,22 @@ def _take(plan: Plan, loop) -> str:
         if loop.ema:
             loop.ema.set(loop.model)
         return f"weights of {source}, its norms converted ({plan.config['convert']})"
-    found = checkpoint.newest(source / "checkpoints", device=loop.world.device) if _is_shorter(plan, source) else None
+    found = _newest(source / "checkpoints", loop.world) if _is_shorter(plan, source) else None
     if found is None:
-        checkpoint.load_weights(loop.model, checkpoint.read_weights(str(source)), named)
+        loop.layout.load_weights(checkpoint.read_weights(str(source)), named)
         if loop.ema:
             loop.ema.set(loop.model)
         return f"weights of {source}"
-    if found[0]["step"] >= loop.schedule.total:
-        raise ValueError(f"{named} is at step {found[0]['step']} already; set trainer.max_steps above that")
-    loop.load(found[0], named)
+    if found.plain["step"] >= loop.schedule.total:
+        raise ValueError(f"{named} is at step {found.plain['step']} already; set trainer.max_steps above that")
+    loop.load(found, named)
     # Its rows and its best weights come along, so that the extended run is whole.
     if loop.world.leads and not (plan.dir / "metrics.jsonl").exists():
         (plan.dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         shutil.copy(source / "metrics.jsonl", plan.dir / "metrics.jsonl")
         for file in (source / "checkpoints").glob("best-*"):
-            shutil.copy(file, plan.dir / "checkpoints")
+            copy = shutil.copytree if file.is_dir() else shutil.copy
+            copy(file, plan.dir / "checkpoints" / file.name)
     return f"extending {source} from step {loop.step}"
 
 

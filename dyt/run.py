@@ -37,9 +37,13 @@ def first(base: Plan) -> dict:
 def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
     """(data, model, norm factory, task) of a config, the model on the world's device; `known` as in `open_data`.
 
+    A model that is to be sharded is in the leading process's own memory, and without values in the others.
+
     Raises:
         ValueError, OSError: a part does not fit or is missing; one line with the key to set.
     """
+    import torch
+
     from dyt.data import open_data
     from dyt.data.order import seed_all
     from dyt.tasks import build_task
@@ -47,14 +51,25 @@ def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
 
     data = open_data(config["data"], config["model"].get("context"), known)
     seed_all(rng_seed, "init")  # norms draw nothing, so equal shapes start equal whatever the norm
+    # Where no process is to hold the whole model, the leading one alone draws its weights, in its own memory.
+    elsewhere = world.sharded and not world.leads
     try:
-        model, factory = build_model(config["model"], config["norm"], data.spec)
+        with torch.device("meta") if elsewhere else contextlib.nullcontext():
+            model, factory = build_model(config["model"], config["norm"], data.spec)
     except (RuntimeError, MemoryError, OverflowError, AssertionError, TypeError, ZeroDivisionError) as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise ValueError(
             f"model={config['model']['name']}: cannot be built from these model.* values ({text})"
         ) from error
-    return data, model.to(world.device), factory, build_task(config, data.spec.classes)
+    if config["trainer"]["precision"] == "fp64":
+        model.double().register_forward_pre_hook(_as_double)
+    if not world.sharded:
+        model.to(world.device)
+    return data, model, factory, build_task(config, data.spec.classes)
+
+
+def _as_double(_, inputs: tuple) -> tuple:
+    return tuple(x.double() if x.is_floating_point() else x for x in inputs)
 
 
 def execute(plan: Plan) -> dict:
@@ -102,14 +117,11 @@ class Run:
     schedule: Any
     probe: Any
     loop: Any
+    parameters: int  # of the whole model
 
     @property
     def checkpoints(self) -> Path:
         return self.plan.dir / "checkpoints"
-
-    @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
 
 
 def prepare(plan: Plan) -> Run:
@@ -117,7 +129,7 @@ def prepare(plan: Plan) -> Run:
     import torch
 
     from dyt import kernels
-    from dyt.data.order import Order
+    from dyt.data.order import Order, pieces_of
     from dyt.training import cpu
     from dyt.training.distributed import join
     from dyt.training.loop import Trainer
@@ -125,7 +137,7 @@ def prepare(plan: Plan) -> Run:
     from dyt.training.schedule import Schedule
 
     config, trainer = plan.config, plan.config["trainer"]
-    world = join(trainer["device"])
+    world = join(trainer["device"], trainer["strategy"], trainer["tp"])
     if trainer["threads"]:
         torch.set_num_threads(trainer["threads"])
     cpu.prepare()
@@ -134,14 +146,17 @@ def prepare(plan: Plan) -> Run:
     torch.use_deterministic_algorithms(config["deterministic"])
     kernels.force(trainer["kernel"])
     data, model, norms, task = assemble(config, world, config["seed"], known_by_weights(plan))
-    batch, pieces = config["data"]["batch_size"], trainer["accumulate"]
-    order = Order(data.samples, batch, config["seed"], pieces, world.rank, world.size)
+    batch, ranks = config["data"]["batch_size"], world.data_size
+    pieces = pieces_of(batch, ranks, trainer["micro_batch"]) or trainer["accumulate"]
+    order = Order(data.samples, batch, config["seed"], pieces, world.data_rank, ranks)
     schedule = Schedule.of(trainer, order.steps_per_epoch)
-    probe = Probe(model, norms.made, task, data, world) if trainer["probe_every"] and world.leads else None
+    probing = trainer["probe_every"] and (world.leads or world.sharded)
+    probe = Probe(model, norms.made, task, data, world) if probing else None
+    parameters = sum(p.numel() for p in model.parameters())
     loop = Trainer(config, model, task, data, order, schedule, world, probe)
     if config.get("convert"):
         loop.conversion = partial(_convert, plan, loop)
-    return Run(plan, world, data, model, norms, task, order, schedule, probe, loop)
+    return Run(plan, world, data, model, norms, task, order, schedule, probe, loop, parameters)
 
 
 def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
@@ -209,10 +224,16 @@ def open_directory(run: Run):
     from dyt.training.probe import alphas
     from dyt.training.saving import Saver
 
-    plan, loop = run.plan, run.loop
+    plan, loop, known = run.plan, run.loop, {}
     how = {"patience": plan.config["trainer"]["save_patience"], "keep": plan.config["trainer"]["keep"]}
+    make, seen = Saver, partial(alphas, run.model)
+    if run.world.sharded:
+        from dyt.training.saving_together import SaverTogether
+
+        make = partial(SaverTogether, world=run.world, alphas=seen, known=known)
+        seen = known.copy
     if not run.world.leads:
-        return Saver(run.checkpoints, **how)
+        return make(run.checkpoints, **how)
     about = read_json(plan.dir / "run.json") or {}
     about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
     path = plan.config["data"]["path"]
@@ -221,6 +242,7 @@ def open_directory(run: Run):
     about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
+        checkpoint.remove_unfinished(run.checkpoints)
         write_json(plan.dir / "run.json", about)
         write_text(plan.dir / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
         if hasattr(run.data, "tokenizer"):
@@ -231,9 +253,9 @@ def open_directory(run: Run):
         metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
     except OSError as error:
         raise _unwritable(plan.config["out_root"], error) from error
-    logger = logger_of(plan.config, plan.dir, about, metrics.rows, loop.step, partial(alphas, run.model))
+    logger = logger_of(plan.config, plan.dir, about, metrics.rows, loop.step, seen)
     (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
-    return Saver(run.checkpoints, metrics, logger, **how)
+    return make(run.checkpoints, metrics, logger, **how)
 
 
 def train(run: Run, saver) -> tuple[str, str | None]:
@@ -247,10 +269,12 @@ def train(run: Run, saver) -> tuple[str, str | None]:
         return run.loop.fit(saver), None
     except Diverged as error:
         if run.world.leads:
-            seen = run.probe or Probe(run.model, run.norms.made, run.task, run.data, run.world)
             say(f"diverged: {error}. That is a result; the curve and the last checkpoint are kept.")
+        if run.world.leads or run.world.sharded:  # which runs in all processes or in none
+            seen = run.probe or Probe(run.model, run.norms.made, run.task, run.data, run.world)
+            file = run.plan.dir / "failure.json" if run.world.leads else None
             try:
-                write_failure(run.plan.dir / "failure.json", run.loop, seen, str(error))
+                write_failure(file, run.loop, seen, str(error))
             except OSError as full:  # it is a divergence all the same
                 say(f"failure.json could not be written ({full.strerror})", file=sys.stderr)
         return "diverged", str(error)
@@ -320,6 +344,7 @@ def summary_of(run: Run, status: str, why: str | None) -> dict:
         "data_sha256": run.plan.data_sha256,
         "skipped": loop.skipped,
         "processes": run.world.size,
+        "strategy": run.world.strategy,
         "provenance": provenance(run.world.device, torch.get_num_threads()),
         "wandb_url": None,
     }
@@ -330,7 +355,8 @@ def _for_logger(run: Run, saver, status: str) -> dict:
     from dyt.data.text import continued
 
     more = {}
-    if status == "finished" and run.plan.config["model"]["task"] == "text" and saver.logger.shows:
+    text = run.plan.config["model"]["task"] == "text" and not run.world.sharded  # which one process cannot run
+    if status == "finished" and text and saver.logger.shows:
         with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
             about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
             more["sample"] = continued(*about, temperature=0.8)
@@ -356,9 +382,10 @@ def announce(run: Run, start: str) -> None:
     sizes = ", ".join(f"{split} {size:,}" for split, size in data.spec.sizes.items())
     batch = config["data"]["batch_size"]
     shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} images"
-    pieces = f" in {config['trainer']['accumulate']} pieces" if config["trainer"]["accumulate"] > 1 else ""
+    pieces = f" in {run.order.pieces} pieces" if run.order.pieces > 1 else ""
     at = f" at {config['data']['path']}" if config["data"]["path"] else ""
-    place = str(world.device) + (f" x {world.size}" if world.size > 1 else "")
+    place = str(world.device) + (f" x {world.size}, {world.strategy}" if world.size > 1 else "")
+    place += f", tp {world.tp}" if world.tp > 1 else ""
     threads = f", {torch.get_num_threads()} threads" if world.device.type == "cpu" else ""
     total, epochs = run.schedule.total, run.schedule.total / max(1, data.samples // batch)
     lines = (

@@ -41,7 +41,7 @@ class Attention(nn.Module):
         self.k_norm = norm(self.head_dim, "qk") if qk_norm else None
 
     def forward(self, x: Tensor, cache: list | None = None) -> Tensor:
-        B, T, C = x.shape
+        B, T, _ = x.shape
         sizes = [self.heads * self.head_dim, *[self.kv_heads * self.head_dim] * 2]
         q, k, v = self.qkv(x).split(sizes, dim=-1)
         q = q.view(B, T, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
@@ -64,7 +64,7 @@ class Attention(nn.Module):
             is_causal=T > 1,  # one new token sees all of the cache; several come only with an empty one
             enable_gqa=self.kv_heads != self.heads,
         )
-        return self.out(x.transpose(1, 2).reshape(B, T, C))
+        return self.out(x.transpose(1, 2).flatten(2))  # tensor parallelism leaves a process some of the heads
 
 
 class MLP(nn.Module):

@@ -116,7 +116,7 @@ def test_rows_after_the_last_checkpoint_come_anew_once(monkeypatch):
     words = [*TINY_GPT, *SHORT]
     _, undisturbed = train(*words, out="a")
     with monkeypatch.context() as patch:
-        patch.setattr("dyt.training.loop.checkpoint.save", _fail_at(8))
+        patch.setattr("dyt.training.saving.checkpoint.save", _fail_at(8))
         failed, folder = train(*words, out="b")
     assert failed["status"] == "failed" and "no space" in failed["why"]
     (folder / "metrics.jsonl").open("a").write('{"step": 9, "train/lo')  # and a torn last line

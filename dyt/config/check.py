@@ -6,7 +6,9 @@ from dyt.config.ranges import refuse_numbers, within
 
 CHOICES = {  # of a key that takes a word; the first is meant where an old config lacks the key
     "optim.kind": ("adamw", "muon", "sgd"),
-    "trainer.precision": ("fp32", "bf16"),
+    "trainer.precision": ("fp32", "bf16", "fp64"),
+    "trainer.strategy": ("auto", "single", "ddp", "fsdp", "hsdp"),
+    "trainer.checkpointing": ("none", "block", "selective"),
     "trainer.device": ("auto", "cpu", "cuda"),
     "trainer.kernel": ("auto", "reference", "compiled", "native", "triton"),
     "logger.kind": ("wandb", "tensorboard"),
@@ -24,6 +26,8 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "trainer.probe_every": (1, None),
     "trainer.keep": (1, None),
     "trainer.accumulate": (1, None),
+    "trainer.micro_batch": (1, None),
+    "trainer.tp": (1, 4096),
     "trainer.threads": (1, 1024),
     "data.batch_size": (1, None),
     "data.eval_batch_size": (1, None),
@@ -88,6 +92,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
             f"convert={config['convert']}: needs the run whose norms are converted, by its words, e.g. "
             "init_from='norm=layernorm trainer.max_steps=1000'"
         )
+    _refuse_sharded(config)
     if data.get("on_error") == "skip" and (data.get("mixup") or data.get("cutmix")):
         raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:
@@ -121,3 +126,23 @@ def check(config: dict, schemas: dict[str, type]) -> None:
             f"logger.project={project}: W&B takes at most 128 characters, and it may not contain any of / \\ # ? % :"
         )
     refuse_numbers(flatten(config), config["model"]["task"])
+
+
+def _refuse_sharded(config: dict) -> None:
+    """What a model that is spread over processes cannot have.
+
+    Raises:
+        ValueError: one line with the key.
+    """
+    trainer, model = config["trainer"], config["model"]
+    tp, strategy = trainer.get("tp", 1), trainer.get("strategy", "auto")
+    if tp > 1:
+        for key, value in (("model.qk_norm", False), ("model.dropout", 0), ("model.method", None)):
+            if lookup(config, key, value) != value:
+                raise ValueError(f"trainer.tp={tp}: does not go with {key}={lookup(config, key)}; type {key}={value}")
+        if model["task"] == "image":
+            raise ValueError(f"trainer.tp={tp}: splits a GPT, not model={model['name']}; type trainer.strategy=fsdp")
+        if config["optim"].get("kind") == "muon":
+            raise ValueError(f"trainer.tp={tp}: Muon needs whole matrices; type trainer.strategy=fsdp")
+    if config.get("convert") and (tp > 1 or strategy in ("fsdp", "hsdp")):
+        raise ValueError(f"convert={config['convert']}: needs the whole model in a process; type trainer.strategy=auto")

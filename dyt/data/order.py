@@ -60,6 +60,20 @@ class Order:
         return [[(epoch, int(i)) for i in parts[p * self.world + self.rank]] for p in range(self.pieces)]
 
 
+def pieces_of(batch: int, ranks: int, micro_batch: int | None) -> int | None:
+    """In how many pieces a rank computes its share of a batch, none larger than `micro_batch`; None where that is.
+
+    Raises:
+        ValueError: the batch does not divide by the ranks.
+    """
+    if micro_batch is None:
+        return None
+    if batch % ranks:
+        raise ValueError(f"data.batch_size={batch} must be divisible by the {ranks} processes")
+    share = batch // ranks
+    return next(n for n in range(-(-share // micro_batch), share + 1) if share % n == 0)
+
+
 class Steps:
     """A batch sampler for ``DataLoader``: the pieces of steps `start` to `stop`, in order."""
 

@@ -2,11 +2,12 @@
 
 A checkpoint is ``<kind>-<step>.pt`` and, written last, its manifest ``<kind>-<step>.json`` with sha256. Kind ``step``
 holds all that exact continuation needs; ``best`` holds weights only. No random state is kept: every step seeds itself
-(dyt/data/order.py).
+(dyt/data/order.py). What several processes hold together they write together (rundir/sharded.py); it is read here too.
 """
 
 import logging
 import pickle
+import shutil
 from pathlib import Path
 
 import torch
@@ -34,25 +35,94 @@ def remove(manifest: Path) -> None:
     """Removes a checkpoint, manifest first: a file without one is never loaded."""
     manifest.unlink(missing_ok=True)
     manifest.with_suffix(".pt").unlink(missing_ok=True)
+    shutil.rmtree(manifest.with_suffix(".parts"), ignore_errors=True)
 
 
-def newest(folder: Path, kind: str = "step", device="cpu") -> tuple[dict, dict] | None:
-    """(state, manifest) of the newest checkpoint that verifies, or None; a damaged one is named and passed over."""
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes wrote together and then did not finish."""
+    for place in folder.glob("*.parts"):
+        if not place.with_suffix(".json").exists():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+class Whole:
+    """A checkpoint in one file, read: its `state`, and its manifest."""
+
+    def __init__(self, state: dict, about: dict):
+        self._state, self.about = state, about
+
+    def state(self) -> dict:
+        return self._state
+
+    @property
+    def plain(self) -> dict:
+        """All that is no tensor, and more."""
+        return self._state
+
+    def flat(self, names: list[list[str]]) -> "Flat":
+        """Its tensors by ``model/<name>``, ``ema/<name>`` and ``optimizer/<name>/<what>``, as sharded ones are told.
+
+        `names` are those of each optimizer's parameters, in its order: a state dict numbers them.
+        """
+        found = {f"model/{k}": v for k, v in self._state["model"].items()}
+        found |= {f"ema/{k}": v for k, v in (self._state.get("ema") or {}).items()}
+        parts = self._state["optimizer"].get("parts", [self._state["optimizer"]])
+        for own, part in zip(names, parts, strict=True):
+            for number, state in part["state"].items():
+                found |= {f"optimizer/{own[number]}/{k}": v for k, v in state.items() if isinstance(v, torch.Tensor)}
+        return Flat(found)
+
+
+class Flat:
+    """Whole tensors by key, of which any part can be read."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]):
+        self.tensors = tensors
+        self.shapes = {key: (tuple(x.shape), x.dtype) for key, x in tensors.items()}
+
+    def read(self, boxes: dict) -> None:
+        """Fills boxes, as `sharded.Parts` does."""
+        for key, (_, parts) in boxes.items():
+            for place, values in parts:
+                run = tuple(slice(at, at + size) for at, size in zip(place, values.shape, strict=True))
+                values.copy_(self.tensors[key][run])
+
+
+def opened(place: Path, about: dict, device="cpu"):
+    """The checkpoint at `place` as `Whole` or `sharded.Parts`; None, with a warning, where it is neither."""
+    try:
+        if place.is_dir():
+            from dyt.rundir.sharded import Parts
+
+            found = Parts(place, about)
+            fits = any(key.startswith("model/") for key in found.shapes)
+        else:
+            state = torch.load(place, map_location=device, weights_only=True)
+            found, fits = Whole(state, about), isinstance(state, dict) and _weights(state.get("model"))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError):
+        log.warning("checkpoint passed over: %s: not plain tensors and numbers, so not loaded", place)
+        return None
+    if fits and isinstance(about["step"], int):
+        return found
+    log.warning("checkpoint passed over: %s: it holds no model", place)
+    return None
+
+
+def newest_of(folder: Path, kind: str = "step", device="cpu"):
+    """The newest checkpoint that verifies, as `opened` gives it, or None; a damaged one is named and passed over."""
     for manifest in manifests(folder, kind):
         found = verified(manifest)
         if isinstance(found, str):
             log.warning("checkpoint passed over: %s", found)
-            continue
-        file, content = found
-        try:
-            state = torch.load(file, map_location=device, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError):
-            log.warning("checkpoint passed over: %s: not plain tensors and numbers, so not loaded", file)
-            continue
-        if isinstance(state, dict) and _weights(state.get("model")) and isinstance(content["step"], int):
-            return state, content
-        log.warning("checkpoint passed over: %s: it holds no model", file)
+        elif (checkpoint := opened(*found, device)) is not None:
+            return checkpoint
     return None
+
+
+def newest(folder: Path, kind: str = "step", device="cpu") -> tuple[dict, dict] | None:
+    """(state, manifest) of the newest checkpoint that verifies, whole whoever wrote it, or None."""
+    found = newest_of(folder, kind, device)
+    return found and (found.state(), found.about)
 
 
 def _weights(found) -> bool:

@@ -78,14 +78,18 @@ def manifests(folder: Path, kind: str) -> list[Path]:
 def verified(manifest: Path) -> tuple[Path, dict] | str:
     """The manifest's file and content, or what is wrong with it in words."""
     content = read_json(manifest)
-    if content is None or not {"file", "sha256", "step"} <= content.keys():
+    if content is None or not {"file", "step"} <= content.keys() or not {"sha256", "files"} & content.keys():
         return f"{manifest}: not a readable manifest"
-    file = manifest.parent / Path(content["file"]).name
-    if not file.is_file():
-        return f"{file}: missing"
-    if sha256_of(file) != content["sha256"]:
-        return f"{file}: its content is not what was saved (sha256 differs)"
-    return file, content
+    place = manifest.parent / Path(content["file"]).name
+    sums = {place: content.get("sha256")}
+    if "files" in content:  # of all processes: a folder
+        sums = {place / Path(name).name: wanted for name, wanted in content["files"].items()}
+    for file, wanted in sums.items():
+        if not file.is_file():
+            return f"{file}: missing"
+        if sha256_of(file) != wanted:
+            return f"{file}: its content is not what was saved (sha256 differs)"
+    return place, content
 
 
 def weights_sha256(init_from: str) -> str:

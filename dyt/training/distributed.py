@@ -1,25 +1,57 @@
-"""torchrun and what it needs: who am I, add up over all, only one writes."""
+"""The processes of a run: who am I, add up over all, only one writes, and what becomes of them when one dies."""
 
 import os
+import sys
+import threading
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dyt.rundir import processes
+from dyt.training.faults import say
+
+STRATEGIES = ("auto", "single", "ddp", "fsdp", "hsdp")
+BEAT, MISSED = 2.0, 20  # seconds between signs of life; so many missed ones are a death: 40 s
+_left = threading.Event()
+
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of a run."""
+    """This process among those of a run.
+
+    ``tp`` neighbouring ones hold one copy of the model together; `mesh` has them on its last axis, ``tensor``, and the
+    copies on the axes before it: ``data``, or for hsdp ``machine`` and ``data``.
+    """
 
     device: torch.device
     rank: int = 0
     size: int = 1
+    strategy: str = "single"  # or ddp, fsdp, hsdp
+    tp: int = 1
+    mesh: Any = None
 
     @property
     def leads(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no process has the whole model."""
+        return self.tp > 1 or self.strategy in ("fsdp", "hsdp")
+
+    @property
+    def data_rank(self) -> int:
+        """Which share of a batch is this process's: those that hold a model together see the same samples."""
+        return self.rank // self.tp
+
+    @property
+    def data_size(self) -> int:
+        return self.size // self.tp
 
     def add(self, values: Tensor) -> Tensor:
         """Element-wise sum over all processes, in place."""
@@ -32,26 +64,135 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def shared(self, value):
+        """The leading process's `value`, any plain object, in all of them."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
 
-def join(device: str) -> World:
-    """Joins torchrun's processes, if that is how this one was started.
+    def in_step(self, batches, idle):
+        """`batches` for a sharded model, which all processes run or none: `idle` runs it while others have more."""
+        batches = iter(batches)
+        while True:
+            batch = next(batches, None)
+            if not self.add(torch.tensor(float(batch is not None), device=self.device)):
+                return
+            if batch is None:
+                idle()
+            else:
+                yield batch
+
+
+def join(device: str, strategy: str = "auto", tp: int = 1) -> World:
+    """Joins the processes that torchrun or srun started, if that is how this one was started.
 
     Raises:
-        ValueError: ``trainer.device=cuda`` where torch sees no GPU.
+        ValueError: ``trainer.device=cuda`` where torch sees no GPU, or a strategy that does not fit the processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda: torch sees no GPU here; type cpu in its place")
+    at = processes.place()
+    strategy = _fitting(strategy, tp, at)
     cuda = torch.cuda.is_available() and device != "cpu"
-    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    where = torch.device("cuda", at.local) if cuda else torch.device("cpu")
     if cuda:
-        torch.cuda.set_device(place)
-    if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
-    return World(place, rank, size)
+        torch.cuda.set_device(where)
+    if at.size == 1 and strategy == "single":
+        return World(where)
+    if not dist.is_initialized():
+        processes.meeting_point()
+        store, *_ = next(dist.rendezvous("env://", rank=at.rank, world_size=at.size, timeout=timedelta(minutes=10)))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=at.rank, world_size=at.size)
+        _watch(store.clone(), at.rank, at.size)
+    from torch.distributed.device_mesh import init_device_mesh
+
+    axes = {"data": at.size // tp, "tensor": tp}
+    if strategy == "hsdp":
+        axes = {"machine": at.size // at.per_machine, "data": at.per_machine // tp, "tensor": tp}
+    mesh = init_device_mesh(where.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+    return World(where, at.rank, at.size, strategy, tp, mesh)
+
+
+def _fitting(strategy: str, tp: int, at: processes.Place) -> str:
+    """What ``auto`` means here.
+
+    Raises:
+        ValueError: it does not go with the processes that there are.
+    """
+    start = f"start it with torchrun --nproc-per-node {max(2, tp)} train.py ... or srun"
+    if not at.launched and (strategy in ("ddp", "fsdp", "hsdp") or tp > 1):
+        asked = f"trainer.tp={tp}" if tp > 1 else f"trainer.strategy={strategy}"
+        raise ValueError(f"{asked}: this is one process, started alone; {start}, or type trainer.strategy=auto")
+    if strategy == "single" and at.size > 1:
+        raise ValueError(f"trainer.strategy=single: these are {at.size} processes; start it as python train.py ...")
+    if at.size % tp:
+        raise ValueError(f"trainer.tp={tp}: does not divide the {at.size} processes; type one that does")
+    if strategy == "hsdp":
+        if at.size <= at.per_machine or at.size % at.per_machine:
+            raise ValueError(
+                f"trainer.strategy=hsdp: needs several machines with equally many processes; these are {at.size}, "
+                f"{at.per_machine} a machine; type trainer.strategy=fsdp"
+            )
+        if at.per_machine % tp:
+            raise ValueError(f"trainer.tp={tp}: does not divide the {at.per_machine} processes of a machine")
+    if strategy == "auto":
+        return "ddp" if at.size > 1 else "single"
+    return strategy
+
+
+def _watch(store, rank: int, size: int) -> None:
+    """From now on this process shows that it lives, and ends within a minute when its neighbour no longer does.
+
+    Over gloo a death is seen at once. NCCL, and a machine that is gone, may keep the others waiting for half an hour.
+    Beats are counted, not timed, so that a job that is suspended as a whole goes on.
+    """
+    _left.clear()
+    key, beside = f"dyt/alive/{rank}", f"dyt/alive/{(rank + 1) % size}"
+    processes.first_to_fail = lambda: _first(store, rank)
+
+    def beat():
+        count, seen, missed = 0, None, 0
+        while not _left.wait(BEAT):
+            count += 1
+            try:
+                store.set(key, str(count))
+                now = store.get(beside) if store.check([beside]) else None
+            except Exception:  # the process that keeps the store is gone
+                now = seen
+            missed = missed + 1 if now == seen and now != b"left" else 0
+            seen = now
+            if missed >= MISSED:
+                say(f"process {rank}: process {(rank + 1) % size} of this run is gone; the same command goes on "
+                    "from the last checkpoint", file=sys.stderr)  # fmt: skip
+                os._exit(1)
+        try:
+            store.set(key, "left")
+        except Exception:
+            pass
+
+    global _beating
+    _beating = threading.Thread(target=beat, daemon=True)
+    _beating.start()
+
+
+_beating: threading.Thread | None = None
+
+
+def _first(store, rank: int) -> bool:
+    try:
+        return store.compare_set("dyt/failed", "", str(rank)) == str(rank).encode()
+    except Exception:
+        return True
 
 
 def leave() -> None:
     """Leaves the group, if this process is in one."""
+    global _beating
+    if _beating is not None:
+        _left.set()
+        _beating.join(5)
+        _beating, processes.first_to_fail = None, None
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

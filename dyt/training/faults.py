@@ -42,13 +42,16 @@ def say(text: str, file=None) -> None:
         print(text, file=file, flush=True)
 
 
-def write_failure(path: Path, loop, probe, why: str) -> None:
+def write_failure(path: Path | None, loop, probe, why: str) -> None:
     """What is known of a divergence: the last steps, and each norm's input, alpha and saturation just before it.
 
-    The weights are those before the step that would have spoilt them. Numbers that are not finite are null.
+    The weights are those before the step that would have spoilt them. Numbers that are not finite are null. A process
+    that only takes part, since the model is sharded, has no path.
     """
     with torch.no_grad():
         row, _ = probe.layers(loop.autocast)
+    if path is None:
+        return
     layers: dict[str, dict] = {}
     for key, value in row.items():
         _, layer, name = key.split("/")

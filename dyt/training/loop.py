@@ -5,7 +5,6 @@
 One number is read from the device each step, for the finite check; all else only on log, evaluation and save steps.
 """
 
-import contextlib
 import math
 import sys
 import time
@@ -13,17 +12,16 @@ from collections import deque
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dyt.data.order import Order, seed_all
-from dyt.rundir import checkpoint
 from dyt.tasks import sums_over
 from dyt.training.distributed import World
 from dyt.training.faults import say
 from dyt.training.optim import build, learning_rate
 from dyt.training.saving import Saver
 from dyt.training.schedule import Clock, Schedule, Stop
+from dyt.training.sharding import Average, Layout
 
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
 
@@ -58,13 +56,11 @@ class Trainer:
         self.trainer, self.optim, self.seed = config["trainer"], config["optim"], config["seed"]
         self.model, self.task, self.data, self.order = model, task, data, order
         self.schedule, self.world, self.probe = schedule, world, probe
+        decay = self.trainer["ema_decay"]
+        self.ema = Average(model, decay) if decay is not None else None
+        self.layout = Layout(model, world, self.trainer, [self.ema.module] if self.ema else [])
         self.optimizer = build(model, self.optim)
         self.parameters = list(model.parameters())
-        self.ema = None
-        if self.trainer["ema_decay"] is not None:
-            from timm.utils import ModelEmaV3
-
-            self.ema = ModelEmaV3(model, decay=self.trainer["ema_decay"])
         self.step, self.elapsed = 0, 0.0
         self.skipped = 0  # samples that could not be read, with data.on_error=skip
         self.recent: deque[dict] = deque(maxlen=20)  # steps, for failure.json
@@ -73,12 +69,6 @@ class Trainer:
         self.final: dict[str, float] = {}
         self.conversion = None  # converts the weights that the run starts with; set by dyt.run
         self.before: dict[str, float] = {}  # its row, of step 0
-
-        wrapped = torch.compile(model) if self.trainer["compile"] else model
-        if world.size > 1:
-            ids = [world.device.index] if world.device.type == "cuda" else None
-            wrapped = DistributedDataParallel(wrapped, device_ids=ids)
-        self.wrapped = wrapped
         self.autocast = torch.autocast(
             world.device.type, dtype=torch.bfloat16, enabled=self.trainer["precision"] == "bf16"
         )
@@ -88,9 +78,7 @@ class Trainer:
     def state(self) -> dict:
         """All that exact continuation needs, as tensors and plain Python."""
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else None,
+            **self.layout.state(self.optimizer, self.ema),
             "step": self.step,
             "elapsed": self.elapsed,
             "skipped": self.skipped,
@@ -100,12 +88,10 @@ class Trainer:
             "final": self.final,
         }
 
-    def load(self, state: dict, source: str) -> None:
-        """Goes on from a checkpoint's state."""
-        checkpoint.load_weights(self.model, state["model"], source)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema and state["ema"]:
-            self.ema.module.load_state_dict(state["ema"])
+    def load(self, saved, source: str) -> None:
+        """Goes on from a checkpoint (`checkpoint.opened`)."""
+        self.layout.load(saved, self.optimizer, self.ema, source)
+        state = saved.plain
         self.skipped = state.get("skipped", 0)
         for name in ("step", "elapsed", "loss_sum", "loss_count", "best", "final"):
             setattr(self, name, state[name])
@@ -140,7 +126,7 @@ class Trainer:
                     if self.step % every.eval_every == 0 or at_end:
                         row |= self.evaluate("val")
                     if every.probe_every and (self.step == 1 or self.step % every.probe_every == 0 or at_end):
-                        row |= self.probe.row(self.autocast) if self.probe else {}
+                        row |= self.probe.row(self.autocast, self.layout.norm) if self.probe else {}
                     if row:
                         self.record(row, clock, saver)
                     if self.step % every.save_every == 0 or at_end or stopping:
@@ -155,24 +141,22 @@ class Trainer:
     def train_step(self, batches, lr: float, stop: Stop) -> tuple[float, float, bool]:
         """One optimizer step. Returns the batch's mean loss, the gradient norm, and whether to stop after it."""
         if not self.model.training:  # after an evaluation; walking the modules takes 0.1 ms
-            self.wrapped.train()
+            self.layout.wrapped.train()
         total = torch.zeros((), device=self.world.device, dtype=self.parameters[0].dtype)
         pieces = self.order.pieces
         for piece in range(pieces):
             inputs, targets = next(batches)
             self.skipped += self.order.share - len(targets)
             # Dropout, drop path and mixup draw from here: a function of the step, so a resumed run draws the same.
-            seed_all(self.seed, "step", self.step, piece, self.world.rank)
+            seed_all(self.seed, "step", self.step, piece, self.world.data_rank)
             inputs = inputs.to(self.world.device, non_blocking=True)
             targets = targets.to(self.world.device, non_blocking=True)
-            only_last = self.world.size > 1 and piece < pieces - 1
-            with self.wrapped.no_sync() if only_last else contextlib.nullcontext():
+            with self.layout.accumulating(last=piece == pieces - 1):
                 with self.autocast:
-                    loss = self.task.loss(self.wrapped, inputs, targets) / pieces
+                    loss = self.task.loss(self.layout.wrapped, inputs, targets) / pieces
                 loss.backward()
             total += loss.detach()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        grad_norm = nn.utils.get_total_norm(gradients)
+        grad_norm = self.layout.norm(self.parameters)
         if (clip := self.optim["clip_grad"]) is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, clip, grad_norm)
         # The step's one read of the device; a NaN of any process makes the sums NaN in all.
@@ -230,7 +214,7 @@ class Trainer:
         saver.row({"step": self.step, **row, "time_s": self.elapsed})
         if not math.isfinite(row.get("val/loss", 0.0)):
             raise Diverged(self.step, validation_loss=row["val/loss"])
-        saver.best(self.step, self.shown().state_dict() if improved else None)
+        saver.best(self.step, self.layout.weights(self.shown()) if improved else None)
 
     def note(self, row: dict) -> bool:
         """Keeps final and best of each metric; True when the one that picks the best checkpoint improved."""
@@ -272,8 +256,12 @@ class Trainer:
 def evaluate(model: nn.Module, task, data, split: str, world: World, autocast, limit: int | None = None) -> dict:
     """Metrics of `model` on a split, named ``<split>/<metric>``, weighted exactly over all processes."""
     model.eval()
+    batches = data.eval_batches(split, world.data_rank, world.data_size, limit)
+    if world.sharded:
+        spare = [x.to(world.device) for x in next(iter(data.eval_batches(split, limit=1)))]
+        batches = world.in_step(batches, lambda: task.measure(model, *spare))
     with autocast:
-        sums = sums_over(model, data.eval_batches(split, world.rank, world.size, limit), world.device, task.measure)
+        sums = sums_over(model, batches, world.device, task.measure)
     if sums is None:  # more processes than batches
         sums = torch.zeros(len(task.names) + 1, dtype=torch.float64, device=world.device)
     *values, count = world.add(sums).tolist()

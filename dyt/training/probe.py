@@ -16,19 +16,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dyt.norms.dynamic import DynamicTanh
+from dyt.training.sharding import is_spread, whole
 
 SAMPLES = 32  # of the validation set
 POINTS = 20_000  # of a norm's input, for the fits
 
 
 def alphas(model: nn.Module) -> dict[str, float]:
-    """Each layer's learned alpha (mean over channels) as ``alpha/<module>``; needs no forward pass."""
+    """Each layer's learned alpha (mean over channels) as ``alpha/<module>``; needs no forward pass.
+
+    Where the model is sharded, every process must call it.
+    """
     layers = ((n, m) for n, m in model.named_modules() if isinstance(m, DynamicTanh))
-    return {
-        f"alpha/{name}": layer.slope().detach().float().mean().item()
-        for name, layer in layers
-        if layer.learns not in ("fixed", "absent")
-    }
+    found = {name: _slope(layer) for name, layer in layers if layer.learns not in ("fixed", "absent")}
+    return {f"alpha/{name}": slope.detach().float().mean().item() for name, slope in found.items()}
+
+
+def _slope(layer: DynamicTanh) -> Tensor:
+    if not any(map(is_spread, layer.parameters())):
+        return layer.slope()
+    from torch.distributed.tensor.experimental import implicit_replication
+
+    with implicit_replication():  # of alpha0, a buffer that stands beside a sharded parameter
+        return whole(layer.slope())
+
+
+def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """Of those parameters that have a gradient."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 class Probe:
@@ -41,20 +56,23 @@ class Probe:
         inputs, targets = next(iter(data.eval_batches("val", limit=1)))
         self.inputs, self.targets = inputs[:SAMPLES].to(world.device), targets[:SAMPLES].to(world.device)
 
-    def row(self, autocast) -> dict[str, float]:
-        """One row. Gradients of the model are used up: call it between optimizer steps, when they are None."""
+    def row(self, autocast, norm=gradient_norm) -> dict[str, float]:
+        """One row. Gradients of the model are used up: call it between optimizer steps, when they are None.
+
+        `norm` of a sharded model is its layout's; all processes then call this, and each has the row.
+        """
         training = self.model.training
         row, loss = self.layers(autocast)
         loss.backward()
-        blocks: dict[str, list[Tensor]] = {}
+        blocks: dict[str, list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None:
                 owner = name.rpartition(".")[0]
                 for layer in (_block(name), owner if owner in self.norms else ""):
                     if layer:
-                        blocks.setdefault(layer, []).append(parameter.grad)
-        for layer, gradients in blocks.items():
-            row[f"probe/{layer}/grad_norm"] = nn.utils.get_total_norm(gradients).item()
+                        blocks.setdefault(layer, []).append(parameter)
+        for layer, parameters in blocks.items():
+            row[f"probe/{layer}/grad_norm"] = norm(parameters).item()
         self.model.zero_grad(set_to_none=True)
         self.model.train(training)
         return row

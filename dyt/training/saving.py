@@ -1,4 +1,7 @@
-"""What a run writes on its way: rows, the best weights, checkpoints. Only the leading process does."""
+"""What a run writes on its way: rows, the best weights, checkpoints. Only the leading process does.
+
+Where the model is sharded, all processes write checkpoints together (saving_together.py).
+"""
 
 from functools import partial
 from pathlib import Path
