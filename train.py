@@ -27,7 +27,7 @@ from dyt.config.values import as_typed, quoted
 from dyt.run import execute
 from dyt.rundir.streams import STOPS, heard, steady
 
-CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
+CODES = {"finished": 0, "dry run": 0, "diverged": 0, "failed": 1, "interrupted": 75}
 
 
 def preflight(overrides: list[str], sweep: bool) -> None:
@@ -199,7 +199,7 @@ def _main() -> int:
     statuses = [o["status"] for o in outcomes]
     if sweep:
         print("\n" + table(outcomes))
-    elif outcomes and outcomes[0]["run"] and statuses[0] != "failed":
+    elif outcomes and outcomes[0]["run"] and statuses[0] not in ("failed", "dry run"):
         print(outcomes[0]["run"])
     if interrupted or "interrupted" in statuses:
         requeue()

@@ -11,6 +11,7 @@ CHOICES = {  # of a key that takes a word; the first is meant where an old confi
     "trainer.checkpointing": ("none", "block", "selective"),
     "trainer.device": ("auto", "cpu", "cuda"),
     "trainer.kernel": ("auto", "reference", "compiled", "native", "triton"),
+    "hardware.kind": ("auto", "cpu", "rtx4090", "a100", "h100", "h200", "b200"),
     "logger.kind": ("wandb", "tensorboard"),
     "logger.mode": ("auto", "online", "offline", "disabled"),
     "resume": ("auto", "fresh"),
@@ -54,6 +55,9 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "optim.warmup_steps": (0, None),
     "optim.weight_decay": (0, None),
     "optim.clip_grad": (1e-12, None),
+    "hardware.devices": (1, 1 << 20),
+    "hardware.utilisation": (1e-9, 1),
+    "hardware.price": (0, None),
     "seed": (0, 2**31 - 1),
 }
 # Keys of data that take a whole number.

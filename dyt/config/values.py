@@ -20,7 +20,7 @@ TEXTS = PATHS | set(
     "data.text_key data.encoding data.name model.name norm.name model.timm_name".split()
 )
 WHOLE = set(
-    "seed trainer.max_steps trainer.eval_every trainer.eval_batches trainer.log_every trainer.save_every "
+    "seed hardware.devices trainer.max_steps trainer.eval_every trainer.eval_batches trainer.log_every trainer.save_every "
     "trainer.probe_every trainer.keep trainer.accumulate trainer.threads optim.warmup_steps data.batch_size "
     "data.eval_batch_size data.workers data.img_size data.patch_size data.train_tokens data.vocab data.crop_padding model.dim "
     "model.depth model.heads model.kv_heads model.mlp_dim model.context model.vocab_size model.img_size "

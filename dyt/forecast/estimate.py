@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dyt.forecast.trace import Traced, blocks_of
+from dyt.forecast.trace import Traced
+from dyt.training.sharding import blocks_of
 
 OF_A_MACHINE = 8  # devices of one machine, among which hsdp shards
 
@@ -15,7 +16,7 @@ class Memory:
 
     Args:
         strategy: single, ddp, fsdp or hsdp.
-        recompute: blocks are computed again in backward.
+        checkpointing: none, block or selective.
         parameters: float32, with what is gathered of other devices.
         gradients: with DDP's buckets.
         optimizer: its moments, and the moving average of the weights.
@@ -24,7 +25,7 @@ class Memory:
     """
 
     strategy: str
-    recompute: bool
+    checkpointing: str
     parameters: int
     gradients: int
     optimizer: int
@@ -34,7 +35,13 @@ class Memory:
     @property
     def name(self) -> str:
         """As a table shows it."""
-        return self.strategy + (", blocks recomputed" if self.recompute else "")
+        return self.strategy + ("" if self.checkpointing == "none" else f", checkpointing {self.checkpointing}")
+
+
+def chosen(trainer: dict, devices: int) -> str:
+    """The strategy of a config on so many devices."""
+    named = trainer.get("strategy", "auto")
+    return ("ddp" if devices > 1 else "single") if named == "auto" else named
 
 
 def moments(model: nn.Module, optim: dict, ema: bool) -> int:
@@ -51,7 +58,7 @@ def moments(model: nn.Module, optim: dict, ema: bool) -> int:
 
 
 def memory(
-    traced: Traced, model: nn.Module, config: dict, strategy: str, devices: int, recompute: bool = False
+    traced: Traced, model: nn.Module, config: dict, strategy: str, devices: int, checkpointing: str = "none"
 ) -> Memory:
     """Of one device of `devices`, for the piece that was traced.
 
@@ -65,7 +72,7 @@ def memory(
     if strategy in ("single", "ddp"):
         buckets = whole if strategy == "ddp" else 0
         total = whole + state + traced.batch + buckets + max(traced.peak, whole)
-        return Memory(strategy, recompute, whole, whole + buckets, state, kept, total)
+        return Memory(strategy, checkpointing, whole, whole + buckets, state, kept, total)
     parts = min(devices, OF_A_MACHINE) if strategy == "hsdp" else devices
     computed = 0.5 if config["trainer"]["precision"] == "bf16" else 1.0  # of float32's size
     blocks = [sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks_of(model)]
@@ -74,4 +81,4 @@ def memory(
     own, gradients = whole // parts, whole // parts + max(block, whole - sum(blocks))
     activations = kept - traced.copies
     total = own + gathered + gradients + state // parts + traced.batch + traced.lean
-    return Memory(strategy, recompute, own + gathered, gradients, state // parts, activations, total)
+    return Memory(strategy, checkpointing, own + gathered, gradients, state // parts, activations, total)

@@ -10,16 +10,17 @@ import re
 import weakref
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import flop_registry
 
+from dyt.training.sharding import blocks_of, change_forward
+
+DEEP, SOME = 8, 2  # blocks above which only so many, and twice as many, are traced
 LAYER = re.compile(r"stages\.\d+\.(?:blocks\.\d+|downsample)|\w+\.\d+|\w+")  # of a module's name: the block it is in
 
 
@@ -119,7 +120,7 @@ def trace(
     count: int,
     *,
     pieces: int = 1,
-    recompute: bool = False,
+    checkpointing: str = "none",
     train: bool = True,
 ) -> Traced:
     """One piece of a step, `count` samples on one device; of several `pieces`, one that finds gradients there.
@@ -131,16 +132,51 @@ def trace(
         spec: what the model knows of its data.
         count: samples of the piece.
         pieces: that a device computes its share in.
-        recompute: blocks keep their input alone and are computed again in backward.
+        checkpointing: none, block or selective, as of the config's trainer.
         train: False: an evaluation, without gradients.
     """
+    given = {"pieces": pieces, "checkpointing": checkpointing, "train": train}
+    blocks = getattr(model, "blocks", ())
+    if len(blocks) <= DEEP or len({tuple(p.shape for p in block.parameters()) for block in blocks}) > 1:
+        return _trace(ghost(model, "meta"), task, config, spec, count, **given)
+    # Of alike blocks each adds the same, to the byte; the first may lack what later ones have, such as drop path.
+    few, more = (_trace(_with_blocks(model, n), task, config, spec, count, **given) for n in (SOME, 2 * SOME))
+    left = (len(blocks) - 2 * SOME) / SOME
+    last, inner = (more.kept.get(f"blocks.{2 * SOME - n}", 0) for n in (1, 2))
+    each = dict.fromkeys((f"blocks.{n}" for n in range(len(blocks) - 1)), inner) | {f"blocks.{len(blocks) - 1}": last}
+    kept = {k: v for k, v in more.kept.items() if not k.startswith("blocks.")}
+    grown = {
+        name: type(much)(much + left * (much - getattr(few, name)))
+        for name, much in vars(more).items()
+        if not isinstance(much, dict)
+    }
+    return Traced(_sizes(model), kept=each | kept, **grown)
+
+
+def _with_blocks(model: nn.Module, count: int) -> nn.Module:
+    """A copy without values, with the first blocks alone."""
+    blocks = model.blocks
+    try:
+        model.blocks = blocks[:count]
+        return ghost(model, "meta")
+    finally:
+        model.blocks = blocks
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    sizes: Counter = Counter()
+    for name, p in model.named_parameters():
+        sizes[layer_of(name)] += p.numel() * p.element_size()
+    return dict(sizes)
+
+
+def _trace(model: nn.Module, task, config: dict, spec, count: int, *, pieces: int, checkpointing: str, train: bool):
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16")
     # One real tensor is there, the default generator's state, where dropout or mixup draw.
     with FakeTensorMode(allow_non_fake_inputs=True), contextlib.ExitStack() as held:
         model = ghost(model, "cpu").train(train)
-        if recompute:
-            for block in blocks_of(model):
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+        for block in blocks_of(model):
+            change_forward(block, checkpointing, compiled=False)
         weights = [p for p in model.parameters() if p.requires_grad]
         inputs, targets = batch_of(config, spec, count)
         live = Live([*model.parameters(), *model.buffers(), inputs, targets], weights)
@@ -164,13 +200,11 @@ def trace(
                 kept = [list(about) for key, about in live.alive.items() if key not in there]
                 loss.backward()
                 del loss
-        layers, sizes = Counter(), Counter()
+        layers: Counter = Counter()
         for size, name, _, _ in kept:
             layers[layer_of(name)] += size
-        for name, p in model.named_parameters():
-            sizes[layer_of(name)] += p.numel() * p.element_size()
         return Traced(
-            parameters=dict(sizes),
+            parameters=_sizes(model),
             count=sum(p.numel() for p in model.parameters()),
             kept=dict(layers),
             copies=sum(size for size, _, copy, _ in kept if copy),
@@ -188,12 +222,6 @@ def ghost(model: nn.Module, device: str) -> nn.Module:
         empty = torch.empty(t.shape, dtype=t.dtype, device=device)
         memo[id(t)] = nn.Parameter(empty, t.requires_grad) if isinstance(t, nn.Parameter) else empty
     return copy.deepcopy(model, memo)
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a model."""
-    found = [m for name, m in model.named_modules() if layer_of(name) == name and re.search(r"\.\d+$", name)]
-    return [m for m in found if next(m.parameters(), None) is not None]
 
 
 def rough(model: nn.Module, config: dict, spec, count: int) -> int:

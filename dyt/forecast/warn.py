@@ -3,12 +3,13 @@
 import torch
 from torch import nn
 
+from dyt.forecast.estimate import chosen
 from dyt.forecast.hardware import GIB, free_memory
 
 LARGE = 2.0  # times the side of a picture above which enlarging it is said
 
 
-def warnings(config: dict, model: nn.Module, task, data, device: torch.device, processes: int, here: int) -> list[str]:
+def warnings(config: dict, model: nn.Module, task, data, order, world, here: int) -> list[str]:
     """Sentences, none where all is well.
 
     Args:
@@ -16,11 +17,11 @@ def warnings(config: dict, model: nn.Module, task, data, device: torch.device, p
         model: as it is on the device.
         task: what is learned.
         data: the data set.
-        device: of this process.
-        processes: of the run.
+        order: which samples are this process's, and in how many pieces.
+        world: the run's processes.
         here: of them, on this machine.
     """
-    return [*_enlarged(config, data), *_memory(config, model, task, data, device, processes, here)]
+    return [*_enlarged(config, data), *_memory(config, model, task, data, order, world, here)]
 
 
 def _enlarged(config: dict, data) -> list[str]:
@@ -42,49 +43,50 @@ def _patch(side: int, places: int) -> int:
     return max(fitting, default=1)
 
 
-def _memory(config: dict, model: nn.Module, task, data, device, processes: int, here: int) -> list[str]:
+def _memory(config: dict, model: nn.Module, task, data, order, world, here: int) -> list[str]:
     from dyt.forecast.trace import rough
 
-    free = free_memory(device, here if device.type == "cpu" else 1)
-    pieces, batch = config["trainer"]["accumulate"], config["data"]["batch_size"]
-    count, measured = max(1, batch // (pieces * processes)), config["data"]["eval_batch_size"]
+    free = free_memory(world.device, here if world.device.type == "cpu" else 1)
+    if free is None:
+        return []
     own = sum(p.numel() * p.element_size() for p in model.parameters())
+    if world.sharded or config["trainer"].get("checkpointing", "none") != "none":  # its blocks are no longer plain ones
+        from models import build_model
+
+        with torch.device("meta"):
+            model, _ = build_model(config["model"], config["norm"], data.spec)
     try:
-        if free is None or 5 * own + rough(model, config, data.spec, max(count, measured)) < free / 2:
+        if 5 * own + rough(model, config, data.spec, max(order.share, config["data"]["eval_batch_size"])) < free / 2:
             return []
-        return _traced(config, model, task, data, free, processes, count, measured, own)
+        return _traced(config, model, task, data.spec, order, world, free, 0 if world.sharded else own)
     except (RuntimeError, NotImplementedError, TypeError, ValueError):  # a model that runs on real tensors alone
         return []
 
 
-def _traced(config, model, task, data, free: int, processes: int, count: int, measured: int, own: int) -> list[str]:
-    from dyt.forecast.estimate import memory
+def _traced(config: dict, model, task, spec, order, world, free: int, there: int) -> list[str]:
+    """What does not fit into `free` bytes, where `there` of the parameters are held already."""
+    from dyt.forecast.estimate import memory, moments
     from dyt.forecast.trace import trace
 
-    trainer = config["trainer"]
-    strategy = trainer.get("strategy", "auto")
-    strategy = ("ddp" if processes > 1 else "single") if strategy == "auto" else strategy
-    recompute = trainer.get("recompute", "none") != "none"
+    checkpointing, pieces, count = config["trainer"].get("checkpointing", "none"), order.pieces, order.share
 
     def need(count: int, pieces: int) -> int:
-        found = trace(model, task, config, data.spec, count, pieces=pieces, recompute=recompute)
-        return memory(found, model, config, strategy, processes, recompute).total - own  # the parameters are there
+        found = trace(model, task, config, spec, count, pieces=pieces, checkpointing=checkpointing)
+        return memory(found, model, config, chosen(config["trainer"], world.size), world.size, checkpointing).total - there
 
-    told, pieces = [], trainer["accumulate"]
     if (step := need(count, pieces)) > free:
         said = f"a step takes about {step / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free"
         for fewer in (n for n in range(count // 2, 0, -1) if count % n == 0):
             if (less := need(fewer, pieces * count // fewer)) < 0.9 * free:
-                said += f"; trainer.accumulate={pieces * count // fewer} takes {less / GIB:.1f} GiB for the same curve"
-                break
-        else:
-            said += "; no trainer.accumulate is enough: take a smaller model, or more devices"
-        told.append(said)
-    evaluated = trace(model, task, config, data.spec, measured, train=False).peak
-    if (evaluated := evaluated + min(4 * own, step)) > free and not told:
-        fits = max(1, int(measured * free * 0.8 / evaluated))
-        told.append(
-            f"an evaluation takes about {evaluated / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free; "
+                return [f"{said}; trainer.accumulate={pieces * count // fewer} takes {less / GIB:.1f} GiB, with the same curve"]
+        return [f"{said}; no trainer.accumulate is enough: take a smaller model, or more devices"]
+    measured = config["data"]["eval_batch_size"]
+    state = moments(model, config["optim"], config["trainer"]["ema_decay"] is not None)
+    evaluation = trace(model, task, config, spec, measured, train=False).peak
+    if not world.sharded and (whole := evaluation + state) > free:
+        fits = max(1, int(measured * max(0.0, 0.9 * free - state) / evaluation))
+        return [
+            f"an evaluation takes about {whole / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free; "
             f"data.eval_batch_size={fits} does, for the same numbers"
-        )
-    return told
+        ]
+    return []
