@@ -171,7 +171,8 @@ class Pictures(Dataset):
         try:
             image = as_mode(opened(cell), self.mode)
         except Exception as error:  # Pillow raises what it likes on broken files
-            file = f" ({cell['path']})" if isinstance(cell, dict) and cell.get("path") else ""
+            name = (cell.get("path") or cell.get("tar")) if isinstance(cell, dict) else None
+            file = f" ({name})" if name else ""
             raise ValueError(
                 f"{self.source}: {self.split} image in row {index}{file} cannot be decoded: {error}; "
                 "data.on_error=skip leaves such rows out and counts them"

@@ -305,7 +305,12 @@ class Shards:
         about |= {"tokenizer": {"kind": tokenizer.kind, "sha256": _sum(tokenizer.text)}}
         self._write(shards.INDEX, about | self._about())
         (self.out / shards.PROGRESS).unlink(missing_ok=True)
-        (self.out / ".lock").unlink()
+
+    def leave(self) -> None:
+        """Others may write there."""
+        if self.finished or (self.out / shards.INDEX).exists():
+            (self.out / ".lock").unlink(missing_ok=True)
+        self.lock.close()
 
     def _about(self) -> dict:
         splits = {
@@ -373,28 +378,36 @@ def prepare(
     settings |= {key: data[key] for key in ("text_key", "encoding", "on_error")}
     settings |= {"inputs": [fingerprint(given, data) for given in inputs]}
     made = Shards(out, settings, dtype, size)
-    if not made.finished:
-        sizes = [text_bytes(given, data["text_key"] or "text") for given in inputs]
-        progress = Progress(None if None in sizes else sum(sizes), made)
-        _refuse_small_disk(inputs, tokenizer, data, made, progress.total)
-        saved = time.monotonic()
-        with contextlib.closing(in_turn(batches(inputs, data, made.then), dtype, workers, tokenizer)) as found:
-            try:
-                for batch, (ids, ends, count) in found:
-                    made.add(batch.given.split, ids, ends)
-                    made.absent += batch.absent
-                    made.then = batch.then
-                    if time.monotonic() - saved > SAVE_S or made.open is None:
-                        made.note(made.then)
-                        saved = time.monotonic()
-                    progress.seen(count, len(ids) // made.width)
-                    if tell:
-                        tell(progress)
-            except KeyboardInterrupt:
-                made.note(made.then)
-                raise
-        made.finish(tokenizer)
+    try:
+        if not made.finished:
+            _make(made, inputs, tokenizer, workers, data, tell)
+    finally:
+        made.leave()
     return json.loads((out / shards.INDEX).read_text())
+
+
+def _make(made: Shards, inputs: list[Input], tokenizer: Tokenizer, workers: int, data: dict, tell) -> None:
+    sizes = [text_bytes(given, data["text_key"] or "text") for given in inputs]
+    progress = Progress(None if None in sizes else sum(sizes), made)
+    _refuse_small_disk(inputs, tokenizer, data, made, progress.total)
+    saved = time.monotonic()
+    work = in_turn(batches(inputs, data, made.then), made.dtype, workers, tokenizer)
+    with contextlib.closing(work):
+        try:
+            for batch, (ids, ends, count) in work:
+                made.add(batch.given.split, ids, ends)
+                made.absent += batch.absent
+                made.then = batch.then
+                if time.monotonic() - saved > SAVE_S or made.open is None:
+                    made.note(made.then)
+                    saved = time.monotonic()
+                progress.seen(count, len(ids) // made.width)
+                if tell:
+                    tell(progress)
+        except KeyboardInterrupt:
+            made.note(made.then)
+            raise
+    made.finish(tokenizer)
 
 
 class Progress:

@@ -126,6 +126,8 @@ def _local(path: Path, data: dict) -> Source:
     if path.is_file():
         if path.suffix.lower() in IMAGES:
             raise ValueError(f"data.path={path}: one picture; point at a folder with a sub-folder per class")
+        if path.suffix.lower() == ".tar" and data["task"] == "image":
+            return _source("webdataset", {"train": [path]})
         return _source(builder_of(path, path.name), {"train": [path]})
     for name in ("dataset_dict.json", "state.json"):
         if (path / name).is_file():
@@ -140,12 +142,15 @@ def _local(path: Path, data: dict) -> Source:
             labels = {split: [name for _, name in pairs] for split, pairs in found.items()}
             return _source("imagefolder", {s: [f for f, _ in pairs] for s, pairs in found.items()}, path, labels)
         tables = [f for f in files if f.suffix.lower() == ".parquet"]
+        tars = [f for f in files if f.suffix.lower() == ".tar"]
+        if tars and not tables:
+            return _source("webdataset", by_split(path, tars), path)
         if not tables and files and data["source"] == "mnist5k":
             raise ValueError(f"data=mnist5k reads its own file; for the text in data.path={path} type model=gpt_nano "
                              "data=hf_text")  # fmt: skip
         files = tables
         if not files:
-            raise FileNotFoundError(f"data.path={path}: no Parquet file and no image below this folder")
+            raise FileNotFoundError(f"data.path={path}: no Parquet file, no tar and no image below this folder")
     if not files:
         raise FileNotFoundError(f"data.path={path}: the folder is empty")
     if len(pictures) == len(files):
