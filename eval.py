@@ -156,7 +156,7 @@ def sample_run(given: dict) -> str:
     about = read_json(run / "tokenizer.json")
     if about is None:
         raise ValueError(f"run={run}: its tokenizer.json is missing or damaged")
-    tokenizer = Tokenizer(about.get("kind"), about.get("chars", ""))
+    tokenizer = Tokenizer(**{"kind": None} | {k: about[k] for k in ("kind", "chars", "text", "size") if k in about})
     device = join(given["device"]).device
     try:
         model, _ = build_model(config["model"], config["norm"], Spec("text", "", {}, vocab_size=tokenizer.vocab_size))

@@ -28,7 +28,7 @@ from dyt.rundir.processes import place, speaks
 from dyt.rundir.requeue import hear_all, requeue
 from dyt.rundir.streams import STOPS, heard, steady
 
-CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 75}
+CODES = {"finished": 0, "dry run": 0, "diverged": 0, "failed": 1, "interrupted": 75}
 
 
 def preflight(overrides: list[str], sweep: bool) -> dict:
@@ -203,7 +203,7 @@ def _main() -> int:
     statuses = [o["status"] for o in outcomes]
     if sweep:
         print("\n" + table(outcomes))
-    elif outcomes and outcomes[0]["run"] and statuses[0] != "failed" and place().rank == 0:
+    elif outcomes and outcomes[0]["run"] and statuses[0] not in ("failed", "dry run") and place().rank == 0:
         print(outcomes[0]["run"])
     if interrupted or "interrupted" in statuses:
         requeue()

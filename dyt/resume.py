@@ -95,7 +95,7 @@ def known_by_weights(plan: Plan) -> dict | None:
     from dyt.rundir.meaning import meaning
 
     known, kind = meaning(_source(plan)), config["data"].get("tokenizer")
-    if config["model"]["task"] == "text" and known["kind"] not in (None, kind):
+    if config["model"]["task"] == "text" and kind is not None and known["kind"] not in (None, kind):
         raise ValueError(
             f"init_from={config['init_from']}: its weights know {known['kind']} tokens, and this run has {kind}; "
             f"type data.tokenizer={known['kind']}"

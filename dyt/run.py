@@ -74,11 +74,18 @@ def _as_double(_, inputs: tuple) -> tuple:
 
 
 def execute(plan: Plan) -> dict:
-    """Trains the run, or goes on with it; returns its summary.
+    """Trains the run, or goes on with it; returns its summary. A dry run only says what it would take.
 
     Raises:
         ValueError, OSError: bad input, found before anything is written.
     """
+    if plan.config["trainer"]["dry_run"]:
+        from dyt.forecast.dry_run import dry_run
+        from dyt.rundir.processes import place
+
+        if place().rank == 0:
+            print(dry_run(plan.config), flush=True)
+        return {"status": "dry run", "final": {}}
     if (done := finished(plan)) is not None:
         from dyt.tracking.wandb import report_to_agent
 
@@ -96,6 +103,7 @@ def execute(plan: Plan) -> dict:
             return done
         start = where_to_start(plan, run.loop)
         announce(run, start)
+        forewarn(run)
         saver = open_directory(run)
         status, why = "failed", None
         try:
@@ -389,6 +397,18 @@ def _checkpoint(run: Run) -> dict:
 
 def _unwritable(out_root: str, error: OSError) -> ValueError:
     return ValueError(f"out_root={out_root}: cannot write there ({error.strerror}); set another folder")
+
+
+def forewarn(run: Run) -> None:
+    """Says before the first step what will not do: too little memory, pictures that are blown up."""
+    from dyt.forecast.warn import warnings
+    from dyt.rundir.processes import place
+    from dyt.training.faults import say
+
+    if run.world.leads:
+        about = (run.plan.config, run.model, run.task, run.data, run.order, run.world, place().per_machine)
+        for line in warnings(*about):
+            say(f"warning: {line}")
 
 
 def announce(run: Run, start: str) -> None:

@@ -11,6 +11,7 @@ CHOICES = {  # of a key that takes a word; the first is meant where an old confi
     "trainer.checkpointing": ("none", "block", "selective"),
     "trainer.device": ("auto", "cpu", "cuda"),
     "trainer.kernel": ("auto", "reference", "compiled", "native", "triton"),
+    "hardware.kind": ("auto", "cpu", "rtx4090", "a100", "h100", "h200", "b200"),
     "logger.kind": ("wandb", "tensorboard"),
     "logger.mode": ("auto", "online", "offline", "disabled"),
     "resume": ("auto", "fresh"),
@@ -34,6 +35,7 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "data.workers": (0, 256),
     "data.timeout": (0, None),
     "data.train_tokens": (2, None),
+    "data.vocab": (1, 1 << 26),
     "data.img_size": (1, 1 << 16),
     "data.patch_size": (1, 1 << 16),
     "data.val_fraction": (0, 1),
@@ -53,6 +55,9 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "optim.warmup_steps": (0, None),
     "optim.weight_decay": (0, None),
     "optim.clip_grad": (1e-12, None),
+    "hardware.devices": (1, 1 << 20),
+    "hardware.utilisation": (1e-9, 1),
+    "hardware.price": (0, None),
     "seed": (0, 2**31 - 1),
 }
 # Keys of data that take a whole number.
@@ -63,6 +68,7 @@ WHOLE = (
     "img_size",
     "patch_size",
     "train_tokens",
+    "vocab",
     "crop_padding",
 )  # of data
 TEXTS = "path cache_dir hub hub_config revision text_key image_key label_key encoding".split()  # of data; null too
@@ -102,10 +108,16 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
     for key in WHOLE:
         value = data.get(key, 1)
-        if key == "train_tokens" and value is None:
+        if key in ("train_tokens", "vocab") and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"data.{key}={value}: needs a whole number")
+    if (mix := data.get("mix")) is not None:
+        shares = list(mix.values()) if isinstance(mix, dict) else []
+        if not shares or not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in shares):
+            raise ValueError(f"data.mix={mix}: needs a share above 0 for each set, e.g. 'data.mix={{web: 0.7, code: 0.3}}'")
+        if data["source"] != "shards":
+            raise ValueError(f"data.mix: data={data['name']} is one set; type data=shards")
     for key in ("out_root", "model.name", "norm.name", "data.name"):
         if not lookup(config, key) or not isinstance(lookup(config, key), str):
             raise ValueError(f"{key}={lookup(config, key)}: needs a word")

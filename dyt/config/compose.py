@@ -59,7 +59,18 @@ class TrainerConfig:
     threads: int | None = None  # [threads] of the CPU; null: torch's choice
     ema_decay: float | None = None  # [ratio] evaluates and exports the moving average of the weights; null: none
     label_smoothing: float = 0.0  # [share] of a label's weight that is spread over all classes
+    dry_run: bool = False  # says what the run needs and costs, does two steps with a small model, and ends
     kernel: str = "auto"  # the form of DyT; auto: the fastest that runs here, reference: plain PyTorch
+
+
+@dataclass
+class HardwareConfig:
+    """What a dry run (trainer.dry_run=true) reckons with. It changes no run."""
+
+    kind: str = "auto"  # of the devices; auto: a GPU where torch sees one, else this machine's CPU, measured
+    devices: int | None = None  # [devices] null: as many as processes
+    utilisation: float = 0.4  # [share] of the peak arithmetic that training reaches; communication is in it
+    price: float | None = None  # [dollars] of a device for an hour; null: an assumption, dyt/forecast/hardware.py
 
 
 @dataclass
@@ -83,6 +94,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
     seed: int = 0  # [number] decides first weights, order of samples, augmentation and dropout
     out_root: str = "runs"  # folder that run directories are made in
     deterministic: bool = False  # torch's deterministic algorithms only; needed on a GPU for equal bits
@@ -149,7 +161,8 @@ def plain(cfg, choices) -> dict:
     for group in ("model", "norm", "data", "experiment"):
         if choices.get(group) not in options(group) and not (group == "experiment" and choices.get(group) is None):
             raise ValueError(f"{group}={choices.get(group)}: choose from {', '.join(options(group))}")
-    check(config, {"": Config, "trainer": TrainerConfig, "optim": OptimConfig, "logger": LoggerConfig})
+    groups = {"trainer": TrainerConfig, "optim": OptimConfig, "logger": LoggerConfig, "hardware": HardwareConfig}
+    check(config, {"": Config, **groups})
     return config
 
 

@@ -14,8 +14,9 @@ from typing import Any
 # Keys that change where or how fast a run goes, not its numbers: two runs that differ only here are one run.
 NOT_HASHED = (
     "experiment tag study out_root resume init_from logger model.name norm.name data.name data.path data.hub "
-    "data.hub_config data.revision data.cache_dir data.workers data.timeout trainer.device trainer.save_every "
-    "trainer.keep trainer.save_patience trainer.micro_batch trainer.strategy trainer.tp trainer.checkpointing"
+    "data.hub_config data.revision data.cache_dir data.mix data.verify data.workers data.timeout trainer.device "
+    "trainer.save_every trainer.keep trainer.save_patience trainer.micro_batch trainer.strategy trainer.tp "
+    "trainer.checkpointing trainer.dry_run hardware"
 ).split()
 # A key added later goes here with the value under which old runs behave as before, so that their hashes stay.
 NEUTRAL: dict[str, Any] = {

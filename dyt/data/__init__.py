@@ -23,6 +23,10 @@ def open_data(data: dict, context: int | None = None, known: dict | None = None)
         from dyt.data.images import ImageData
 
         return ImageData(data, known.get("classes"))
+    if data["source"] == "shards":
+        from dyt.data.tokens import ShardData
+
+        return ShardData(data, context, known.get("kind"))
     from dyt.data.text import TextData
 
     return TextData(data, context, known.get("chars"))

@@ -17,7 +17,20 @@ MARKS = (  # byte order marks, the longer first
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-PACKED = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+
+
+def _zstd(file: Path, _: str):
+    import pyarrow as pa
+
+    return pa.input_stream(str(file), compression="zstd")
+
+
+PACKED = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\0", lzma.open),
+    (b"\x28\xb5\x2f\xfd", _zstd),
+)
 
 
 class Unreadable(ValueError):
@@ -36,6 +49,26 @@ def documents(file: Path, builder: str, column: str, encoding: str | None) -> It
     if builder == "text":
         return lines
     return _rows(file, lines, _csv if builder == "csv" else _json, column)
+
+
+def texts(
+    found: Iterator[tuple[str, object]], data: dict, split: str, builder: str
+) -> Iterator[tuple[str, str | None]]:
+    """(place, text) of what `documents` gives, its faults in a user's words; None where a row has no text.
+
+    Raises:
+        ValueError: unreadable, or no text; one line with file, line or row, and cause.
+    """
+    column, where = data["text_key"] or "text", data["path"] or data["hub"] or data["name"]
+    try:
+        for place, text in found:
+            if text is not None and not isinstance(text, str):
+                raise ValueError(f"data.text_key={column}: holds {type(text).__name__}, not text, in {split} ({place})")
+            yield place, text
+    except Unreadable as error:
+        raise ValueError(f"data.path={where}: unreadable as {builder}: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"data.text_key={column}: no such column in {split}; it has {error.args[0]}") from error
 
 
 def _rows(file: Path, lines: Iterator, read: Callable, column: str) -> Iterator[tuple[str, object]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-ENDINGS = set(".gz .bz2 .xz .txt .text .md .json .jsonl .ndjson .csv .tsv .parquet .tokens .raw".split())
+ENDINGS = set(".gz .bz2 .xz .zst .tar .txt .text .md .json .jsonl .ndjson .csv .tsv .parquet .tokens .raw".split())
 
 
 def files_below(root: Path, cache: Path) -> list[Path]:

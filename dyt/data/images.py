@@ -1,5 +1,6 @@
 """Images with labels, through timm's transforms."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 
@@ -73,6 +74,14 @@ class ImageData:
         size, count = self.data["eval_batch_size"], len(self.splits[split])
         batches = [[(0, i) for i in range(at, min(at + size, count))] for at in range(0, count, size)]
         yield from self._loader(Pictures(self, split, None), batches[:limit][rank::world])
+
+    def usual_side(self) -> int | None:
+        """The shorter side in pixels of most training pictures, by a few of them; None where none can be read."""
+        rows, sides = _undecoded(self.splits["train"], self.image_key), []
+        for index in np.linspace(0, len(rows) - 1, 5).astype(int):
+            with contextlib.suppress(Exception):  # Pillow raises what it likes; a broken one is told of in training
+                sides.append(min(opened(rows[int(index)][self.image_key]).size))
+        return sorted(sides)[len(sides) // 2] if sides else None
 
     def _loader(self, dataset: Dataset, batches) -> DataLoader:
         return loader(dataset, batches, self.data)
@@ -164,7 +173,8 @@ class Pictures(Dataset):
         try:
             image = self.resized(as_mode(opened(cell), self.mode))
         except Exception as error:  # Pillow raises what it likes on broken files
-            file = f" ({cell['path']})" if isinstance(cell, dict) and cell.get("path") else ""
+            name = (cell.get("path") or cell.get("tar")) if isinstance(cell, dict) else None
+            file = f" ({name})" if name else ""
             raise ValueError(
                 f"{self.source}: {self.split} image in row {index}{file} cannot be decoded: {error}; "
                 "data.on_error=skip leaves such rows out and counts them"

@@ -16,13 +16,17 @@ AS_THEY_ARE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LA", "La", "PA", "
 
 
 def opened(cell) -> Image.Image:
-    """A table's cell as a picture: bytes, a path, an array of pixels, or a picture already.
+    """A table's cell as a picture: bytes, a path, a place in a tar, an array of pixels, or a picture already.
 
     Raises:
         ValueError: it is none of them. OSError: bytes or file that Pillow cannot read.
     """
     if isinstance(cell, Image.Image):
         return cell
+    if isinstance(cell, dict) and "tar" in cell:
+        with open(cell["tar"], "rb") as stream:
+            stream.seek(cell["offset"])
+            cell = stream.read(cell["size"])
     if isinstance(cell, dict):
         cell = cell.get("bytes") or Path(cell.get("path") or "")
     if isinstance(cell, bytes):

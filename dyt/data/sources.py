@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import re
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,11 @@ from dyt.data.folders import IMAGES, by_split, classes_below, files_below
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 LARGE = 2 << 30  # bytes; above this a set is identified by its files' names and sizes
 NO_DATA = {  # endings of what is no text, and what it is
-    ".bin": "token ids (nanoGPT's .bin), not text; point at the text that they were made from",
+    ".bin": "token ids (nanoGPT's .bin, or shards), not text; type data=shards to train on them",
     ".pkl": "a pickle, which is not opened; point at the text itself",
     ".arrow": "an Arrow file; write it as Parquet first: datasets.Dataset.from_file(path).to_parquet('data.parquet')",
     **dict.fromkeys((".npy", ".npz", ".pt", ".pth", ".safetensors"), "numbers, not text; point at the text itself"),
-    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".zst"), "an archive; unpack it and point at the files"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "an archive; unpack it and point at the files"),
     **dict.fromkeys((".pdf", ".doc", ".docx", ".epub", ".xls", ".xlsx"), "a document; save it as plain text first"),
 }
 
@@ -57,6 +58,8 @@ def locate(data: dict) -> Source:
     Raises:
         ValueError, FileNotFoundError: nothing is there; the line says which key to set.
     """
+    if data["source"] == "shards":
+        return _shards(data)
     if data["path"]:
         path = Path(data["path"]).expanduser()
         if not path.exists():
@@ -77,6 +80,28 @@ def locate(data: dict) -> Source:
         raise ValueError(f"data={data['name']} needs data.path=<file or folder> or data.hub=<Hugging Face name>")
     name = ":".join(str(data[k]) for k in ("hub", "hub_config", "revision"))
     return Source("hub", {}, hashlib.sha256(f"hub:{name}".encode()).hexdigest(), hub=data["hub"])
+
+
+def _shards(data: dict) -> Source:
+    """Token ids: known by the sums in their index, or by content where they have none; a mixture also by its shares."""
+    from dyt.data import shards
+
+    mix = data["mix"] or {None: 1.0}
+    known, files = [], {}
+    for name, share in mix.items():
+        digest, found = shards.files_of(data, name)
+        total = sum(f.stat().st_size for group in found.values() for f in group)
+        known.append((digest or _digest("ids", found, None, total > LARGE), f"{share / sum(mix.values()):.9g}"))
+        for split, group in found.items():
+            files.setdefault(split, []).extend(map(str, group))
+    digest = hashlib.sha256(repr(known).encode()).hexdigest() if data["mix"] else known[0][0]
+    return Source("shards", files, digest, stamp=_stamp(files))
+
+
+def _stamp(files: dict) -> str:
+    """Times, places and sizes of files."""
+    stats = [Path(f).stat() for group in files.values() for f in group]
+    return repr([(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats])
 
 
 def _stdlib() -> Source:
@@ -101,7 +126,9 @@ def _local(path: Path, data: dict) -> Source:
     if path.is_file():
         if path.suffix.lower() in IMAGES:
             raise ValueError(f"data.path={path}: one picture; point at a folder with a sub-folder per class")
-        return _source(_builder(path, path.name), {"train": [path]})
+        if path.suffix.lower() == ".tar" and data["task"] == "image":
+            return _source("webdataset", {"train": [path]})
+        return _source(builder_of(path, path.name), {"train": [path]})
     for name in ("dataset_dict.json", "state.json"):
         if (path / name).is_file():
             kind = "load_from_disk(path)['train']" if name == "dataset_dict.json" else "load_from_disk(path)"
@@ -115,26 +142,34 @@ def _local(path: Path, data: dict) -> Source:
             labels = {split: [name for _, name in pairs] for split, pairs in found.items()}
             return _source("imagefolder", {s: [f for f, _ in pairs] for s, pairs in found.items()}, path, labels)
         tables = [f for f in files if f.suffix.lower() == ".parquet"]
+        tars = [f for f in files if f.suffix.lower() == ".tar"]
+        if tars and not tables:
+            return _source("webdataset", by_split(path, tars), path)
         if not tables and files and data["source"] == "mnist5k":
             raise ValueError(f"data=mnist5k reads its own file; for the text in data.path={path} type model=gpt_nano "
                              "data=hf_text")  # fmt: skip
         files = tables
         if not files:
-            raise FileNotFoundError(f"data.path={path}: no Parquet file and no image below this folder")
+            raise FileNotFoundError(f"data.path={path}: no Parquet file, no tar and no image below this folder")
     if not files:
         raise FileNotFoundError(f"data.path={path}: no file to read (hidden ones, READMEs and licences are not)")
     if len(pictures) == len(files):
         raise ValueError(f"data.path={path}: pictures, no text; type model=vit_tiny data=imagefolder data.path={path}")
     files_first = sorted(files, key=lambda f: f.suffix != ".bin")  # beside nanoGPT's token ids lies a pickle
-    builders = {_builder(f, str(f.relative_to(path))) for f in files_first}
+    builders = {builder_of(f, str(f.relative_to(path))) for f in files_first}
     found = by_split(path, files)
     if len(builders) > 1:
         raise ValueError(f"data.path={path}: files of several kinds ({', '.join(sorted(builders))}); point at one kind")
     return _source(builders.pop(), found)
 
 
-def _builder(file: Path, name: str) -> str:
-    ending = Path(file.name.lower().removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")).suffix
+def builder_of(file: Path, name: str) -> str:
+    """What reads a file by its ending: parquet, csv, json or text.
+
+    Raises:
+        ValueError: it is no text and no table; the line says what it is.
+    """
+    ending = Path(re.sub(r"\.(gz|bz2|xz|zst)$", "", file.name.lower())).suffix
     if ending in NO_DATA:
         raise ValueError(f"data.path: {name} is {NO_DATA[ending]}")
     return BUILDERS.get(ending, "text")
@@ -148,10 +183,7 @@ def _source(
         raise ValueError(f"data.path={root or next(iter(files.values()))[0]}: empty")
     names = {s: [str(f) for f in group] for s, group in files.items()}
     digest = _digest(builder, files, root, total > LARGE)
-    stamp = ""
-    if total > LARGE:
-        stats = [f.stat() for group in files.values() for f in group]
-        stamp = repr([(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats])
+    stamp = _stamp(files) if total > LARGE else ""
     return Source(builder, names, digest, labels=labels or {}, stamp=stamp)
 
 

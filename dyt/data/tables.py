@@ -46,6 +46,10 @@ def picture_table(data: dict, source: Source) -> dict:
         return hub_table(data, source)
     if source.builder == "imagefolder":
         return {split: _of_folder(files, source.labels[split]) for split, files in source.files.items()}
+    if source.builder == "webdataset":
+        from dyt.data.webdataset import indexed
+
+        return {split: indexed(data, source, split) for split in source.files}
     if source.builder != "parquet":
         raise ValueError(
             f"data.path={data['path']}: {source.builder}, no pictures; give a folder with a sub-folder per class, or "

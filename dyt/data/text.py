@@ -1,8 +1,9 @@
 """Text as tokens: read once, tokenized once, kept as a memory map keyed by content."""
 
+import itertools
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,124 +12,50 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dyt.data.cache import kept
-from dyt.data.documents import Unreadable, check_encoding, documents
+from dyt.data.documents import check_encoding, documents, texts
 from dyt.data.order import Order, Steps, derive, loader, seed_all
 from dyt.data.sources import Source, cache_dir, locate, refuse_changed
 from dyt.data.spec import Spec
 from dyt.data.tables import hub_table
+from dyt.data.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-
-class Tokenizer:
-    """byte (256 tokens), char (the characters of the set) or gpt2 (50,257, through tiktoken).
-
-    Raises:
-        ValueError: an unknown kind, or gpt2 without tiktoken and its vocabulary file.
-    """
-
-    def __init__(self, kind: str, chars: str = ""):
-        if kind not in ("byte", "char", "gpt2"):
-            raise ValueError(f"data.tokenizer={kind}: choose from byte, char, gpt2")
-        if not isinstance(chars, str):
-            raise ValueError("a char tokenizer's characters must be a text")
-        self.kind, self.chars = kind, chars
-        self.separator = "\n"
-        self.vocab_size = {"byte": 256, "char": len(chars), "gpt2": 50257}[kind]
-        if kind == "char":
-            points = np.array([ord(c) for c in chars], dtype=np.int64)
-            self._index = np.full(int(points.max()) + 1 if chars else 1, -1, dtype=np.int64)
-            self._index[points] = np.arange(len(chars))
-        if kind == "gpt2":
-            self.separator = "<|endoftext|>"
-            try:
-                import tiktoken
-
-                self._bpe = tiktoken.get_encoding("gpt2")
-            except ImportError as error:
-                raise ValueError("data.tokenizer=gpt2 needs the package tiktoken: pip install tiktoken") from error
-            except Exception as error:  # requests' whole family, where its file cannot be fetched
-                raise ValueError(
-                    "data.tokenizer=gpt2: tiktoken could not fetch its vocabulary file; run once with a network, or "
-                    "set TIKTOKEN_CACHE_DIR to a folder that has it, or type data.tokenizer=byte"
-                ) from error
-
-    @property
-    def dtype(self):
-        return np.uint8 if self.vocab_size <= 256 else np.uint16 if self.vocab_size <= 65536 else np.uint32
-
-    def encode(self, text: str) -> np.ndarray:
-        """Text as ids, shape (T,).
-
-        Raises:
-            ValueError: a character that the char tokenizer does not know.
-        """
-        if self.kind == "byte":
-            return np.frombuffer(text.encode(), dtype=np.uint8)
-        if self.kind == "gpt2":
-            return np.array(self._bpe.encode(text, allowed_special="all"), dtype=self.dtype)
-        points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
-        ids = np.where(points < len(self._index), self._index[np.minimum(points, len(self._index) - 1)], -1)
-        if (ids < 0).any():
-            unknown = sorted({chr(p) for p in points[ids < 0]})
-            raise ValueError(f"characters outside the vocabulary: {' '.join(map(repr, unknown[:10]))}")
-        return ids.astype(self.dtype)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Ids as text; broken UTF-8 shows as the replacement character, and padding ids of the vocabulary too."""
-        ids = [int(i) for i in ids]
-        if self.kind == "byte":
-            return bytes(i for i in ids if i < 256).decode(errors="replace")
-        if self.kind == "gpt2":
-            return self._bpe.decode([i for i in ids if i < self.vocab_size])
-        return "".join(self.chars[i] if i < len(self.chars) else "\ufffd" for i in ids)
-
-    def to_json(self) -> dict:
-        return {"kind": self.kind, "chars": self.chars}
 
 
 class Windows:
     """Windows of `context` + 1 tokens, overlapping in one; sample i of epoch e starts at offset(e) + i context."""
 
-    def __init__(self, tokens: np.ndarray, context: int, seed: int):
+    def __init__(self, tokens: Sequence, context: int, seed: int):
         self.tokens, self.context, self.seed = tokens, context, seed
         self.size = max(0, (len(tokens) - context) // context)
 
+    def row(self, epoch: int, index: int) -> np.ndarray:
+        """The `context` + 1 tokens of one sample."""
+        at = index * self.context + derive(self.seed, "offset", epoch) % self.context
+        return self.tokens[at : at + self.context + 1]
+
     def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Inputs and targets, (B, T) each, int64."""
-        offset = derive(self.seed, "offset", keys[0][0]) % self.context
-        starts = np.array([index for _, index in keys]) * self.context + offset
-        return cut(self.tokens, starts, self.context)
+        return paired([self.row(*key) for key in keys])
 
 
-def cut(tokens: np.ndarray, starts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
-    """(B, T) inputs and targets, the targets one token later."""
-    rows = tokens[starts[:, None] + np.arange(length + 1)]  # (B, T + 1)
-    rows = torch.from_numpy(rows.astype(np.int64))
-    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+def paired(rows: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """(B, T) inputs and targets, the targets one token later, of rows of T + 1 tokens."""
+    both = torch.from_numpy(np.stack(rows).astype(np.int64))  # (B, T + 1)
+    return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
 
-class TextData:
-    """A text set as token windows.
+class Tokens:
+    """Splits of token ids as windows; what gives them is a class below it.
 
     Raises:
-        ValueError: no text, or less of it than one window.
+        ValueError: less text than two windows.
     """
 
-    def __init__(self, data: dict, context: int, chars: str | None = None):
-        self.data, self.context = data, context
-        source = locate(data)
-        folder, meta = _tokenized(data, source, chars if data["tokenizer"] == "char" else None)
-        for split, (absent, blank) in meta.get("left_out", {}).items():
-            log.warning("%s: %d rows without text left out, %d empty ones add no token", split, absent, blank)
-        self.tokenizer = Tokenizer(**meta["tokenizer"])
-        self.tokens = {
-            split: np.memmap(folder / f"{split}.bin", dtype=self.tokenizer.dtype, mode="r")
-            for split, count in meta["tokens"].items()
-            if count
-        }
-        if data["train_tokens"]:
-            self.tokens["train"] = self.tokens["train"][: data["train_tokens"]]
+    unit = "tokens"
+
+    def __init__(self, data: dict, context: int, tokenizer: Tokenizer, tokens: dict[str, Sequence], sha256: str):
+        self.data, self.context, self.tokenizer, self.tokens = data, context, tokenizer, tokens
         for split in ("train", "val"):
             have = len(self.tokens.get(split, ()))
             if have < 2 * context:
@@ -137,28 +64,57 @@ class TextData:
                     f"model.context={context}; use more text or a smaller context"
                 )
         sizes = {split: len(tokens) for split, tokens in self.tokens.items()}
-        self.spec = Spec("text", source.sha256, sizes, vocab_size=self.tokenizer.vocab_size)
-        self.unit = "tokens"
+        self.spec = Spec("text", sha256, sizes, vocab_size=tokenizer.vocab_size)
         self.samples = (sizes["train"] - context) // context
         self.unit_per_sample = context
 
+    def windows(self, seed: int):
+        """The training samples."""
+        return Windows(self.tokens["train"], self.context, seed)
+
     def train_batches(self, order: Order, start: int, stop: int) -> DataLoader:
         """(inputs, targets), each (B, T) int64, for the steps from `start` to `stop`."""
-        windows = Windows(self.tokens["train"], self.context, order.seed)
-        return loader(windows, Steps(order, start, stop), self.data)
+        return loader(self.windows(order.seed), Steps(order, start, stop), self.data)
 
     def eval_batches(
         self, split: str, rank: int = 0, world: int = 1, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The whole split in order, every token but the first predicted once; the last window may be short."""
-        tokens, length, size = self.tokens[split], self.context, self.data["eval_batch_size"]
-        starts = np.arange(0, len(tokens) - 1 - length + 1, length)
-        batches = [(starts[i : i + size], length) for i in range(0, len(starts), size)]
-        rest = (len(tokens) - 1) % length
-        if rest:
-            batches.append((np.array([len(tokens) - 1 - rest]), rest))
-        for at, width in batches[:limit][rank::world]:
-            yield cut(tokens, at, width)
+        batches = in_order(self.tokens[split], self.context, self.data["eval_batch_size"])
+        for rows in itertools.islice(batches, rank, limit, world):
+            yield paired(rows())
+
+
+def in_order(tokens: Sequence, length: int, size: int) -> Iterator[Callable[[], list[np.ndarray]]]:
+    """What reads each batch of `size` windows of a split, and last the short one."""
+    starts = range(0, len(tokens) - length, length)
+    for i in range(0, len(starts), size):
+        yield lambda at=starts[i : i + size]: [tokens[s : s + length + 1] for s in at]
+    if rest := (len(tokens) - 1) % length:
+        yield lambda: [tokens[len(tokens) - 1 - rest :]]
+
+
+class TextData(Tokens):
+    """A text set as token windows.
+
+    Raises:
+        ValueError: no text, or less of it than two windows.
+    """
+
+    def __init__(self, data: dict, context: int, chars: str | None = None):
+        source = locate(data)
+        folder, meta = _tokenized(data, source, chars if data["tokenizer"] == "char" else None)
+        for split, (absent, blank) in meta.get("left_out", {}).items():
+            log.warning("%s: %d rows without text left out, %d empty ones add no token", split, absent, blank)
+        tokenizer = Tokenizer(**meta["tokenizer"])
+        tokens = {
+            split: np.memmap(folder / f"{split}.bin", dtype=tokenizer.dtype, mode="r")
+            for split, count in meta["tokens"].items()
+            if count
+        }
+        if data["train_tokens"]:
+            tokens["train"] = tokens["train"][: data["train_tokens"]]
+        super().__init__(data, context, tokenizer, tokens, source.sha256)
 
 
 def _tokenized(data: dict, source: Source, given: str | None) -> tuple[Path, dict]:
@@ -175,24 +131,21 @@ def _read(data: dict, source: Source, split: str) -> Iterator[tuple[str, str | N
     Raises:
         ValueError: unreadable, or no text; one line with file, line or row, and cause.
     """
-    column, where = data["text_key"] or "text", data["path"] or data["hub"] or data["name"]
-    try:
-        if source.builder == "hub":
-            rows = hub_table(data, source)[split]
-            if column not in rows.column_names:
-                raise KeyError(", ".join(rows.column_names))
-            found = ((f"row {number}", value) for number, value in enumerate(rows[column]))
-        else:
-            files = source.files[split]
-            found = (x for f in files for x in documents(Path(f), source.builder, column, data.get("encoding")))
-        for place, text in found:
-            if text is not None and not isinstance(text, str):
-                raise ValueError(f"data.text_key={column}: holds {type(text).__name__}, not text, in {split} ({place})")
-            yield place, text
-    except Unreadable as error:
-        raise ValueError(f"data.path={where}: unreadable as {source.builder}: {error}") from error
-    except KeyError as error:
-        raise ValueError(f"data.text_key={column}: no such column in {split}; it has {error.args[0]}") from error
+    column = data["text_key"] or "text"
+    if source.builder == "hub":
+        found = _rows(hub_table(data, source)[split], column)
+    else:
+        found = (
+            x for f in source.files[split] for x in documents(Path(f), source.builder, column, data.get("encoding"))
+        )
+    return texts(found, data, split, source.builder)
+
+
+def _rows(rows, column: str) -> Iterator[tuple[str, object]]:
+    if column not in rows.column_names:
+        raise KeyError(", ".join(rows.column_names))
+    for number, value in enumerate(rows[column]):
+        yield f"row {number}", value
 
 
 def _tokenize(data: dict, source: Source, folder: Path, given: str | None) -> dict:

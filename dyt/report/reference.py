@@ -221,6 +221,7 @@ def page(configs: Path = compose.CONFIGS) -> str:
         ("optim", compose.OptimConfig),
         ("trainer", compose.TrainerConfig),
         ("logger", compose.LoggerConfig),
+        ("hardware", compose.HardwareConfig),
     ):
         keys = typed_keys(schema, f"{group}.", images[group], texts[group])
         parts.append(f"## {group}\n\n{schema.__doc__}\n\n{table(keys)}")

@@ -1,0 +1,453 @@
+"""Documents to shards of token ids: in parallel, in order, and to be gone on with. The same bytes whatever the workers.
+
+    read documents -> batches of a mebibyte -> tokenize (workers) -> append to the shard -> note how far (progress.json)
+
+One process reads and writes, since both are a hundred times faster than a BPE tokenizer; only batches travel. Cuts of
+batches and shards depend on the text alone. Memory: a few batches a worker, whatever the size of the input.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import numpy as np
+
+from dyt.data import shards
+from dyt.data.documents import texts
+from dyt.data.inputs import Input, documents_of, fingerprint, inputs_of, text_bytes
+from dyt.data.tokenizer import Tokenizer
+
+BATCH = 1 << 20  # characters that a worker gets at once
+SHARD = 1 << 27  # tokens after which a shard ends: 256 MiB of uint16
+SAVE_S = 5.0  # seconds between notes of how far it is
+AHEAD = 2  # batches a worker that are read before they are asked for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of one input, and where reading goes on after them: (input, documents read of it)."""
+
+    given: Input
+    texts: list[str]
+    ends: list[bool]  # whether a document ends with that text
+    place: str  # of the last, for messages
+    absent: int  # rows without text since the batch before
+    then: tuple[int, int]
+
+
+def batches(inputs: list[Input], data: dict, start: tuple[int, int]) -> Iterator[Batch]:
+    """The documents from `start` on, cut at the same places whichever batch's end it starts from.
+
+    Raises:
+        ValueError: a file that cannot be read, or a row without text; one line with file and row.
+    """
+    for number in range(start[0], len(inputs)):
+        skip = start[1] if number == start[0] else 0
+        found, ends, size, absent = [], [], 0, 0
+        read, place = skip, ""
+        for text, ended, read, place in _pieces(inputs[number], data, skip):
+            if text is None:
+                absent += 1
+                continue
+            found.append(text)
+            ends.append(ended)
+            size += len(text)
+            if size >= BATCH:
+                yield Batch(inputs[number], found, ends, place, absent, (number, read))
+                found, ends, size, absent = [], [], 0, 0
+        yield Batch(inputs[number], found, ends, place, absent, (number + 1, 0))
+
+
+def _pieces(given: Input, data: dict, skip: int) -> Iterator[tuple[str | None, bool, int, str]]:
+    """(text, whether a document ends there, documents read so far, place): a table's row, or lines of a text file."""
+    read, lines, size, place = skip, [], 0, given.name
+    for place, text in texts(documents_of(given, data, skip), data, given.split, given.builder):
+        read += 1
+        if text is None and data["on_error"] != "skip":
+            raise ValueError(f"{given.name}: {place.split(',')[-1].strip()} has no text; data.on_error=skip leaves such "
+                             "rows out and counts them")  # fmt: skip
+        if given.builder != "text":
+            if text != "":
+                yield text, True, read, place
+            continue
+        lines.append(text)
+        size += len(text)
+        if size >= BATCH:
+            yield "".join(lines), False, read, place
+            lines, size = [], 0
+    if given.builder == "text" and read:
+        yield "".join(lines), True, read, place
+
+
+# -- tokenizing --------------------------------------------------------------------------------------------------------
+
+_tokenizer: Tokenizer | None = None  # of this worker
+
+
+def _begin(tokenizer: dict) -> None:
+    global _tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallel part
+    _tokenizer = Tokenizer(**tokenizer)
+
+
+def _begin_worker(tokenizer: dict) -> None:
+    # A pool's processes outlive a parent that was killed: they hold the queue's other end themselves.
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    _begin(tokenizer)
+
+
+def _work(texts: list[str], ends: list[bool], dtype: str, lines: bool) -> tuple[bytes, bytes, int]:
+    return tokenize(_tokenizer, texts, ends, dtype, lines)
+
+
+def tokenize(
+    tokenizer: Tokenizer, texts: list[str], ends: list[bool], dtype: str, lines: bool
+) -> tuple[bytes, bytes, int]:
+    """(ids, where documents end among them as uint64, bytes of text) of a batch's texts.
+
+    Args:
+        tokenizer: what makes ids.
+        texts: of one input.
+        ends: whether a document ends with each text.
+        dtype: of the ids.
+        lines: they are of a text file, which has line ends of its own, so that bytes get none more. A tokenizer with
+            a token for a document's end puts it there too.
+
+    Raises:
+        UnicodeEncodeError: half a character.
+    """
+    parts = tokenizer.encode_all(texts)
+    size = sum(map(len, parts)) if tokenizer.kind == "byte" else sum(len(text.encode()) for text in texts)
+    end = None if lines and tokenizer.kind == "byte" else tokenizer.end
+    made, where, count = [np.empty(0, dtype)], [], 0
+    for ids, ended in zip(parts, ends, strict=True):
+        made.append(ids)
+        count += len(ids)
+        if ended:
+            if end is not None and not (len(ids) and ids[-1] == end):
+                made.append(np.array([end], dtype))
+                count += 1
+            where.append(count)
+    return np.concatenate(made).astype(dtype).tobytes(), np.array(where, dtype="<u8").tobytes(), size
+
+
+def in_turn(work: Iterator[Batch], dtype: str, workers: int, tokenizer: Tokenizer) -> Iterator[tuple[Batch, tuple]]:
+    """(batch, what `tokenize` makes of it), in order; with one worker in this process.
+
+    Raises:
+        ValueError: half a character in a text, or a worker was killed, as where memory runs out.
+    """
+    _begin(tokenizer.to_json())  # here too: for one worker
+    ahead = AHEAD * (workers + 1) if workers > 1 else 1
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (tokenizer.to_json(),)) as pool:
+        ask = _now if workers == 1 else pool.submit
+        asked = ((b, ask(_work, b.texts, b.ends, dtype, b.given.builder == "text")) for b in work)
+        waiting = deque(itertools.islice(asked, ahead))
+        try:
+            while waiting:
+                batch, future = waiting.popleft()
+                waiting.extend(itertools.islice(asked, 1))
+                yield batch, future.result()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{batch.given.name}, {batch.place} or shortly before: holds half a character "
+                             f"({error.reason}); mend that row") from error  # fmt: skip
+        except BrokenProcessPool as error:
+            raise ValueError("a worker was killed, often because memory ran out; the same command with fewer --workers "
+                             "goes on") from error  # fmt: skip
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _now(work: Callable, *given) -> Future:
+    done: Future = Future()
+    try:
+        done.set_result(work(*given))
+    except UnicodeEncodeError as error:
+        done.set_exception(error)
+    return done
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+class Shards:
+    """The output folder: appends ids to the open shard of a split, and notes how far it is.
+
+    Args:
+        out: the folder, which is made.
+        settings: what decides the bytes; a folder that was made with others is refused.
+        size: tokens after which a shard ends, at the end of its batch.
+
+    Raises:
+        ValueError: made with other settings, holding other files, or in use by another process. OSError: unwritable.
+    """
+
+    def __init__(self, out: Path, settings: dict, dtype: str, size: int):
+        self.out, self.settings, self.dtype, self.size = out, settings, dtype, size
+        self.width = np.dtype(dtype).itemsize
+        self.done: dict[str, list[dict]] = {}
+        self.then, self.absent, self.finished, self.open = (0, 0), 0, False, None
+        out.mkdir(parents=True, exist_ok=True)
+        self.lock = open(out / ".lock", "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system if its holder dies
+        except OSError as error:
+            raise ValueError(f"--out {out}: another prepare_data.py writes there") from error
+        for name in (shards.INDEX, shards.PROGRESS):
+            if (out / name).is_file():
+                self._go_on(name)
+                return
+        if others := sorted(f.name for f in out.iterdir() if f.name not in (".lock", shards.TOKENIZER)):
+            if not all(re.fullmatch(r"(train|val|test)-\d{5}\.(bin|ends)(\.part)?", name) for name in others):
+                raise ValueError(f"--out {out}: holds {others[0]}; type a folder that is empty, or not there yet")
+
+    def _go_on(self, name: str) -> None:
+        try:
+            noted = json.loads((self.out / name).read_text())
+            theirs = noted["settings"]
+            self.done = {s: of["shards"] for s, of in noted["splits"].items()}
+            self.finished, self.absent = name == shards.INDEX, noted["left_out"]
+            self.then = tuple(noted.get("then", ()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"--out {self.out}: its {name} is damaged; type another folder") from error
+        for key in theirs | self.settings:
+            if theirs.get(key) != self.settings.get(key):
+                ours, was = (_shown(of.get(key)) for of in (self.settings, theirs))
+                raise ValueError(f"--out {self.out}: was made with {key} {was}, and this is {ours}; type another folder")
+        if not self.finished and noted["open"]:
+            split, tokens, documents = noted["open"]
+            self._open(split)
+            for stream, kept in ((self.ids, tokens * self.width), (self.ends, documents * 8)):
+                stream.truncate(kept)
+                stream.seek(0)
+                if stream is self.ids:
+                    while block := stream.read(shards.BLOCK):
+                        self.sum.update(block)
+                stream.seek(0, os.SEEK_END)
+                if stream.tell() != kept:
+                    raise ValueError(f"--out {self.out}: {stream.name} is shorter than {shards.PROGRESS} says; type "
+                                     "another folder")  # fmt: skip
+            self.tokens, self.documents = tokens, documents
+
+    def _open(self, split: str) -> None:
+        self.open, self.tokens, self.documents, self.sum = split, 0, 0, hashlib.sha256()
+        self.name = f"{split}-{len(self.done.setdefault(split, [])):05d}"
+        for ending in ("bin", "ends"):  # closed just before a kill, and not noted
+            whole, part = self.out / f"{self.name}.{ending}", self.out / f"{self.name}.{ending}.part"
+            if whole.exists() and not part.exists():
+                whole.rename(part)
+        self.ids, self.ends = (_appending(self.out / f"{self.name}.{ending}.part") for ending in ("bin", "ends"))
+
+    def add(self, split: str, ids: bytes, ends: bytes) -> None:
+        """Appends a batch, and ends the shard where it is full."""
+        if self.open != split:
+            self.close()
+            self._open(split)
+            self.ids.truncate(0), self.ends.truncate(0)
+        moved = (np.frombuffer(ends, "<u8") + np.uint64(self.tokens)).tobytes()
+        self.ids.write(ids), self.ends.write(moved), self.sum.update(ids)
+        self.tokens += len(ids) // self.width
+        self.documents += len(ends) // 8
+        if self.tokens >= self.size:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the open shard."""
+        if self.open is None:
+            return
+        for stream in (self.ids, self.ends):
+            stream.flush()
+            os.fsync(stream.fileno())
+            stream.close()
+            os.replace(stream.name, stream.name.removesuffix(".part"))
+        ends = self.out / f"{self.name}.ends"
+        entry = {"file": f"{self.name}.bin", "tokens": self.tokens, "documents": self.documents}
+        entry |= {"sha256": self.sum.hexdigest(), "ends_sha256": shards.sha256_of(ends)}
+        if self.tokens:
+            self.done[self.open].append(entry)
+        else:
+            (self.out / f"{self.name}.bin").unlink(), ends.unlink()
+        self.open = None
+
+    def note(self, then: tuple[int, int]) -> None:
+        """Writes how far it is: what was added before is on the disk, and reading goes on at `then`."""
+        if self.open is not None:
+            for stream in (self.ids, self.ends):
+                stream.flush()
+                os.fsync(stream.fileno())
+        opened = [self.open, self.tokens, self.documents] if self.open is not None else None
+        self._write(shards.PROGRESS, self._about() | {"then": list(then), "open": opened})
+
+    def finish(self, tokenizer: Tokenizer) -> None:
+        """Closes the last shard and writes the index; the folder is whole from then on."""
+        self.close()
+        if not self.done.get("train"):
+            raise ValueError("no text in the training split: nothing to write")
+        if tokenizer.kind == "json":
+            self._write(shards.TOKENIZER, tokenizer.text)
+        about = {"format": shards.FORMAT, "dtype": self.dtype, "vocab_size": tokenizer.vocab_size}
+        about |= {"tokenizer": {"kind": tokenizer.kind, "sha256": _sum(tokenizer.text)}}
+        self._write(shards.INDEX, about | self._about())
+        (self.out / shards.PROGRESS).unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Others may write there."""
+        if self.finished or (self.out / shards.INDEX).exists():
+            (self.out / ".lock").unlink(missing_ok=True)
+        self.lock.close()
+
+    def _about(self) -> dict:
+        splits = {
+            split: {"tokens": sum(e["tokens"] for e in done), "documents": sum(e["documents"] for e in done), "shards": done}
+            for split, done in self.done.items()
+            if done or split == self.open
+        }
+        return {"left_out": self.absent, "settings": self.settings, "splits": splits}
+
+    def _write(self, name: str, content) -> None:
+        text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
+        part = self.out / f".{name}.part"
+        with open(part, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, self.out / name)
+
+    @property
+    def bytes(self) -> int:
+        """What is written so far."""
+        return sum(f.stat().st_size for f in self.out.iterdir() if f.is_file())
+
+
+def _appending(file: Path):
+    file.touch()
+    stream = open(file, "rb+")
+    stream.seek(0, os.SEEK_END)
+    return stream
+
+
+def _sum(text: str) -> str | None:
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
+
+
+def _shown(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:40]}... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
+
+
+# -- all of it ---------------------------------------------------------------------------------------------------------
+
+
+def prepare(
+    words: list[str], tokenizer: Tokenizer, out: Path, workers: int, data: dict, size: int = SHARD, tell=None
+) -> dict:
+    """Makes a folder of shards, or goes on with it; returns its index.
+
+    Args:
+        words: files, folders, or names of the hub.
+        tokenizer: what makes ids.
+        out: the folder.
+        workers: processes that tokenize; they change no byte.
+        data: text_key, encoding, on_error, hub_config, revision and cache_dir, as of a config's ``data``.
+        size: tokens after which a shard ends.
+        tell: is called with a `Progress` after each batch.
+
+    Raises:
+        ValueError, OSError: bad input, a folder made with other settings, too small a disk: one line, and what was
+            written before stays, so that the same command goes on.
+    """
+    inputs = inputs_of(words, data)
+    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    settings = {"tokenizer": _sum(tokenizer.text) or tokenizer.kind, "dtype": dtype, "shard_tokens": size}
+    settings |= {key: data[key] for key in ("text_key", "encoding", "on_error")}
+    settings |= {"inputs": [fingerprint(given, data) for given in inputs]}
+    made = Shards(out, settings, dtype, size)
+    try:
+        if not made.finished:
+            _make(made, inputs, tokenizer, workers, data, tell)
+    finally:
+        made.leave()
+    return json.loads((out / shards.INDEX).read_text())
+
+
+def _make(made: Shards, inputs: list[Input], tokenizer: Tokenizer, workers: int, data: dict, tell) -> None:
+    sizes = [text_bytes(given, data["text_key"] or "text") for given in inputs]
+    progress = Progress(None if None in sizes else sum(sizes), made)
+    _refuse_small_disk(inputs, tokenizer, data, made, progress.total)
+    saved = time.monotonic()
+    work = in_turn(batches(inputs, data, made.then), made.dtype, workers, tokenizer)
+    with contextlib.closing(work):
+        try:
+            for batch, (ids, ends, count) in work:
+                made.add(batch.given.split, ids, ends)
+                made.absent += batch.absent
+                made.then = batch.then
+                if time.monotonic() - saved > SAVE_S or made.open is None:
+                    made.note(made.then)
+                    saved = time.monotonic()
+                progress.seen(count, len(ids) // made.width)
+                if tell:
+                    tell(progress)
+        except KeyboardInterrupt:
+            made.note(made.then)
+            raise
+    made.finish(tokenizer)
+
+
+class Progress:
+    """How far it is: bytes of text and tokens of this start, and what is left by the rate so far.
+
+    Args:
+        total: bytes of text of all inputs, about; None: not known.
+        made: the output.
+    """
+
+    def __init__(self, total: int | None, made: Shards):
+        self.total, self.made = total, made
+        self.began, self.bytes, self.tokens = time.monotonic(), 0, 0
+        self.before = sum(e["tokens"] for of in made.done.values() for e in of) + (made.tokens if made.open else 0)
+
+    def seen(self, count: int, tokens: int) -> None:
+        self.bytes += count
+        self.tokens += tokens
+
+    def __str__(self) -> str:
+        spent = max(1e-9, time.monotonic() - self.began)
+        said = f"{self.before + self.tokens:,} tokens, {self.bytes / spent / 1e6:.1f} MB/s, {self.tokens / spent:,.0f} tokens/s"
+        if not self.total:
+            return said
+        before = self.before * self.bytes / max(1, self.tokens)  # of an earlier start, about
+        share = min(1.0, (before + self.bytes) / self.total)
+        left = (self.total - before - self.bytes) * spent / max(1, self.bytes)
+        return f"{share:.0%} of about {self.total / 1e6:,.0f} MB: {said}, {max(0, left):,.0f} s left"
+
+
+def _refuse_small_disk(inputs: list[Input], tokenizer: Tokenizer, data: dict, made: Shards, total: int | None) -> None:
+    """Raises OSError where the output, reckoned from the first batch's tokens a byte, does not fit."""
+    if not total:
+        return
+    first = next(batches(inputs, data, (0, 0)), None)
+    if first is None or not first.texts:
+        return
+    ids, ends, count = tokenize(tokenizer, first.texts, first.ends, made.dtype, first.given.builder == "text")
+    need = total * (len(ids) + len(ends)) / max(1, count) - made.bytes
+    free = shutil.disk_usage(made.out).free
+    if need > free:
+        raise OSError(f"--out {made.out}: the tokens take about {need / 2**30:.2f} GiB more, and {free / 2**30:.2f} GiB "
+                      "are free there; free some, or type a folder on a larger disk")  # fmt: skip

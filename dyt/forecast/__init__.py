@@ -1,0 +1,1 @@
+"""Before anything is spent: what a run needs and costs, found without doing it."""

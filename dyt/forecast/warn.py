@@ -1,0 +1,92 @@
+"""What a run is told before its first step: that memory will not do, that pictures are blown up."""
+
+import torch
+from torch import nn
+
+from dyt.forecast.estimate import chosen
+from dyt.forecast.hardware import GIB, free_memory
+
+LARGE = 2.0  # times the side of a picture above which enlarging it is said
+
+
+def warnings(config: dict, model: nn.Module, task, data, order, world, here: int) -> list[str]:
+    """Sentences, none where all is well.
+
+    Args:
+        config: the run's.
+        model: as it is on the device.
+        task: what is learned.
+        data: the data set.
+        order: which samples are this process's, and in how many pieces.
+        world: the run's processes.
+        here: of them, on this machine.
+    """
+    return [*_enlarged(config, data), *_memory(config, model, task, data, order, world, here)]
+
+
+def _enlarged(config: dict, data) -> list[str]:
+    side = data.usual_side() if hasattr(data, "usual_side") else None
+    size = config["data"].get("img_size")
+    if not side or not size or size <= LARGE * side:
+        return []
+    patch = config["model"].get("patch_size")
+    fitting = f" model.patch_size={_patch(side, size // patch)}" if patch and size % patch == 0 else ""
+    return [
+        f"pictures of {side} pixels a side are enlarged to data.img_size={size}: {(size / side) ** 2:,.0f} times the "
+        f"pixels and nothing new in them; data.img_size={side}{fitting} takes them as they are"
+    ]
+
+
+def _patch(side: int, places: int) -> int:
+    """The largest patch that divides `side` into at least as many places as before, or a quarter of the side."""
+    fitting = [p for p in range(1, side + 1) if side % p == 0 and side // p >= min(places, 4)]
+    return max(fitting, default=1)
+
+
+def _memory(config: dict, model: nn.Module, task, data, order, world, here: int) -> list[str]:
+    from dyt.forecast.trace import rough
+
+    free = free_memory(world.device, here if world.device.type == "cpu" else 1)
+    if free is None:
+        return []
+    own = sum(p.numel() * p.element_size() for p in model.parameters())
+    if world.sharded or config["trainer"].get("checkpointing", "none") != "none":  # its blocks are no longer plain ones
+        from models import build_model
+
+        with torch.device("meta"):
+            model, _ = build_model(config["model"], config["norm"], data.spec)
+    try:
+        if 5 * own + rough(model, config, data.spec, max(order.share, config["data"]["eval_batch_size"])) < free / 2:
+            return []
+        return _traced(config, model, task, data.spec, order, world, free, 0 if world.sharded else own)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # a model that runs on real tensors alone
+        return []
+
+
+def _traced(config: dict, model, task, spec, order, world, free: int, there: int) -> list[str]:
+    """What does not fit into `free` bytes, where `there` of the parameters are held already."""
+    from dyt.forecast.estimate import memory, moments
+    from dyt.forecast.trace import trace
+
+    checkpointing, pieces, count = config["trainer"].get("checkpointing", "none"), order.pieces, order.share
+
+    def need(count: int, pieces: int) -> int:
+        found = trace(model, task, config, spec, count, pieces=pieces, checkpointing=checkpointing)
+        return memory(found, model, config, chosen(config["trainer"], world.size), world.size, checkpointing).total - there
+
+    if (step := need(count, pieces)) > free:
+        said = f"a step takes about {step / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free"
+        for fewer in (n for n in range(count // 2, 0, -1) if count % n == 0):
+            if (less := need(fewer, pieces * count // fewer)) < 0.9 * free:
+                return [f"{said}; trainer.accumulate={pieces * count // fewer} takes {less / GIB:.1f} GiB, with the same curve"]
+        return [f"{said}; no trainer.accumulate is enough: take a smaller model, or more devices"]
+    measured = config["data"]["eval_batch_size"]
+    state = moments(model, config["optim"], config["trainer"]["ema_decay"] is not None)
+    evaluation = trace(model, task, config, spec, measured, train=False).peak
+    if not world.sharded and (whole := evaluation + state) > free:
+        fits = max(1, int(measured * max(0.0, 0.9 * free - state) / evaluation))
+        return [
+            f"an evaluation takes about {whole / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free; "
+            f"data.eval_batch_size={fits} does, for the same numbers"
+        ]
+    return []
