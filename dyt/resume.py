@@ -105,7 +105,8 @@ def _take(plan: Plan, loop) -> str:
         return f"weights of {source}, its norms converted ({plan.config['convert']})"
     found = checkpoint.newest(source / "checkpoints", device=loop.world.device) if _is_shorter(plan, source) else None
     if found is None:
-        checkpoint.load_weights(loop.model, checkpoint.read_weights(str(source)), named)
+        weights = checkpoint.encoder_of(checkpoint.read_weights(str(source)), loop.model.state_dict())
+        checkpoint.load_weights(loop.model, weights, named)
         if loop.ema:
             loop.ema.set(loop.model)
         return f"weights of {source}"

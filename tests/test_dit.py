@@ -257,7 +257,10 @@ def test_a_run_leaves_samples_and_eval_takes_options(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["model=dit_nano", "data=stdlib"], "model=dit_nano is for images and data=stdlib is texts; choose data from cifar10"),
+        (
+            ["model=dit_nano", "data=stdlib"],
+            "model=dit_nano is for images and data=stdlib is texts; choose data from cifar10",
+        ),
         (["model.diffusion.sample_steps=2000"], "model.diffusion.sample_steps=2000: must be at most"),
         (["model.diffusion.schedule=sine"], "model.diffusion.schedule=sine: choose from linear, cosine"),
         (["model.diffusion.guidance=2", "model.diffusion.class_dropout=0"], "model.diffusion.guidance=2: must be"),

@@ -20,6 +20,7 @@ NEUTRAL: dict[str, Any] = {
     "data.on_error": "raise",
     "optim.kind": "adamw",
     "optim.decay_gain": False,
+    "model.frozen": False,
 }
 
 
@@ -106,7 +107,11 @@ def by_run(digest: str) -> str:
 
 
 def base_config(config: dict) -> tuple[dict, list[str]] | None:
-    """Config and words of the run that ``init_from`` names by words: of this model, data and seed."""
+    """Config and words of the run that ``init_from`` names by words: of this data and seed.
+
+    It is of this model too, unless the words name another, a masked autoencoder for one; pictures and patches are then
+    as large as here.
+    """
     from dyt.config import compose
 
     named = config["init_from"]
@@ -115,7 +120,10 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     words = shlex.split(named)
     made = compose.load([f"model={config['model']['name']}", f"data={config['data']['name']}", *words])
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
-        made[key] = config[key]
+        if key == "model" and any(word.startswith("model=") for word in words):
+            made["model"] |= {k: config["model"][k] for k in ("img_size", "patch_size") if k in made["model"]}
+        else:
+            made[key] = config[key]
     for key in ("threads", "device", "kernel", "precision"):
         made["trainer"][key] = config["trainer"][key]
     return made, words
