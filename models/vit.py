@@ -53,10 +53,12 @@ def build(
     dropout: float = 0.0,
     qk_norm: bool = False,
     method: Literal["fixup", "skipinit", "sigma_reparam"] | None = None,
+    frozen: bool = False,
 ) -> nn.Module:
     """timm's `timm_name` for ``(B, channels, img_size, img_size)`` images, with global average pooling as in the paper.
 
-    Null arguments are as the name says. Returns logits ``(B, classes)``.
+    Null arguments are as the name says. `frozen` leaves the head alone to be learned, a linear probe, with a BatchNorm
+    without scale and shift before it, as MAE's. Returns logits ``(B, classes)``.
 
     Raises:
         ValueError: not a ViT or ConvNeXt of timm, or sizes that do not divide.
@@ -100,7 +102,12 @@ def build(
         **changed,
     )
     replace_norms(model, norm, site_of)
-    if method and convnext:
-        raise ValueError(f"model.method={method}: {timm_name} is no ViT; leave it null")
+    if convnext and (method or frozen):
+        key = f"method={method}" if method else "frozen=true"
+        raise ValueError(f"model.{key}: {timm_name} is no ViT; leave it {'null' if method else 'false'}")
     apply_method(model, method, norm.kind)
+    if frozen:
+        head = model.get_classifier()
+        model.requires_grad_(False)
+        model.head = nn.Sequential(nn.BatchNorm1d(head.in_features, affine=False, eps=1e-6), head.requires_grad_(True))
     return model

@@ -13,7 +13,7 @@ import yaml
 
 from dyt.config.compose import options
 
-from .helpers import ROOT, TINY_DIT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
+from .helpers import ROOT, TINY_DIT, TINY_GPT, TINY_MAE, TINY_VIT, one_line, python, rows_of, train
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.eval_batches=1", "trainer.log_every=2"]
 
@@ -249,10 +249,11 @@ class _Glob:
         TINY_GPT,
         TINY_VIT,
         TINY_DIT,
+        TINY_MAE,
         pytest.param([*TINY_GPT, "optim.kind=muon"], marks=pytest.mark.slow),
         pytest.param([*TINY_GPT, "optim.kind=sgd"], marks=pytest.mark.slow),
     ],
-    ids=["gpt", "vit", "dit", "muon", "sgd"],
+    ids=["gpt", "vit", "dit", "mae", "muon", "sgd"],
 )
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
@@ -281,7 +282,7 @@ def test_every_experiment_takes_two_steps(experiment, tmp_path):
     model = next(d["override /model"] for d in recipe["defaults"] if "override /model" in d)
     small = [w for w in shrunk(model) if not w.startswith("model=")]
     if experiment.startswith("paper_"):  # their data is not embedded
-        small += ["data=mnist5k" if model.startswith(("vit", "dit")) else "data=stdlib", "data.batch_size=8"]
+        small += ["data=mnist5k" if model.startswith(("vit", "dit", "mae")) else "data=stdlib", "data.batch_size=8"]
     summary, _ = train(f"experiment={experiment}", *small, *(["trainer.max_steps=2", "trainer.eval_batches=1"]))
     assert summary["status"] == "finished" and summary["step"] == 2
 

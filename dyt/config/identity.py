@@ -24,6 +24,7 @@ NEUTRAL: dict[str, Any] = {
     "data.on_error": "raise",
     "optim.kind": "adamw",
     "optim.decay_gain": False,
+    "model.frozen": False,
 }
 
 
@@ -110,14 +111,21 @@ def by_run(digest: str) -> str:
 
 
 def base_config(config: dict) -> tuple[dict, list[str]] | None:
-    """Config and words of the run that ``init_from`` names by words: of this model, data and seed."""
+    """Config and words of the run that ``init_from`` names by words: of this data and seed.
+
+    It is of this model too, unless the words name another, a masked autoencoder for one; pictures and patches are then
+    as large as here.
+    """
     named = config["init_from"]
     if not named or "=" not in named or os.path.exists(Path(named).expanduser()):  # long words are no OSError there
         return None
     words = shlex.split(named)
     made = copy.deepcopy(_base(f"model={config['model']['name']}", f"data={config['data']['name']}", *words))
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
-        made[key] = config[key]
+        if key == "model" and any(word.startswith("model=") for word in words):
+            made["model"] |= {k: config["model"][k] for k in ("img_size", "patch_size") if k in made["model"]}
+        else:
+            made[key] = config[key]
     for key in ("threads", "device", "kernel", "precision", "strategy", "tp", "checkpointing", "micro_batch"):
         made["trainer"][key] = config["trainer"][key]
     return made, words

@@ -149,6 +149,17 @@ def load_weights(model: torch.nn.Module, weights: dict, source: str) -> None:
         raise ValueError(f"{source}: weights of another model or norm ({'; '.join(wrong[:3])}{more})")
 
 
+def encoder_of(weights: dict, ours: dict) -> dict:
+    """A masked autoencoder's weights as those of a classifier: its encoder's, and `ours` of the head.
+
+    Weights without an encoder come back as they are, and so do those for a model that has one too.
+    """
+    inside = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
+    if not inside or any(k.startswith("encoder.") for k in ours):
+        return weights
+    return inside | {k: v for k, v in ours.items() if k.startswith("head.")}
+
+
 def read_weights(source: str) -> dict:
     """The weights of a run directory's newest checkpoint, or of a safetensors file."""
     path = Path(source).expanduser()

@@ -67,6 +67,8 @@ def as_timm(model: nn.Module, made, config: dict, spec: dict) -> tuple[dict, dic
     if about["family"] != "vit" or not hasattr(model, "patch_embed"):
         raise ValueError(f"format=timm: model={about['name']} is not a ViT; type format=pt")
     _no_method(about, "timm")
+    if about.get("frozen"):
+        raise ValueError("format=timm: model.frozen=true has a BatchNorm before its head; type format=pt")
     norm = one_norm(made, "timm")
     norms = {name: m for name, m in model.named_modules() if any(m is n for _, n in made)}
     weights = {k: v for k, v in model.state_dict().items() if k.rpartition(".")[0] not in norms}

@@ -16,6 +16,19 @@ def pixel_range(data: dict) -> tuple[Callable[[Tensor], Tensor], Callable[[Tenso
     )
 
 
+def patchify(images: Tensor, size: int) -> Tensor:
+    """``(B, C, H, W)`` as ``(B, N, size size C)``: row by row, and within a patch too, channels last."""
+    x = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, h, w, p, q)
+    return x.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: Tensor, size: int) -> Tensor:
+    """The images ``(B, C, H, W)``, square, of `patchify`."""
+    side = round(patches.shape[1] ** 0.5)
+    x = patches.unflatten(2, (size, size, -1)).unflatten(1, (side, side))  # (B, h, w, p, q, C)
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
 def grid(images: Tensor, columns: int, rows: int, width: int = 512) -> Image.Image:
     """The first ``columns x rows`` of ``(B, C, H, W)`` images from -1 to 1, row by row, a grey line between them.
 

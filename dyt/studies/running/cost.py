@@ -52,6 +52,8 @@ def _measured(key: str) -> tuple[int, float]:
     from models import build_model
 
     config, spec = json.loads(key)
+    if spec["task"] == "image":
+        config["data"] |= {"mean": [0.5], "std": [0.5]}  # of any number of channels, such as a latent's
     task, model = build_task(config, spec["classes"]), config["model"]
     with torch.device("meta"):
         built, _ = build_model(model, config["norm"], Spec(**spec))

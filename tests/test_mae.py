@@ -1,0 +1,168 @@
+"""MAE: blocks and loss are the reference formula; a ViT takes the encoder, to learn all of it or the head alone."""
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from dyt.config.compose import load
+from dyt.data import Spec, open_data
+from dyt.data.order import seed_all
+from dyt.rundir import checkpoint
+from dyt.tasks import Place, build_task
+from dyt.tasks.pictures import patchify, pixel_range, unpatchify
+from models import build_model
+
+from .helpers import TINY_MAE, TINY_VIT, train
+
+SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "logger.mode=disabled"]
+
+
+def made(*words):
+    config = load([*TINY_MAE, *words])
+    seed_all(0)
+    model, factory = build_model(config["model"], config["norm"], Spec("image", "", {}, classes=10, channels=1))
+    return model, factory, build_task(config, 10), config
+
+
+def test_patches_come_back_and_are_ordered_as_in_the_official_code():
+    images = torch.arange(2 * 3 * 8 * 8.0).view(2, 3, 8, 8)
+    patches = patchify(images, 4)
+    official = torch.einsum("nchpwq->nhwpqc", images.reshape(2, 3, 2, 4, 2, 4)).reshape(2, 4, 48)
+    assert torch.equal(patches, official) and torch.equal(unpatchify(patches, 4), images)
+
+
+def test_the_encoder_sees_its_patches_alone_and_is_timms_with_the_same_weights():
+    """Of all patches kept, in order, the encoder is a timm ViT; what is not kept changes nothing."""
+    model = made("norm=layernorm")[0].double().eval()
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool="avg", in_chans=1, img_size=28,
+                               patch_size=7, embed_dim=16, depth=2, num_heads=2).double().eval()  # fmt: skip
+    theirs.load_state_dict(model.encoder.state_dict())
+    images = torch.randn(2, 1, 28, 28, dtype=torch.float64)
+    every = torch.arange(16).expand(2, -1)
+    torch.testing.assert_close(model.encode(images, every), theirs.fc_norm(theirs.forward_features(images)))
+    kept = torch.tensor([[3, 0, 7], [1, 2, 15]])
+    hidden = torch.ones(2, 16, dtype=torch.bool).scatter(1, kept, False)
+    changed = unpatchify(patchify(images, 7).masked_fill(hidden[..., None], 9.0), 7)
+    assert torch.equal(model(images, kept), model(changed, kept))
+
+
+def test_the_decoder_puts_kept_tokens_at_their_places_and_mask_tokens_elsewhere():
+    """The official code's way: append mask tokens, unshuffle, add positions, blocks, norm, without the class token."""
+    decoder = made("norm=layernorm")[0].double().eval().decoder
+    x, order = torch.randn(2, 1 + 4, 16, dtype=torch.float64), torch.stack([torch.randperm(16) for _ in range(2)])
+    y = decoder.embed(x)
+    tokens = torch.cat((y[:, 1:], decoder.mask_token.repeat(2, 12, 1)), dim=1)
+    tokens = tokens.gather(1, order.argsort(dim=1)[..., None].repeat(1, 1, tokens.shape[-1])) + decoder.positions
+    y = torch.cat((y[:, :1], tokens), dim=1)
+    for block in decoder.blocks:
+        y = block(y)
+    torch.testing.assert_close(decoder(x, order[:, :4]), decoder.pred(decoder.norm(y))[:, 1:])
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_the_loss_is_of_masked_patches_alone(norm_pix):
+    model, _, task, _ = made(f"model.mae.norm_pix_loss={str(norm_pix).lower()}")
+    images = torch.randn(3, 1, 28, 28)
+    (same, kept), targets = task.prepare(images, torch.zeros(3), Place(("train", 0, 0), 0))
+    assert kept.shape == (3, 4) and torch.equal(same, targets)  # a quarter of 16
+    got, want = model(images, kept), patchify(images, 7)
+    if norm_pix:
+        want = (want - want.mean(-1, keepdim=True)) / (want.var(-1, keepdim=True) + 1e-6) ** 0.5
+    each = [((got[b, n] - want[b, n]) ** 2).mean() for b in range(3) for n in range(16) if n not in kept[b].tolist()]
+    assert len(each) == 36
+    torch.testing.assert_close(task.loss(model, (images, kept), targets), torch.stack(each).mean())
+    total, count = task.measure(model, (images, kept), targets)
+    assert count == 3
+    torch.testing.assert_close(total / count, torch.stack(each).mean())
+
+
+def test_which_patches_are_kept_depends_on_seed_step_and_place_alone():
+    task, images = made()[2], torch.randn(6, 1, 28, 28)
+    kept = lambda part, *place: task.prepare(part, torch.zeros(len(part)), Place(*place))[0][1]  # noqa: E731
+    whole = kept(images, ("train", 1, 5), 0)
+    assert torch.equal(whole, torch.cat((kept(images[:3], ("train", 1, 5), 0), kept(images[3:], ("train", 1, 5), 3))))
+    assert not torch.equal(whole, kept(images, ("train", 1, 6), 0)) and len(set(map(tuple, whole.tolist()))) > 1
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "dyt"])
+def test_a_vit_takes_the_encoder_and_keeps_its_own_head(norm):
+    _, source = train(*TINY_MAE, f"norm={norm}", *SHORT)
+    assert Image.open(source / "samples.png").size[0] > 200
+    still = ["optim.lr=0", "optim.min_lr=0"]
+    _, fresh = train(*TINY_VIT, f"norm={norm}", *SHORT, *still)
+    _, tuned = train(*TINY_VIT, f"norm={norm}", *SHORT, *still, f"init_from={source}")
+    theirs, ours, scratch = (checkpoint.read_weights(str(f)) for f in (source, tuned, fresh))
+    for key, value in ours.items():
+        assert torch.equal(value, scratch[key] if key.startswith("head.") else theirs[f"encoder.{key}"]), key
+    with pytest.raises(ValueError, match="weights of another model or norm"):
+        train(*TINY_VIT, "norm=rmsnorm", *SHORT, f"init_from={source}")
+
+
+def test_a_linear_probe_leaves_all_but_the_head_alone():
+    base = f"init_from={' '.join([*TINY_MAE[:4], *TINY_MAE[5:]])} norm=dyt trainer.max_steps=3 trainer.eval_batches=1"
+    summary, folder = train(*TINY_VIT, "norm=dyt", "model.frozen=true", *SHORT, base)
+    assert summary["status"] == "finished"
+    (source,) = [p for p in folder.parent.iterdir() if p.name.startswith("mae_nano")]
+    theirs, ours = (checkpoint.read_weights(str(f)) for f in (source, folder))
+    assert all(torch.equal(v, theirs[f"encoder.{k}"]) for k, v in ours.items() if not k.startswith("head."))
+    assert ours["head.1.weight"].abs().sum() > 0 and ours["head.0.running_var"].std() > 0
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["model=mae_nano", "data=stdlib"], "model=mae_nano is for images and data=stdlib is texts"),
+        ([*TINY_MAE, "model.mae.mask_ratio=1"], "model.mae.mask_ratio=1: must be above 0 and below 1"),
+        ([*TINY_MAE, "model.decoder_heads=3"], "model.decoder_dim=8 must be a multiple of model.decoder_heads=3"),
+        ([*TINY_MAE, "+model.mae.ratio=1"], "model.mae.ratio: unknown key; did you mean"),
+        (
+            [*TINY_MAE, "model.timm_name=convnext_base", "data.img_size=32", "data.patch_size=8"],
+            "model.patch_size: convnext_base has no such argument",
+        ),
+        (
+            ["model=convnext_base", "model.frozen=true", "data.img_size=32"],
+            "model.frozen=true: convnext_base is no ViT",
+        ),
+    ],
+)
+def test_wrong_words_get_one_line(words, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        train(*SHORT, *words)
+
+
+def pixels_probe() -> float:
+    """Held-out digits that a linear classifier of the pixels names rightly."""
+    from dyt.tasks.features import _read
+
+    data = open_data(load(["data=mnist5k"])["data"])
+    (x, y), (x_val, y_val) = (_read(data, split) for split in ("train", "val"))
+    w = torch.nn.Linear(784, 10)
+    opt = torch.optim.LBFGS(w.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        opt.zero_grad()
+        loss = torch.nn.functional.cross_entropy(w(x.flatten(1)), y) + 1e-3 * w.weight.square().sum()
+        loss.backward()
+        return loss
+
+    opt.step(closure)
+    return (w(x_val.flatten(1)).argmax(-1) == y_val).double().mean().item()
+
+
+@pytest.mark.slow
+def test_the_demos_linear_probe_beats_the_pixels():
+    summary, _ = train("experiment=demo_mae", "norm=layernorm", "logger.mode=disabled")
+    assert summary["final"]["val/top1"] > pixels_probe() + 0.01
+
+
+def test_the_picture_shows_what_is_seen_made_and_true():
+    model, _, task, config = made()
+    data = open_data(config["data"])
+    _, picture = task.at_end(model.eval(), data, "val", torch.device("cpu"))
+    images, _ = next(iter(data.eval_batches("val", limit=1)))
+    true = pixel_range(config["data"])[0](images[:1])
+    zoom = 512 // (10 * 29 - 1)
+    assert picture.size == ((10 * 29 - 1) * zoom, (3 * 29 - 1) * zoom)
+    last = torch.tensor([[picture.getpixel((x * zoom, (58 + y) * zoom)) for x in range(28)] for y in range(28)])
+    assert ((last / 127.5 - 1) - true[0, 0]).abs().max() < 0.01
