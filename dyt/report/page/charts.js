@@ -16,7 +16,7 @@ function axisOf(name, axes, vertical) {
   const log = vertical ? axes.log : axes.logx;
   return {
     type: log ? "log" : "value", name: axes.small ? "" : name, nameLocation: "middle", scale: true, nameGap: vertical ? 52 : 28,
-    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v), ...(axes.cross === "tuning" ? { showMinLabel: false, showMaxLabel: false } : {}) },
+    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v), ...(vertical ? { showMinLabel: axes.min === undefined, showMaxLabel: axes.max === undefined } : axes.cross === "tuning" ? { showMinLabel: false, showMaxLabel: false } : {}) },
     nameTextStyle: { color: css("--soft") }, splitLine: { lineStyle: { color: css("--grid") } },
     axisLine: { lineStyle: { color: css("--line") } }, minorSplitLine: { show: false }, splitNumber: axes.small ? 3 : 5,
     ...(!vertical && axes.xticks ? { axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => levelText(v), customValues: axes.xticks }, axisTick: { customValues: axes.xticks } } : {}),
@@ -24,14 +24,18 @@ function axisOf(name, axes, vertical) {
   };
 }
 
-const area = (line) => ({
-  type: "custom", silent: true, z: 1, data: [line.points[0]], clip: true,
-  renderItem: (_, api) => ({
-    type: "polygon", silent: true,
-    shape: { points: [...line.band.map(([x, low]) => api.coord([x, low])), ...line.band.slice().reverse().map(([x, , high]) => api.coord([x, high]))] },
-    style: { fill: line.colour, opacity: 0.17 },
-  }),
-});
+// A band; the axis makes room for all of it, but in a small chart, which is about the line.
+const area = (line, small) => {
+  const ends = small ? [line.points[0][1]] : [Math.min(...line.band.map((b) => b[1])), Math.max(...line.band.map((b) => b[2]))];
+  return {
+    type: "custom", silent: true, z: 1, clip: true, data: ends.map((y) => [line.points[0][0], y]),
+    renderItem: ({ dataIndex }, api) => (dataIndex ? null : {
+      type: "polygon", silent: true,
+      shape: { points: [...line.band.map(([x, low]) => api.coord([x, low])), ...line.band.slice().reverse().map(([x, , high]) => api.coord([x, high]))] },
+      style: { fill: line.colour, opacity: 0.17 },
+    }),
+  };
+};
 
 const whiskers = (line) => ({
   type: "custom", silent: true, z: 1, clip: true, data: line.bars,
@@ -58,7 +62,7 @@ function drawing(lines, marks, axes, still) {
   const thin = (line) => (many > DRAWN ? sparse(line.points, Math.max(40, Math.floor((DRAWN * line.points.length) / many))) : line.points);
   if (lines.length > MANY) series.push(together(lines, thin));
   for (const line of lines.length > MANY ? [] : lines) {
-    if (line.band?.length > 1) series.push(area(line));
+    if (line.band?.length > 1) series.push(area(line, axes.small));
     if (line.bars?.length) series.push(whiskers(line));
     if (line.raw?.length) {
       series.push({ type: "custom", silent: true, z: 1, clip: true, data: [line.raw[0]], renderItem: (_, api) => ({ type: "polyline", silent: true,
