@@ -154,7 +154,7 @@ def test_a_studys_run_under_way_is_named_as_its_rows_will_be(tmp_path):
     run = next(r for r in Study("gpt_norms").runs("small") if r.cell["norm"] == "derf")
     going = Going(run, tmp_path / "runs")
     going.step(1)
-    made = made_in(tmp_path)
+    made = made_in(tmp_path, "gpt_norms", "runs")
     going.lock.__exit__()
     (mine,) = made["runs"]
     rows = {r["id"]: r for r in collect(ROOT / "results", [], ["gpt_norms"])["runs"]}
@@ -162,7 +162,7 @@ def test_a_studys_run_under_way_is_named_as_its_rows_will_be(tmp_path):
                   and r["in"]["gpt_norms/small"]["cell"].items() <= run.cell.items())  # fmt: skip
     assert mine["studies"] == ["gpt_norms/small"] and mine["in"]["gpt_norms/small"] == theirs["in"]["gpt_norms/small"]
     assert [s["name"] for s in made["studies"] if s["under_way"]] == ["gpt_norms"]
-    twice = made_in(tmp_path, "--results", str(ROOT / "results"))  # the study has that run already: this is another
+    twice = made_in(tmp_path, "gpt_norms", "runs", "--results", str(ROOT / "results"))  # the study has that run already: this is another
     assert [r["studies"] for r in twice["runs"] if r["id"] == mine["id"]] == [[]]
 
 
@@ -776,12 +776,13 @@ def odd_runs(place, count=1, norms=("dyt",), name="gpt", status="finished", poin
     "about",
     [
         {"count": 1},
+        {"count": 3},
         {"count": 3, "status": "diverged"},
         {"count": 2, "name": "n" * 300},
         {"count": 2, "name": "\u0645\u062d\u0648\u0644 \u05e9\u05dc\u05d5\u05dd"},
         {"count": 5000, "norms": ("dyt", "layernorm", "none")},
     ],
-    ids=["one run", "all diverged", "300 characters", "right to left", "5,000 runs"],
+    ids=["one run", "one variant", "all diverged", "300 characters", "right to left", "5,000 runs"],
 )
 def test_odd_studies_still_read_well(browser, tmp_path, about):
     odd_runs(tmp_path / "runs", **about)

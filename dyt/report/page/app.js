@@ -4,6 +4,16 @@
 const VIEWS = { answer: ["Answer", answerView], curves: ["Curves", curvesView], tuning: ["Tuning", tuningView], layers: ["Layers", layersView],
   runs: ["Runs", runsView], studies: ["Studies", studiesView] };
 
+// Charts that nobody sees yet are drawn one by one, after those that are seen; a new turn ends the one before.
+let turn = 0;
+function inTime(places, mine) {
+  setTimeout(() => {
+    if (mine !== turn || !places.length) return;
+    places[0].start();
+    inTime(places.slice(1), mine);
+  });
+}
+
 function render() {
   const view = Object.hasOwn(VIEWS, state.view) ? state.view : "answer";
   document.getElementById("tip").hidden = true;
@@ -11,6 +21,7 @@ function render() {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
   const focus = document.activeElement?.id, at = document.activeElement?.selectionStart, y = scrollY;
   const rolled = document.querySelector(".tabulator-tableholder")?.scrollTop ?? 0;
+  const mine = ++turn;
   dispose();
   tabulator?.destroy();
   tabulator = null;
@@ -24,7 +35,11 @@ function render() {
   theme.onclick = () => set({ theme: dark ? "light" : "dark" });
   const main = document.getElementById("main");
   main.replaceChildren(...[VIEWS[view][1]()].flat(4).filter(Boolean));
-  main.querySelectorAll(".plot, #runs").forEach((place) => place.start());
+  const below = [...main.querySelectorAll(".plot, #runs")].filter((place) => {
+    const far = place.getBoundingClientRect().top + scrollY > y + innerHeight + 200;
+    if (!far) place.start();
+    return far;
+  });
   const again = focus && document.getElementById(focus);
   if (again) {
     again.focus({ preventScroll: true });
@@ -35,6 +50,7 @@ function render() {
   document.documentElement.dataset.drawn = String(Math.round(performance.now()));
   requestAnimationFrame(() => requestAnimationFrame(() => {  // the charts draw in the first frame after this
     document.documentElement.dataset.painted = String(Math.round(performance.now()));
+    inTime(below, mine);
   }));
 }
 

@@ -1,7 +1,7 @@
 "use strict";
 // Charts: lines with bands, points with whiskers, and PNG and SVG of what is shown. The crosshair is in crosshair.js.
 
-const charts = new Set(), DRAWN = 100_000;  // points that one chart draws
+const charts = new Set(), DRAWN = 40_000, MANY = 60;  // points that one chart draws; lines from which on all of them are one series, drawn ten times as fast
 
 function dispose() {
   for (const chart of charts) chart.dispose();
@@ -16,7 +16,7 @@ function axisOf(name, axes, vertical) {
   const log = vertical ? axes.log : axes.logx;
   return {
     type: log ? "log" : "value", name: axes.small ? "" : name, nameLocation: "middle", scale: true, nameGap: vertical ? 52 : 28,
-    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v), ...(axes.cross === "tuning" ? { showMinLabel: false, showMaxLabel: false } : {}) },
+    axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => brief(v), ...(vertical ? { showMinLabel: axes.min === undefined, showMaxLabel: axes.max === undefined } : axes.cross === "tuning" ? { showMinLabel: false, showMaxLabel: false } : {}) },
     nameTextStyle: { color: css("--soft") }, splitLine: { lineStyle: { color: css("--grid") } },
     axisLine: { lineStyle: { color: css("--line") } }, minorSplitLine: { show: false }, splitNumber: axes.small ? 3 : 5,
     ...(!vertical && axes.xticks ? { axisLabel: { color: css("--soft"), hideOverlap: true, formatter: (v) => levelText(v), customValues: axes.xticks }, axisTick: { customValues: axes.xticks } } : {}),
@@ -24,14 +24,18 @@ function axisOf(name, axes, vertical) {
   };
 }
 
-const area = (line) => ({
-  type: "custom", silent: true, z: 1, data: [line.points[0]], clip: true,
-  renderItem: (_, api) => ({
-    type: "polygon", silent: true,
-    shape: { points: [...line.band.map(([x, low]) => api.coord([x, low])), ...line.band.slice().reverse().map(([x, , high]) => api.coord([x, high]))] },
-    style: { fill: line.colour, opacity: 0.17 },
-  }),
-});
+// A band; the axis makes room for all of it, but in a small chart, which is about the line.
+const area = (line, small) => {
+  const ends = small ? [line.points[0][1]] : [Math.min(...line.band.map((b) => b[1])), Math.max(...line.band.map((b) => b[2]))];
+  return {
+    type: "custom", silent: true, z: 1, clip: true, data: ends.map((y) => [line.points[0][0], y]),
+    renderItem: ({ dataIndex }, api) => (dataIndex ? null : {
+      type: "polygon", silent: true,
+      shape: { points: [...line.band.map(([x, low]) => api.coord([x, low])), ...line.band.slice().reverse().map(([x, , high]) => api.coord([x, high]))] },
+      style: { fill: line.colour, opacity: 0.17 },
+    }),
+  };
+};
 
 const whiskers = (line) => ({
   type: "custom", silent: true, z: 1, clip: true, data: line.bars,
@@ -41,13 +45,24 @@ const whiskers = (line) => ({
   },
 });
 
+// Very many lines as one series; its data are the corners of what they cover.
+function together(lines, thin) {
+  const [low, high] = extent(lines), xs = lines.flatMap((l) => (l.points.length ? [l.points[0][0], l.points.at(-1)[0]] : [])).sort((a, b) => a - b), drawn = lines.map((line) => ({ line, points: thin(line) }));
+  const dash = (d) => ({ solid: null, dashed: [6, 4], dotted: [2, 3] })[d] ?? (Array.isArray(d) ? d : null);
+  return { type: "custom", silent: true, z: 2, clip: true, data: xs.length ? [[xs[0], low], [xs.at(-1), high]] : [],
+    renderItem: ({ dataIndex }, api) => (dataIndex ? null : { type: "group", silent: true, children: drawn.map(({ line, points }) => ({ type: "polyline", silent: true, shape: { points: points.map((p) => api.coord(p)) },
+      style: { stroke: line.colour, lineWidth: line.width ?? 1.2, lineDash: dash(line.dash), opacity: line.faint ? 0.4 : 0.8, fill: "none" } })) }) };
+}
+
 // lines: [{name, colour, dash, shape, width, faint, points: [[x, y]], raw, band, bars, about}]; marks: [{x, y, symbol, colour}]
 // axes: {title, x, y, log, logx, min, max, refs: [{y, text}], small, ends, cross}
 function drawing(lines, marks, axes, still) {
   const series = [], many = lines.reduce((a, l) => a + l.points.length, 0);
   const ends = axes.ends && !still && lines.length <= 10;
-  for (const line of lines) {
-    if (line.band?.length > 1) series.push(area(line));
+  const thin = (line) => (many > DRAWN ? sparse(line.points, Math.max(40, Math.floor((DRAWN * line.points.length) / many))) : line.points);
+  if (lines.length > MANY) series.push(together(lines, thin));
+  for (const line of lines.length > MANY ? [] : lines) {
+    if (line.band?.length > 1) series.push(area(line, axes.small));
     if (line.bars?.length) series.push(whiskers(line));
     if (line.raw?.length) {
       series.push({ type: "custom", silent: true, z: 1, clip: true, data: [line.raw[0]], renderItem: (_, api) => ({ type: "polyline", silent: true,
@@ -55,7 +70,7 @@ function drawing(lines, marks, axes, still) {
     }
     const few = line.points.length <= 24 && !line.faint;
     series.push({
-      type: "line", name: line.name, data: many > DRAWN ? sparse(line.points, Math.max(40, Math.floor((DRAWN * line.points.length) / many))) : line.points, showSymbol: few || Boolean(line.dots), silent: true,
+      type: "line", name: line.name, data: thin(line), showSymbol: few || Boolean(line.dots), silent: true,
       symbol: line.dots ? "circle" : line.shape ?? "circle", symbolSize: line.dots || (line.points.length < 2 ? 8 : 6), z: line.faint ? 1 : 2,
       lineStyle: { color: line.colour, type: line.dash ?? "solid", width: line.width ?? 1.8, opacity: line.faint ? 0.5 : 1 },
       itemStyle: { color: line.colour },
@@ -63,7 +78,7 @@ function drawing(lines, marks, axes, still) {
     });
   }
   if (axes.refs?.length && series.length) {
-    series.find((s) => s.type === "line").markLine = { silent: true, symbol: "none", animation: false,
+    (series.find((s) => s.type === "line") ?? series[0]).markLine = { silent: true, symbol: "none", animation: false,
       data: axes.refs.map((ref) => ({ yAxis: ref.y, label: { formatter: ref.text, position: "insideStartTop", color: css("--text"), fontSize: 11 } })),
       lineStyle: { color: css("--text"), type: [2, 4], width: 1.2 } };
   }

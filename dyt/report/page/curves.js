@@ -102,10 +102,11 @@ function panel(place, variants, metric, study) {
     lines = lines.map((l) => ({ ...l, band: null }));
   }
   const [least, most] = extent(lines), [low, high] = [axes.min ?? least, axes.max ?? most];
-  axes.refs = refs.filter((r) => r.y >= low && r.y <= high);
+  const drawn = refs.filter((r) => r.y >= low && r.y <= high), out = refs.filter((r) => !drawn.includes(r));
+  axes.refs = besides(drawn, (high - low) / 12);
   const marks = runs.filter((r) => r.status === "diverged").map((r) => points(r, metric).at(-1)).filter(Boolean).map(([x, y]) => ({ x, y }));
-  const made = chart(lines, marks, axes), out = refs.filter((r) => !axes.refs.includes(r));
-  if (out.length) made.append(note(`Outside this range: ${out.map((r) => `${r.text} ${r.y}`).join("; ")}.`));
+  const made = chart(lines, marks, axes);
+  if (out.length) made.append(note(`The papers' numbers are outside this range: ${inWords(out)}.`));
   return { place, chart: made, multiples, variants };
 }
 
@@ -113,7 +114,19 @@ function panel(place, variants, metric, study) {
 function referencesOf(study, metric, variants) {
   if (!study || metric !== study.metric) return [];
   const norms = new Set(variants.map((v) => v.norm));
-  return study.papers.filter((p) => norms.has(p.arm)).slice(0, 6).map((p) => ({ y: p.value, text: `paper: ${p.name}, ${p.model}` }));
+  return study.papers.filter((p) => norms.has(p.arm)).slice(0, 6).map((p) => ({ y: p.value, name: p.name, model: p.model })).sort((a, b) => b.y - a.y);
+}
+
+const inWords = (refs) => [...Map.groupBy(refs, (r) => r.model)].map(([model, own]) => `${own.map((r) => `${r.name} ${r.y}`).join(", ")} (${model})`).join("; ");
+
+// References that lie closer than `near` share one text, at the highest of them.
+function besides(refs, near) {
+  const groups = [];
+  for (const ref of refs) {
+    const last = groups.at(-1);
+    if (last && last[0].y - ref.y < near) last.push(ref); else groups.push([ref]);
+  }
+  return groups.flatMap((own) => own.map((r, i) => ({ y: r.y, text: i ? "" : `papers: ${inWords(own)}` })));
 }
 
 function summary(panels, metric, now) {

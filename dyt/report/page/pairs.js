@@ -40,7 +40,9 @@ function pair(a, b, place, metric) {
   state.log = "";  // a difference has a sign
   const { line, area } = band(members), lines = [{ ...a, name: `${a.name} − ${b.name}`, label: `${a.name} − ${b.name}`, points: line, band: area, width: 2,
     about: ([x, y]) => [`${a.name} − ${b.name}`, `${UNITS[state.x]} ${number(x)}: ${number(y)}`] }];
-  const axes = { title: place, x: UNITS[state.x], y: `difference in ${metric}`, logx: state.logx !== "", ...fitted(lines), refs: [{ y: 0, text: "no difference" }], cross: state.x };
+  const end = line.at(-1)[0], late = [0, ...line.map((p) => p[1]), ...area.filter(([x]) => x >= 0.15 * end).flatMap(([, low, high]) => [low, high])].sort((p, q) => p - q);
+  const pad = 0.05 * (late.at(-1) - late[0] || 1), round = (v, to) => { const unit = 10 ** Math.floor(Math.log10(pad)); return Number((to(v / unit) * unit).toPrecision(6)); };
+  const axes = { title: place, x: UNITS[state.x], y: `difference in ${metric}`, logx: state.logx !== "", min: round(late[0] - pad, Math.floor), max: round(late.at(-1) + pad, Math.ceil), refs: [{ y: 0, text: "no difference" }], cross: state.x };
   const made = chart(lines, [], axes);
   state.log = kept;
   made.append(text);

@@ -27,7 +27,8 @@ function rowsOf(runs, now) {
       if (values.length) { const { mean, sd, n } = interval(values); row[field] = mean; row.spread[field] = n > 1 && sd ? sd : null; }
     }
     row.status = Object.keys(counts).sort().join(", ");
-    row.why = [...new Set(children.map((c) => c.why).filter(Boolean))].join("; ");
+    const [why, ...more] = new Set(children.map((c) => c.why).filter(Boolean));
+    row.why = more.length ? `${why} (others: ${more.join("; ")})` : why ?? "";
     return row;
   });
 }

@@ -88,8 +88,8 @@ function bests(panels, key, metric) {
   return scroll(el("table", { id: "bests" }, el("caption", {}, `The best ${key} of each arm; runs that diverged count as worse than any that did not`),
     el("thead", {}, el("tr", {}, ["arm", "tried on", `best ${key}`, metric, "searched", "diverged"].map((t, i) => el("th", { scope: "col", class: i === 2 || i === 3 ? "number" : null }, t)))),
     el("tbody", {}, panels.flatMap((p) => p.rows.map((r) => el("tr", {}, el("td", {}, swatch(r.shape), " ", shortened(r.name)), el("td", {}, shortened(p.place)),
-      el("td", { class: "number" }, r.best ? levelText(r.best.level) : "–", r.edge ? el("div", { class: "badge inconclusive" }, `the ${r.edge} searched`) : null),
-      el("td", { class: "number" }, r.best ? number(interval(r.best.values).mean) : "–"), el("td", {}, r.levels.map(([l]) => levelText(l)).join(", ")),
+      el("td", { class: "number" }, r.best ? levelText(r.best.level) : "–"),
+      el("td", { class: "number" }, r.best ? number(interval(r.best.values).mean) : "–"), el("td", {}, r.levels.map(([l]) => levelText(l)).join(", "), r.edge ? el("span", { class: "badge inconclusive" }, ` best is the ${r.edge} searched`) : null),
       el("td", {}, r.gone.length ? el("span", { class: "badge diverged" }, r.gone.join("; ")) : "–")))))));
 }
 
