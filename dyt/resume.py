@@ -106,7 +106,6 @@ def known_by_weights(plan: Plan) -> dict | None:
 def _take(plan: Plan, loop) -> str:
     """Takes ``init_from``: the whole state where it is this run, only shorter; else weights alone."""
     from dyt.rundir import checkpoint
-    from dyt.training.sharding import whole
 
     source, named = _source(plan), f"init_from={plan.config['init_from']}"
     if loop.conversion is not None:
@@ -116,9 +115,7 @@ def _take(plan: Plan, loop) -> str:
         return f"weights of {source}, its norms converted ({plan.config['convert']})"
     found = _newest(source / "checkpoints", loop.world) if _is_shorter(plan, source) else None
     if found is None:
-        ours = {k: whole(v) if k.startswith("head.") else v for k, v in loop.model.state_dict().items()}
-        weights = checkpoint.encoder_of(checkpoint.read_weights(str(source)), ours)
-        loop.layout.load_weights(weights, named)
+        loop.layout.load_weights(checkpoint.read_weights(str(source)), named)
         if loop.ema:
             loop.ema.set(loop.model)
         return f"weights of {source}"

@@ -222,11 +222,13 @@ class Layout:
         self._fill(flat, self._tensors(optimizer, ema), source)
 
     def load_weights(self, weights: dict[str, Tensor], source: str) -> None:
-        """Takes whole weights, which every process has.
+        """Takes whole weights, which every process has; of a masked autoencoder those of its encoder.
 
         Raises:
             ValueError: they are of another model.
         """
+        ours = {k: whole(v) if k.startswith("head.") else v for k, v in self.model.state_dict().items()}
+        weights = checkpoint.encoder_of(weights, ours)
         if not self.world.sharded:
             return checkpoint.load_weights(self.model, weights, source)
         flat = checkpoint.Flat({f"model/{k}": v for k, v in weights.items()})
