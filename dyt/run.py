@@ -16,7 +16,6 @@ import yaml
 from dyt.config.identity import Plan
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
-from dyt.rundir.processes import place
 
 
 def first(base: Plan) -> dict:
