@@ -3,7 +3,8 @@
     python scripts/bench.py op       one layer: time, memory, bandwidth
     python scripts/bench.py step     a training step of three models
     python scripts/bench.py model    the paper's Tables 14 and 15, with a verdict on each claim
-    python scripts/bench.py data     what the loaders can feed
+    python scripts/bench.py data     what the loaders can feed, and whether that keeps up with a model; also of a
+                                     recipe: data model=vit_base data=imagenet1k data.path=... data.workers=8
     python scripts/bench.py profile  where a training step's time goes, by norm
 
 Writes results/efficiency/<what>-<device>.json (rows with hardware and versions) and .md, and a picture for op;
@@ -54,10 +55,10 @@ def model(device: str, rounds: int) -> list[dict]:
     return [row for compiled in (False, True) for row in measure_model(sizes, device, dtype, rounds, compiled)]
 
 
-def data(device: str, rounds: int) -> list[dict]:
+def data(device: str, rounds: int, words: list[str] = ()) -> list[dict]:
     from dyt.efficiency.measure import measure_data
 
-    return measure_data(rounds)
+    return measure_data(rounds, words, device)
 
 
 def profile(device: str, rounds: int) -> list[dict]:
@@ -77,6 +78,7 @@ def profile(device: str, rounds: int) -> list[dict]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["op", "model", "step", "data", "profile"])
+    parser.add_argument("words", nargs="*", help="of data alone: a recipe's words, as for train.py; nothing is written")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)
     parser.add_argument("--rounds", type=int, default=None, help="blocks of calls a contender; at least 2")
     parser.add_argument("--json", action="store_true", help="print the rows")
@@ -88,6 +90,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.rounds is not None and given.rounds < 2:
         parser.error(f"--rounds {given.rounds}: type 2 or more")
+    if given.words and given.what != "data":
+        parser.error(f"{given.words[0]}: only data takes a recipe's words")
     if given.readme and given.out.resolve() != OUT:
         parser.error("--readme: pages quote results/efficiency; leave out --out")
     import torch
@@ -99,7 +103,7 @@ def main() -> int:
     from dyt.training import cpu
 
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")
-    if device == "cuda" and given.what in ("data", "profile"):
+    if device == "cuda" and (given.what == "profile" or (given.what == "data" and not given.words)):
         parser.error(f"--device cuda: {given.what} looks at the CPU; type --device cpu")
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")
@@ -110,6 +114,13 @@ def main() -> int:
         "data": (data, 9),
         "profile": (profile, 15),
     }[given.what]
+    if given.words:
+        try:
+            rows = data(device, given.rounds or 4, given.words)
+        except (ValueError, OSError) as error:
+            parser.error(" ".join(str(error).split()))
+        print(json.dumps(rows, indent=1) if given.json else tables.data_table(rows))
+        return 0
     try:  # before minutes are spent on what could not be written
         given.out.mkdir(parents=True, exist_ok=True)
         if not os.access(given.out, os.W_OK):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from dyt.data.ahead import ahead
 from dyt.data.order import Order, seed_all
 from dyt.tasks import sums_over
 from dyt.training.distributed import World
@@ -106,7 +107,7 @@ class Trainer:
             Unwritable: the disk took nothing for ``trainer.save_patience`` seconds, or not the last checkpoint.
         """
         every = self.schedule
-        batches = iter(self.data.train_batches(self.order, self.step, every.total))
+        batches = ahead(self.data.train_batches(self.order, self.step, every.total), self.world.device)
         clock = Clock(self.step, self.elapsed)
         if self.before:
             saver.row({"step": 0, **self.before})
