@@ -196,7 +196,7 @@ def test_block_keeps_its_input_alone_and_selective_computes_no_matrix_product_tw
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from dyt.efficiency.timing import saved_bytes
-    from dyt.training.sharding import change_forward
+    from dyt.training.blocks import change_forward
 
     class Products(TorchDispatchMode):
         count = 0
@@ -364,3 +364,18 @@ def test_what_processes_wrote_is_exported_and_evaluated_by_one(two):
     from safetensors.torch import load_file
 
     assert equal(load_file("exported/model.safetensors"), weights(folder))
+
+
+@pytest.mark.parametrize(
+    "words, close",
+    [
+        (["trainer.precision=bf16"], 0.02),
+        pytest.param(["optim.kind=muon"], 0.02, marks=pytest.mark.slow),
+        pytest.param(["trainer.precision=bf16", "trainer.compile=true"], 0.02, marks=pytest.mark.slow),
+    ],
+    ids=["bf16", "muon", "compiled"],
+)
+def test_fsdp_with_what_large_runs_use(words, close, two, alone):
+    words = [*GPT, *SHORT, "norm=dyt", "trainer.max_steps=10", "optim.lr=1e-2", *words]
+    there = two.trained(*words, "trainer.strategy=fsdp", "trainer.checkpointing=selective")
+    assert worst(alone(*[w for w in words if w != "trainer.compile=true"]), there) < close

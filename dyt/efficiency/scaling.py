@@ -82,7 +82,7 @@ def _step(about: dict, steps: int) -> dict:
         id(t): t for part in getattr(trainer.optimizer, "parts", [trainer.optimizer])
         for state in part.state.values() for t in state.values() if isinstance(t, torch.Tensor)
     }  # fmt: skip
-    from dyt.training.sharding import here
+    from dyt.training.average import here
 
     sizes = [here(t).numel() * t.element_size() for t in held.values()]
     row = {"step_ms": round(statistics.median(times), 2), "state_mib": round(sum(sizes) / MIB, 3)}
