@@ -85,8 +85,10 @@ def scaling(given) -> int:
 
     out = given.out if given.out.resolve() != OUT else ROOT / "results" / "scaling"
     out.mkdir(parents=True, exist_ok=True)
+    busy = round(os.getloadavg()[0], 2)
     steps, norms = measure(given.rounds or 12)
-    written = {"provenance": provenance(torch.device("cpu"), 1), "steps": steps, "norms": norms}
+    about = provenance(torch.device("cpu"), 1) | {"load_average_before": busy}
+    written = {"provenance": about, "steps": steps, "norms": norms}
     write_json(out / "scaling-cpu.json", written)
     write_text(out / "scaling.md", table(written))
     print(table(written))
