@@ -5,11 +5,9 @@ The same command again resumes the run, or says that it is finished. Exit codes:
 """
 
 import itertools
-import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import traceback
@@ -25,20 +23,22 @@ from hydra.types import RunMode
 from dyt.config import compose, identity
 from dyt.config.values import as_typed, quoted
 from dyt.run import execute
+from dyt.rundir.files import read_json, write_json
+from dyt.rundir.processes import place, speaks
+from dyt.rundir.requeue import hear_all, requeue
 from dyt.rundir.streams import STOPS, heard, steady
 
 CODES = {"finished": 0, "dry run": 0, "diverged": 0, "failed": 1, "interrupted": 75}
 
 
-def preflight(overrides: list[str], sweep: bool) -> None:
-    """Checks a command line before Hydra sees it; in a sweep, every value of every key.
+def preflight(overrides: list[str], sweep: bool) -> dict:
+    """Checks a command line before Hydra sees it; in a sweep, every value of every key. Returns the (first) config.
 
     Raises:
         ValueError: one line that says what to type instead.
     """
     if not sweep:
-        compose.load(overrides)
-        return
+        return compose.load(overrides)
     choices = []
     for text in overrides:
         try:
@@ -55,10 +55,11 @@ def preflight(overrides: list[str], sweep: bool) -> None:
             values = _swept(text, parsed) if parsed.is_sweep_override() else []
         choices.append([f"{key}={v}" for v in values] or [text])
     first = [c[0] for c in choices]
-    compose.load(first)
+    config = compose.load(first)
     for i, values in enumerate(choices):
         for value in values[1:]:
             compose.load([*first[:i], value, *first[i + 1 :]])
+    return config
 
 
 def _swept(text: str, parsed) -> list[str]:
@@ -98,36 +99,54 @@ def run_one(cfg) -> dict:
         summary = execute(plan)
         outcome |= {"status": summary["status"], "final": summary["final"]}
     except (ValueError, OSError) as error:
-        if os.environ.get("DYT_TRACEBACK"):
-            traceback.print_exc()
-        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        refuse(error)
         outcome["why"] = str(error)
     except KeyboardInterrupt:
         outcome["status"] = "interrupted"
     except Exception as error:
-        traceback.print_exc()
+        if speaks():
+            traceback.print_exc()
         outcome["why"] = f"{type(error).__name__}: {error}"
     return outcome
 
 
-def _log() -> Path:
-    return Path(os.environ["DYT_OUTCOMES"])
+def refuse(error: Exception) -> None:
+    """Says what is wrong in one line; of several processes, one does."""
+    if speaks():
+        if os.environ.get("DYT_TRACEBACK"):
+            traceback.print_exc()
+        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _outcomes() -> list[dict]:
-    return [json.loads(line) for line in _log().read_text().splitlines()]
+    """What became of each run so far, in the sweep's order."""
+    folder = Path(os.environ["DYT_OUTCOMES"])
+    return [read_json(file) for file in sorted(folder.glob("*.json"))]
 
 
 def _stopped() -> bool:
-    return any(o["status"] == "interrupted" for o in _outcomes())
+    """Whether a run of this process was stopped by hand: then it begins no other."""
+    return any(o["status"] == "interrupted" and o["process"] == os.getpid() for o in _outcomes())
 
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
 def job(cfg) -> None:
-    """Hydra's part: one call a run, in this process or a launcher's. Outcomes travel by file."""
+    """Hydra's part: one call a run, in this process or a launcher's, on any machine. Outcomes travel by file."""
+    hear_all()
     outcome = run_one(cfg)
-    with open(_log(), "a") as stream:
-        stream.write(json.dumps(outcome) + "\n")
+    of_submitit = "SUBMITIT_EXECUTOR" in os.environ
+    if outcome["status"] == "interrupted" and of_submitit:
+        requeue()
+    if place().rank == 0 or not of_submitit:  # whose processes share the folder; others have each their own
+        number = HydraConfig.get().job.get("num", 0) if HydraConfig.get().mode == RunMode.MULTIRUN else 0
+        write_json(Path(os.environ["DYT_OUTCOMES"]) / f"{number:06d}.json", outcome | {"process": os.getpid()})
+
+
+def _shared(out_root: str) -> tempfile.TemporaryDirectory:
+    """Where the runs of a sweep leave word: beside the runs, which a cluster's machines share."""
+    home = Path(out_root).expanduser().absolute() / ".sweep"
+    home.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=home, prefix="outcomes-")
 
 
 def table(outcomes: list[dict]) -> str:
@@ -139,19 +158,6 @@ def table(outcomes: list[dict]) -> str:
         rows.append((o["status"], *cells, o["overrides"] or "(defaults)"))
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]) for r in rows)
-
-
-def requeue() -> None:
-    """Under SLURM an interrupted job goes back into the queue; its next start is the same command, which goes on."""
-    job_id = os.environ.get("SLURM_JOB_ID")
-    if job_id is None or os.environ.get("SLURM_PROCID", "0") != "0" or os.environ.get("RANK", "0") != "0":
-        return
-    try:
-        done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True, timeout=60)
-        said = "requeued" if done.returncode == 0 else f"not requeued ({done.stderr.strip()})"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        said = f"not requeued ({error})"
-    print(f"SLURM job {job_id} {said}", file=sys.stderr)
 
 
 def _interrupt(number, frame):
@@ -169,7 +175,7 @@ def _main() -> int:
         signal.signal(number, _interrupt)
     asked = get_args()  # Hydra's own parser, so that its flags are not listed here again
     sweep = asked.multirun
-    if sweep and "WORLD_SIZE" in os.environ:
+    if sweep and place().launched:
         print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
         return 1
     try:
@@ -178,18 +184,16 @@ def _main() -> int:
         roots = [w.partition("=")[2].strip("'\"") for w in typed.values() if w.startswith("out_root=")] if sweep else []
         homes = [Path(root).expanduser() / ".sweep" for root in roots if root.startswith("~")]
         sys.argv += [f"hydra.sweep.dir={quoted(str(home))}" for home in homes]
-        preflight(list(typed.values()), sweep)
+        config = preflight(list(typed.values()), sweep)
     except (ValueError, OSError) as error:
-        if os.environ.get("DYT_TRACEBACK"):
-            traceback.print_exc()
-        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        refuse(error)
         return 1
     if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         job()
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["DYT_OUTCOMES"] = str(Path(folder) / "outcomes.jsonl")
-        _log().touch()
+    remote = sweep and any(word.startswith("hydra/launcher=") for word in typed)
+    with _shared(config["out_root"]) if remote else tempfile.TemporaryDirectory() as folder:
+        os.environ["DYT_OUTCOMES"] = folder
         interrupted = False
         try:
             job()
@@ -199,7 +203,7 @@ def _main() -> int:
     statuses = [o["status"] for o in outcomes]
     if sweep:
         print("\n" + table(outcomes))
-    elif outcomes and outcomes[0]["run"] and statuses[0] not in ("failed", "dry run"):
+    elif outcomes and outcomes[0]["run"] and statuses[0] not in ("failed", "dry run") and place().rank == 0:
         print(outcomes[0]["run"])
     if interrupted or "interrupted" in statuses:
         requeue()

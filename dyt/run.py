@@ -16,6 +16,7 @@ import yaml
 from dyt.config.identity import Plan
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
+from dyt.rundir.processes import place
 
 
 def first(base: Plan) -> dict:
@@ -61,7 +62,7 @@ def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
         raise ValueError(
             f"model={config['model']['name']}: cannot be built from these model.* values ({text})"
         ) from error
-    if config["trainer"]["precision"] == "fp64":
+    if config["trainer"]["precision"] == "double":
         model.double().register_forward_pre_hook(_as_double)
     if not world.sharded:
         model.to(world.device)
@@ -88,7 +89,8 @@ def execute(plan: Plan) -> dict:
     if (done := finished(plan)) is not None:
         from dyt.tracking.wandb import report_to_agent
 
-        print(f"already {done['status']}: {plan.dir}")
+        if place().rank == 0:
+            print(f"already {done['status']}: {plan.dir}")
         report_to_agent(plan.config, plan.dir, done)
         return done
     if plan.base is not None and (base := first(plan.base))["status"] != "finished":
@@ -269,6 +271,7 @@ def open_directory(run: Run):
 def train(run: Run, saver) -> tuple[str, str | None]:
     """Status and, where it did not simply finish, why in words. What goes wrong ends here, not in the caller."""
     from dyt.rundir.patience import Unwritable
+    from dyt.rundir.processes import speaks
     from dyt.training.faults import explain, say, write_failure
     from dyt.training.loop import Diverged
     from dyt.training.probe import Probe
@@ -287,16 +290,18 @@ def train(run: Run, saver) -> tuple[str, str | None]:
                 say(f"failure.json could not be written ({full.strerror})", file=sys.stderr)
         return "diverged", str(error)
     except Unwritable as error:
-        say(f"failed: {error}", file=sys.stderr)
+        if speaks():
+            say(f"failed: {error}", file=sys.stderr)
         return "failed", str(error)
     except KeyboardInterrupt:
         return "interrupted", "stopped at once by a second signal"
     except Exception as error:
-        why = explain(error, run.plan.config)
-        if why is None or os.environ.get("DYT_TRACEBACK"):
+        why, loud = explain(error, run.plan.config), speaks()
+        if loud and (why is None or os.environ.get("DYT_TRACEBACK")):
             traceback.print_exc()
         why = why or f"{type(error).__name__}: {error}"
-        say(f"failed in step {run.loop.step + 1}: {why}", file=sys.stderr)
+        if loud:
+            say(f"failed in step {run.loop.step + 1}: {why}", file=sys.stderr)
         return "failed", why
 
 
@@ -306,6 +311,7 @@ def conclude(run: Run, saver, status: str, why: str | None) -> dict:
     from dyt.training.distributed import leave
     from dyt.training.faults import say
 
+    saver.finish()
     summary = summary_of(run, status, why)
     if run.world.leads:
         summary["wandb_url"] = saver.logger.url

@@ -6,6 +6,7 @@
     python scripts/bench.py data     what the loaders can feed, and whether that keeps up with a model; also of a
                                      recipe: data model=vit_base data=imagenet1k data.path=... data.workers=8
     python scripts/bench.py profile  where a training step's time goes, by norm
+    python scripts/bench.py scaling  a step against processes, width, depth, context and batch: results/scaling/
 
 Writes results/efficiency/<what>-<device>.json (rows with hardware and versions) and .md, and a picture for op;
 targets.md says what was asked and what was found. Give it an idle machine.
@@ -75,9 +76,29 @@ def profile(device: str, rounds: int) -> list[dict]:
         return [one.submit(measure_profile, m, norm, n).result() for m, n in steps.items() for norm in norms]
 
 
+def scaling(given) -> int:
+    """Measures in processes of its own, and writes rows and page."""
+    import torch
+
+    from dyt.efficiency.scaling import measure, table
+    from dyt.rundir.files import write_json, write_text
+    from dyt.rundir.provenance import provenance
+
+    out = given.out if given.out.resolve() != OUT else ROOT / "results" / "scaling"
+    out.mkdir(parents=True, exist_ok=True)
+    busy = round(os.getloadavg()[0], 2)
+    steps, norms = measure(given.rounds or 12)
+    about = provenance(torch.device("cpu"), 1) | {"load_average_before": busy}
+    written = {"provenance": about, "steps": steps, "norms": norms}
+    write_json(out / "scaling-cpu.json", written)
+    write_text(out / "scaling.md", table(written))
+    print(table(written))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["op", "model", "step", "data", "profile"])
+    parser.add_argument("what", choices=["op", "model", "step", "data", "profile", "scaling"])
     parser.add_argument("words", nargs="*", help="of data alone: a recipe's words, as for train.py; nothing is written")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)
     parser.add_argument("--rounds", type=int, default=None, help="blocks of calls a contender; at least 2")
@@ -102,6 +123,8 @@ def main() -> int:
     from dyt.studies.showing.marked import between, fill
     from dyt.training import cpu
 
+    if given.what == "scaling":
+        return scaling(given)
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")
     if device == "cuda" and (given.what == "profile" or (given.what == "data" and not given.words)):
         parser.error(f"--device cuda: {given.what} looks at the CPU; type --device cpu")

@@ -4,6 +4,7 @@
     python scripts/reproduce.py depth gain_init                 on 2 CPU cores (--scale small is the default)
     python scripts/reproduce.py --scale smoke --jobs 2          all of them, in seconds each
     python scripts/reproduce.py --scale paper --dry-run         the papers' own recipes: parameters, FLOPs, hours
+    python scripts/reproduce.py depth --launcher slurm hydra.launcher.partition=gpu     runs as jobs of a cluster
     python scripts/reproduce.py --report                        tables and figures anew from committed rows; no training
     python scripts/reproduce.py depth --data shakespeare=tinyshakespeare/ logger.mode=disabled
     python scripts/reproduce.py --check                         are README, the pages and all tables what the rows say?
@@ -29,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("words", nargs="*", metavar="STUDY|KEY=VALUE", help="studies (none: all) and overrides")
     parser.add_argument("--scale", default="small", help="smoke, small (default), medium, gpu or paper")
     parser.add_argument("--jobs", type=int, default=None, help="worker processes (default: CPU cores, or 1 on a GPU)")
+    parser.add_argument("--launcher", metavar="NAME", help="send runs as jobs: slurm, submitit_slurm, submitit_local")
     parser.add_argument("--seeds", type=int, default=None, help="seeds a run (default: the study's own)")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where a data set's files are")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help=argparse.SUPPRESS)
@@ -79,6 +81,8 @@ def reproduce(asked: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise ValueError(f"{name} {value}: must be at least 1")
     extra = [w for w in asked.words if "=" in w]
+    settings = [w for w in extra if w.startswith("hydra.launcher.") and asked.launcher]
+    extra = [w for w in extra if w not in settings]
     for word in extra:
         key = word.partition("=")[0]
         if key in ("data.path", "experiment", "tag", "resume", "init_from") or not any(
@@ -138,7 +142,8 @@ def reproduce(asked: argparse.Namespace) -> int:
     if asked.merge:
         print("\n".join(made[0].merge(asked.merge)))
         return 0
-    code = runner.reproduce(made, asked.jobs or _jobs(), asked.rerun)
+    launcher = [asked.launcher, *settings] if asked.launcher else None
+    code = runner.reproduce(made, asked.jobs or _jobs(), asked.rerun, launcher)
     if asked.readme and code == 0:
         write_pages(asked.results)
     return code

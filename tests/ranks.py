@@ -1,6 +1,7 @@
-"""Processes that run configs together over gloo, as torchrun would start them; they import once and serve many runs."""
+"""Processes that run configs together over gloo, as torchrun would start them; one imports, the others fork from it."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -9,7 +10,11 @@ import socket
 import traceback
 from pathlib import Path
 
-CONTEXT = multiprocessing.get_context("spawn")
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["tests.helpers", "dyt.training.loop", "dyt.training.saving_together", "torch.distributed.fsdp", "models.gpt"]
+    + ["models.vit", "dyt.data.text", "dyt.data.images", "dyt.tracking.wandb"]
+)
 
 
 def _serve(pipe, rank: int, size: int) -> None:
@@ -28,6 +33,9 @@ def _serve(pipe, rank: int, size: int) -> None:
         os.chdir(folder)
         os.environ |= {"MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(machine)}
         try:
+            if callable(words):
+                pipe.send(words(rank, size))
+                continue
             with fault(*wrong) if wrong and rank == size - 1 else contextlib.nullcontext():
                 summary, place = train(*words, out=out)
             pipe.send((summary["status"], str(place)))
@@ -41,24 +49,36 @@ def _serve(pipe, rank: int, size: int) -> None:
 
 @contextlib.contextmanager
 def fault(kind: str, at: int):
-    """What befalls this process in step `at`: ``stop`` (SIGTERM), ``kill`` (SIGKILL) or ``nan`` (its loss)."""
+    """What befalls this process in step `at`: ``stop`` (SIGTERM), ``kill`` (SIGKILL) or ``nan`` (its loss).
+
+    ``full``: its disk, at its first `at` attempts to write a part of a checkpoint.
+    """
+    import torch.distributed.checkpoint as dcp
+
     from dyt.training.loop import Trainer
 
-    real = Trainer.train_step
+    real, write, tries = Trainer.train_step, dcp.FileSystemWriter.write_data, []
+
+    def full(self, *args):
+        tries.append(1)
+        if len(tries) <= at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, *args)
 
     def step(self, *args):
         if self.step + 1 == at and kind == "nan":
             loss = self.task.loss
             self.task.loss = lambda *given: loss(*given) * float("nan")
-        elif self.step + 1 == at:
+        elif self.step + 1 == at and kind != "full":
             os.kill(os.getpid(), {"stop": signal.SIGTERM, "kill": signal.SIGKILL}[kind])
         return real(self, *args)
 
     Trainer.train_step = step
+    dcp.FileSystemWriter.write_data = full if kind == "full" else write
     try:
         yield
     finally:
-        Trainer.train_step = real
+        Trainer.train_step, dcp.FileSystemWriter.write_data = real, write
 
 
 class Ranks:
@@ -89,15 +109,25 @@ class Ranks:
 
         `wrong` is a `fault` of the last process; `machine` says how many of them count as on one machine.
         """
+        return self._answers(words, machine or self.size, out, wrong)
+
+    def call(self, function) -> list:
+        """What ``function(rank, size)``, of a module, returns in each process."""
+        return self._answers(function, self.size)
+
+    def _answers(self, words, machine: int, out: str = "", wrong=None) -> list:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         for pipe in self.pipes:
-            pipe.send((os.getcwd(), port, machine or self.size, words, out, wrong))
+            pipe.send((os.getcwd(), port, machine, words, out, wrong))
         answers = []
         for pipe in self.pipes:
             assert pipe.poll(120), f"a process does not answer: {words}"
-            answers.append(pipe.recv())
+            try:
+                answers.append(pipe.recv())
+            except EOFError:
+                answers.append(("killed", ""))
         return answers
 
     def trained(self, *words: str, out: str = "runs", machine: int | None = None) -> Path:

@@ -157,7 +157,7 @@ def test_a_directory_is_found_by_its_hash_however_typed(tmp_path):
         (["optim.betas=[0.9]"], "optim.betas=[0.9]: needs two numbers"),
         (["optim.betas=[0.9,1]"], "needs two numbers from 0 to below 1"),
         (["data.batch_size=many"], "data.batch_size=many: needs a whole number"),
-        (["trainer.precision=fp16"], "trainer.precision=fp16: did you mean 'bf16'? choose from fp32, bf16"),
+        (["trainer.precision=fp16"], "trainer.precision=fp16: did you mean 'bf16'? choose from fp32, bf16, double"),
         (["logger.mode=on"], "choose from auto, online, offline, disabled"),
         (["seed=-1"], "seed=-1: must be at least 0"),
         (["seed=1,2"], "seed=1,2: several values are a sweep; add -m"),

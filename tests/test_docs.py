@@ -25,6 +25,8 @@ PAGES = marked.files()
 EXTEND = "test_docs.py::test_every_example_of_extend_runs"
 COMPOSED = "composed here"
 CI = ".ci/run"
+LAUNCHED = "test_cluster.py::test_of_four_runs_one_fails_and_a_second_call_runs_that_one_alone"
+SENT_AWAY = "test_cluster.py::test_a_studys_runs_go_to_the_cluster_and_their_rows_come_back"
 MERGED = "test_bundle.py::test_merge_takes_new_rows_and_says_what_the_verdicts_were_and_are"
 SENT = "test_tracking.py::test_a_wrong_key_is_one_warning_and_the_rows_can_be_sent_later_once"
 
@@ -50,6 +52,11 @@ TRIED = {
     "python scripts/prepare_data.py": "test_shards.py::test_the_script_says_how_far_it_is_and_what_it_made",
     "python scripts/maintain/ladder.py": "test_forecast.py::test_the_ladder_is_what_dry_runs_say",
     "python scripts/bench.py data": "test_bench.py::test_data_says_whether_loading_keeps_up",
+    "python train.py -m hydra/launcher=joblib": LAUNCHED,
+    "python train.py -m hydra/launcher=submitit_local": LAUNCHED,
+    "python train.py -m hydra/launcher=slurm": LAUNCHED,
+    "python train.py -m hydra/launcher=slurm_8gpus": LAUNCHED,
+    "python scripts/reproduce.py gain_init --launcher": SENT_AWAY,
     "torchrun": "test_cli.py::test_two_processes_give_the_curve_of_one",
     "python eval.py": "test_cli.py::test_eval_uses_the_runs_config",
     "python eval.py run=<run directory> sample=200": "test_cli.py::test_eval_samples_text_from_a_raw_prompt",

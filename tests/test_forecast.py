@@ -216,7 +216,13 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(tmp_path):
     done = python("train.py", "model=gpt_nano", "trainer.dry_run=true", "hardware.kind=h100", "hardware.devices=4")
     assert done.returncode == 0, done.stderr
     said = done.stdout
-    for part in ("4 x H100, 80 GiB", "* ddp", "fsdp, checkpointing block", "would not be kept without norms", "3 at once"):
+    for part in (
+        "4 x H100, 80 GiB",
+        "* ddp",
+        "fsdp, checkpointing block",
+        "would not be kept without norms",
+        "3 at once",
+    ):
         assert part in said, said
     assert "two steps of" in said and not list(tmp_path.rglob("*.json"))
     # 2,000 steps at 40% of four times the peak.
@@ -228,7 +234,10 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(tmp_path):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["model=gpt_nano", "data=hf_text", "data.hub=a/b", "data.tokenizer=char"], "is not known before it is here; type data.path="),
+        (
+            ["model=gpt_nano", "data=hf_text", "data.hub=a/b", "data.tokenizer=char"],
+            "is not known before it is here; type data.path=",
+        ),
         (["model=gpt_nano", "hardware.devices=5"], "data.batch_size=12 must be divisible by"),
         (["model=gpt_nano", "hardware.kind=h1000"], "hardware.kind=h1000: did you mean h100"),
         (["model=gpt_nano", "hardware.utilisation=1.5"], "hardware.utilisation=1.5: must be"),
@@ -241,7 +250,12 @@ def test_a_recipe_that_cannot_run_is_one_line(words, said):
 
 
 def test_every_family_is_shrunk_to_something_that_runs():
-    for words in (["model=llama_nano"], ["model=vit_small"], ["model=convnext_base", "data.img_size=32"], ["model=resnet18"]):
+    for words in (
+        ["model=llama_nano"],
+        ["model=vit_small"],
+        ["model=convnext_base", "data.img_size=32"],
+        ["model=resnet18"],
+    ):
         config = compose.load([*words, "norm=layernorm"] if "resnet" not in words[0] else words)
         data, stand_in = dry.data_of(config)
         small = dry.shrunk(config)
@@ -267,7 +281,9 @@ def test_a_run_is_warned_before_memory_runs_out(monkeypatch):
     (said,) = warned(monkeypatch, 30 * mib, "model=gpt_nano")
     assert "a step takes about 0.0 GiB more" in said and "trainer.accumulate=" in said
     pieces = int(said.partition("trainer.accumulate=")[2].split()[0])
-    assert warned(monkeypatch, 30 * mib, "model=gpt_nano", f"trainer.accumulate={pieces}", "data.eval_batch_size=1") == []
+    assert (
+        warned(monkeypatch, 30 * mib, "model=gpt_nano", f"trainer.accumulate={pieces}", "data.eval_batch_size=1") == []
+    )
     (said,) = warned(monkeypatch, mib, "model=gpt_nano")
     assert "no trainer.accumulate is enough" in said
     (said,) = warned(monkeypatch, 60 * mib, "model=gpt_nano", "data.eval_batch_size=4096")

@@ -6,7 +6,7 @@ from dyt.config.ranges import refuse_numbers, within
 
 CHOICES = {  # of a key that takes a word; the first is meant where an old config lacks the key
     "optim.kind": ("adamw", "muon", "sgd"),
-    "trainer.precision": ("fp32", "bf16", "fp64"),
+    "trainer.precision": ("fp32", "bf16", "double"),
     "trainer.strategy": ("auto", "single", "ddp", "fsdp", "hsdp"),
     "trainer.checkpointing": ("none", "block", "selective"),
     "trainer.device": ("auto", "cpu", "cuda"),
@@ -110,7 +110,9 @@ def check(config: dict, schemas: dict[str, type]) -> None:
     if (mix := data.get("mix")) is not None:
         shares = list(mix.values()) if isinstance(mix, dict) else []
         if not shares or not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in shares):
-            raise ValueError(f"data.mix={mix}: needs a share above 0 for each set, e.g. 'data.mix={{web: 0.7, code: 0.3}}'")
+            raise ValueError(
+                f"data.mix={mix}: needs a share above 0 for each set, e.g. 'data.mix={{web: 0.7, code: 0.3}}'"
+            )
         if data["source"] != "shards":
             raise ValueError(f"data.mix: data={data['name']} is one set; type data=shards")
     for key in ("out_root", "model.name", "norm.name", "data.name"):

@@ -50,12 +50,10 @@ class TrainerConfig:
     keep: int = 2  # [checkpoints] the newest ones that are kept, beside the best
     accumulate: int = 1  # [pieces] a batch is computed in: less memory, the same curve
     micro_batch: int | None = None  # [samples] a process computes at once; accumulate then follows from it
-    precision: str = "fp32"  # bf16 is autocast to bfloat16, weights stay in float32; fp64 is for comparing two ways
-    strategy: str = (
-        "auto"  # how the model lies over processes: whole in each (auto, single, ddp) or sharded (fsdp, hsdp)
-    )
+    precision: str = "fp32"  # bf16 is autocast to bfloat16, weights stay in float32; double is for comparing
+    strategy: str = "auto"  # how the model lies over processes: auto is whole in each, fsdp and hsdp shard it
     tp: int = 1  # [processes] that hold one GPT together, a part of every matrix in each
-    checkpointing: str = "none"  # block, selective: activations that are computed twice instead of kept; the same curve
+    checkpointing: str = "none"  # block, selective: activations are computed twice instead of kept; the same curve
     compile: bool = False  # torch.compile of the model
     device: str = "auto"  # auto takes a GPU where torch sees one
     threads: int | None = None  # [threads] of the CPU; null: torch's choice

@@ -18,7 +18,8 @@ def one_line(error: Exception, overrides: list[str], configs: Path) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         names = [o for o in error.options if not o.endswith("/")] if error.options else []
-        return f"{group}={option}: unknown; {closest(option, names)}choose from {', '.join(sorted(names))}"
+        more = "; joblib and submitit need pip install -e '.[cluster]'" if group == "hydra/launcher" else ""
+        return f"{group}={option}: unknown; {closest(option, names)}choose from {', '.join(sorted(names))}{more}"
     for override in overrides:
         line = _wrong_key(override, overrides, configs)
         if line:

@@ -229,7 +229,9 @@ class Shards:
         for key in theirs | self.settings:
             if theirs.get(key) != self.settings.get(key):
                 ours, was = (_shown(of.get(key)) for of in (self.settings, theirs))
-                raise ValueError(f"--out {self.out}: was made with {key} {was}, and this is {ours}; type another folder")
+                raise ValueError(
+                    f"--out {self.out}: was made with {key} {was}, and this is {ours}; type another folder"
+                )
         if not self.finished and noted["open"]:
             split, tokens, documents = noted["open"]
             self._open(split)
@@ -314,7 +316,11 @@ class Shards:
 
     def _about(self) -> dict:
         splits = {
-            split: {"tokens": sum(e["tokens"] for e in done), "documents": sum(e["documents"] for e in done), "shards": done}
+            split: {
+                "tokens": sum(e["tokens"] for e in done),
+                "documents": sum(e["documents"] for e in done),
+                "shards": done,
+            }
             for split, done in self.done.items()
             if done or split == self.open
         }

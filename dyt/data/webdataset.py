@@ -62,7 +62,9 @@ def _samples(file: Path, keys: list[str], data: dict) -> list[tuple[dict, str]]:
                     about[ending] = tar.extractfile(member).read()
     except (tarfile.TarError, OSError, EOFError) as error:
         text = " ".join(str(error).split())[:120]
-        raise ValueError(f"data.path={data['path']}: {file.name} is no plain tar ({text}); copy it anew, or unpack its .gz") from error
+        raise ValueError(
+            f"data.path={data['path']}: {file.name} is no plain tar ({text}); copy it anew, or unpack its .gz"
+        ) from error
     found = []
     for name, about in samples.items():
         if "image" in about:

@@ -294,7 +294,9 @@ def _by_layer(traced: Traced) -> str:
             groups.append([name, name, size])
     shown = sorted(groups, key=lambda g: -g[2])[:8]
     said = [
-        (a or "loss") + (f" to {b}" if a != b else "") + f" {size / 2**20:,.1f}" for a, b, size in groups if [a, b, size] in shown
+        (a or "loss") + (f" to {b}" if a != b else "") + f" {size / 2**20:,.1f}"
+        for a, b, size in groups
+        if [a, b, size] in shown
     ]
     return f"activations kept by layer, MiB: {', '.join(said)}" + (", others less" if len(groups) > 8 else "")
 
@@ -319,4 +321,6 @@ def seconds(value: float) -> str:
 
 def hours(value: float) -> str:
     """As a person says it."""
-    return f"{value * 60:.3g} minutes" if value < 2 else f"{value:,.3g} hours" if value < 72 else f"{value / 24:,.3g} days"
+    return (
+        f"{value * 60:.3g} minutes" if value < 2 else f"{value:,.3g} hours" if value < 72 else f"{value / 24:,.3g} days"
+    )

@@ -22,7 +22,7 @@ class Place:
 
 
 def place() -> Place:
-    """Read from torchrun's variables, else from srun's; a process that neither started is alone.
+    """Read from torchrun's variables, else from submitit's or srun's; a process that neither started is alone.
 
     A batch script's own process has SLURM's variables too, but no step: it is alone, and srun starts the others.
     """
@@ -31,6 +31,10 @@ def place() -> Place:
         size = int(env["WORLD_SIZE"])
         machine = int(env.get("LOCAL_WORLD_SIZE", size))
         return Place(int(env.get("RANK", 0)), size, int(env.get("LOCAL_RANK", 0)), machine, True)
+    if env.get("SUBMITIT_EXECUTOR") == "local":  # submitit's stand-in for SLURM on one machine
+        size = int(env.get("SUBMITIT_LOCAL_NTASKS", 1))
+        rank = int(env.get("SUBMITIT_LOCAL_GLOBALID", 0))
+        return Place(rank, size, rank, size, size > 1)
     if "SLURM_STEP_ID" in env and "SLURM_PROCID" in env:
         size = int(env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS", 1))
         tasks = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE") or str(size)  # as in 8(x4)
@@ -46,7 +50,10 @@ def meeting_point() -> None:
         nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
         env["MASTER_ADDR"] = _first_machine(nodes)
     if "MASTER_PORT" not in env:  # a job's own, so that two jobs on a machine do not meet
-        job, step = (int(re.sub(r"\D", "", env.get(key, "")) or 0) for key in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+        job, step = (
+            int(re.sub(r"\D", "", env.get(key, "")) or 0)
+            for key in ("SLURM_JOB_ID" if "SLURM_JOB_ID" in env else "SUBMITIT_LOCAL_JOB_ID", "SLURM_STEP_ID")
+        )
         env["MASTER_PORT"] = str(20000 + (31 * job + step) % 20000)
 
 

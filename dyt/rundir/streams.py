@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # beside Ctrl-C; a closed terminal sends SIGHUP
+# Beside Ctrl-C. A closed terminal sends SIGHUP; SLURM and submitit send SIGUSR1 or SIGUSR2 some time before SIGTERM.
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 def heard(number: int) -> bool:

@@ -10,6 +10,7 @@ from dyt.config.identity import Plan
 from dyt.resume import RESULTS, finished
 from dyt.rundir.files import remove_parts, write_json, write_text
 from dyt.studies.running import rows as csv
+from dyt.studies.running.cluster import Cluster
 from dyt.studies.running.pool import Pool, Task
 from dyt.studies.running.ready import refuse_unready
 from dyt.studies.running.study import Run, Study, result_folder
@@ -259,10 +260,10 @@ def _with_path(config: dict, paths: dict[str, str]) -> dict:
     return config
 
 
-def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
+def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False, launcher: list[str] | None = None) -> int:
     """Runs what is missing in all of `studies`, reports each as its last run ends; 0, 1 (a run failed) or 75 (stopped).
 
-    A run that two studies need is run once.
+    A run that two studies need is run once. `launcher`, a cluster's with its settings, takes runs elsewhere.
     """
     from tqdm import tqdm
 
@@ -287,7 +288,8 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
     began, number = time.monotonic(), 0
     quiet = not sys.stderr.isatty()
     logs = Path(next(iter(studies[0].planned.values()))[1].config["out_root"]).expanduser() / ".workers"
-    with Pool(jobs, logs) as pool, tqdm(total=len(tasks), unit="run", disable=quiet, dynamic_ncols=True) as bar:
+    workers = Pool(jobs, logs) if launcher is None else Cluster(launcher[0], launcher[1:], jobs, logs / "jobs")
+    with workers as pool, tqdm(total=len(tasks), unit="run", disable=quiet, dynamic_ncols=True) as bar:
         try:
             for task, outcome in pool.run(list(tasks.values())):
                 number += 1
@@ -316,7 +318,7 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False) -> int:
             interrupted = 1
             print("\nstopping: runs finish their step and save", flush=True)
     if not interrupted and not failed and tasks and any(at.waiting for at in studies):
-        return reproduce(studies, jobs)  # the searches are done: more seeds at what they chose
+        return reproduce(studies, jobs, launcher=launcher)  # the searches are done: more seeds at what they chose
     if interrupted:
         for at in studies:
             if left[id(at)] and at.rows:

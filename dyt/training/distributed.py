@@ -1,5 +1,6 @@
 """The processes of a run: who am I, add up over all, only one writes, and what becomes of them when one dies."""
 
+import itertools
 import os
 import sys
 import threading
@@ -16,7 +17,9 @@ from dyt.training.faults import say
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp", "hsdp")
 BEAT, MISSED = 2.0, 20  # seconds between signs of life; so many missed ones are a death: 40 s
+_runs = itertools.count()
 _left = threading.Event()
+_beating: threading.Thread | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,10 @@ def join(device: str, strategy: str = "auto", tp: int = 1) -> World:
     if not dist.is_initialized():
         processes.meeting_point()
         store, *_ = next(dist.rendezvous("env://", rank=at.rank, world_size=at.size, timeout=timedelta(minutes=10)))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=at.rank, world_size=at.size)
-        _watch(store.clone(), at.rank, at.size)
+        name = f"run{next(_runs)}"  # what the last run left in the store is not for this one
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=dist.PrefixStore(name, store), rank=at.rank, world_size=at.size)
+        _watch(dist.PrefixStore(name, store.clone()), at.rank, at.size)
     from torch.distributed.device_mesh import init_device_mesh
 
     axes = {"data": at.size // tp, "tensor": tp}
@@ -148,6 +153,7 @@ def _watch(store, rank: int, size: int) -> None:
     Over gloo a death is seen at once. NCCL, and a machine that is gone, may keep the others waiting for half an hour.
     Beats are counted, not timed, so that a job that is suspended as a whole goes on.
     """
+    global _beating
     _left.clear()
     key, beside = f"dyt/alive/{rank}", f"dyt/alive/{(rank + 1) % size}"
     processes.first_to_fail = lambda: _first(store, rank)
@@ -172,12 +178,8 @@ def _watch(store, rank: int, size: int) -> None:
         except Exception:
             pass
 
-    global _beating
     _beating = threading.Thread(target=beat, daemon=True)
     _beating.start()
-
-
-_beating: threading.Thread | None = None
 
 
 def _first(store, rank: int) -> bool:
@@ -193,6 +195,6 @@ def leave() -> None:
     if _beating is not None:
         _left.set()
         _beating.join(5)
-        _beating, processes.first_to_fail = None, None
+        _beating = None
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

@@ -5,13 +5,18 @@ import multiprocessing
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from dyt.rundir.files import finite, write_json
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
 
 def explain(error: BaseException, config: dict) -> str | None:
     """One line for running out of memory, a lost or hanging loader, and data that cannot be read; else None."""
     text = str(error)
+    if isinstance(error, distributed.DistError) or (distributed.is_initialized() and any(w in text for w in LOST)):
+        return "another process of this run ended; the same command goes on from the last checkpoint"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         trainer, size = config["trainer"], config["data"]["batch_size"]
         more = next((n for n in range(trainer["accumulate"] + 1, size + 1) if size % n == 0), None)

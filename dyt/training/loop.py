@@ -17,12 +17,13 @@ from tqdm import tqdm
 from dyt.data.ahead import ahead
 from dyt.data.order import Order, seed_all
 from dyt.tasks import sums_over
+from dyt.training.average import Average
 from dyt.training.distributed import World
 from dyt.training.faults import say
 from dyt.training.optim import build, learning_rate
 from dyt.training.saving import Saver
 from dyt.training.schedule import Clock, Schedule, Stop
-from dyt.training.sharding import Average, Layout
+from dyt.training.sharding import Layout
 
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
 

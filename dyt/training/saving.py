@@ -55,6 +55,9 @@ class Saver:
             write = partial(checkpoint.save, self.folder, "step", step, state(), keep=self.keep)
             self.disk.attempt("a checkpoint", write)
 
+    def finish(self) -> None:
+        """Waits for what is being written beside training, however that ended."""
+
     def end(self) -> None:
         """Raises:
         Unwritable: something still could not be written at its last attempt.

@@ -56,9 +56,11 @@ class SaverTogether(Saver):
             if not self.disk.attempt(what, future.result) and what == "the best checkpoint":
                 self.pending.append((step, what, write, self.thread.submit(write)))
 
+    def finish(self) -> None:
+        wait([future for *_, future in self.pending], timeout=600)
+
     def end(self) -> None:
         self._settle(before=float("inf"))
-        for *_, future in self.pending:  # a last try, whose failure `end` tells
-            wait([future])
+        self.finish()  # a last try, of which `end` tells
         self._settle(before=float("inf"))
         self.disk.end()

@@ -53,18 +53,20 @@ class Clock:
 
 
 class Stop:
-    """Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP ask the loop to end after this step; a second one ends it at once.
+    """Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP ask the loop to end after this step; a second one ends it at once.
 
-    A terminal that closes may send SIGHUP twice: that one never counts as the second.
+    A terminal that closes may send SIGHUP twice: that one never counts as the second. SIGUSR1 and SIGUSR2 are a
+    cluster's warning, which a SIGTERM follows: they never count as the first.
     """
 
     def __init__(self):
-        self.asked = 0
+        self.asked, self.pressed = 0, False
 
     def _handle(self, number, frame):
-        if self.asked and number != signal.SIGHUP:
+        if self.pressed and number not in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             raise KeyboardInterrupt
         self.asked = 1
+        self.pressed |= number not in (signal.SIGUSR1, signal.SIGUSR2)
 
     def __enter__(self):
         self._before = {}

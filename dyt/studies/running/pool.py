@@ -40,6 +40,21 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def outcome_of(config: dict, words: list[str]) -> dict:
+    """Runs a config to its end; ``{"status", "why", ...}``, whatever happens."""
+    from dyt.config import identity
+    from dyt.run import execute
+
+    try:
+        summary = execute(identity.plan(config, words))
+        return {"status": summary["status"], "why": summary["why"], "wall_s": summary["wall_s"]}
+    except (ValueError, OSError) as error:
+        return {"status": "failed", "why": " ".join(str(error).split())}
+    except Exception as error:
+        traceback.print_exc()
+        return {"status": "failed", "why": f"{type(error).__name__}: {error}"}
+
+
 def _work(pipe: Connection, logs: Path) -> None:
     """A worker: runs what comes through the pipe, output to a log file, and answers with the summary's status."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -51,9 +66,6 @@ def _work(pipe: Connection, logs: Path) -> None:
     sys.stdout = sys.stderr = stream
     import logging
 
-    from dyt.config import identity
-    from dyt.run import execute
-
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=stream)
     while True:
         # Between runs a signal ends the worker; during one, the loop finishes its step and saves.
@@ -63,15 +75,7 @@ def _work(pipe: Connection, logs: Path) -> None:
             config, words = pipe.recv()
         except EOFError:
             return
-        try:
-            plan = identity.plan(config, words)
-            summary = execute(plan)
-            answer = {"status": summary["status"], "why": summary["why"], "wall_s": summary["wall_s"]}
-        except (ValueError, OSError) as error:
-            answer = {"status": "failed", "why": " ".join(str(error).split())}
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"status": "failed", "why": f"{type(error).__name__}: {error}"}
+        answer = outcome_of(config, words)
         try:
             pipe.send(answer)
         except OSError:  # the parent is leaving

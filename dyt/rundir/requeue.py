@@ -1,0 +1,41 @@
+"""Back into the queue: an interrupted run of a cluster asks for its job to start again, and goes on. No torch."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from dyt.rundir.processes import place
+
+
+def requeue() -> None:
+    """Asks for this job to be started again, if it is one; the leading process of a run does.
+
+    A job of Hydra's submitit launcher goes back by submitit's own way, which does not return; any other job of SLURM by
+    scontrol.
+    """
+    if place().rank != 0:
+        return
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        signal.raise_signal(_submitits())
+        return
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+        said = "requeued" if done.returncode == 0 else f"not requeued ({done.stderr.strip()})"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = f"not requeued ({error})"
+    print(f"SLURM job {job} {said}", file=sys.stderr)
+
+
+def _submitits() -> signal.Signals:
+    """The signal by which submitit saves and requeues."""
+    return getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
+
+
+def hear_all() -> None:
+    """In a job of submitit: SIGUSR1 means what submitit's own signal means, also before training and after it."""
+    if "SUBMITIT_EXECUTOR" in os.environ and _submitits() != signal.SIGUSR1:
+        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(_submitits()))
