@@ -94,9 +94,8 @@ def main(words: list[str] | None = None) -> int:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for split, of in made["splits"].items():
-        print(
-            f"{split}: {of['tokens']:,} tokens, {of['documents']:,} documents, {len(of['shards'])} shards ({made['dtype']})"
-        )
+        count = f"{of['tokens']:,} tokens, {of['documents']:,} documents"
+        print(f"{split}: {count}, {len(of['shards'])} shards ({made['dtype']})")
     if made["left_out"]:
         print(f"{made['left_out']:,} rows without text left out")
     print(f"{given.out}: ready after {time.monotonic() - began:.1f} s; python train.py model=gpt_mini data=shards "

@@ -58,7 +58,7 @@ def step_peak(config, spec, model, task, count: int) -> int:
         optimizer.zero_grad(set_to_none=True)
 
     step()
-    moments = [t for of in optimizer.state.values() for t in of.values()]
+    moments = [t for o in getattr(optimizer, "parts", [optimizer]) for of in o.state.values() for t in of.values()]
     there = sum(t.numel() * t.element_size() for t in (*model.parameters(), *moments, inputs, targets))
     return there + peak_bytes(step, "cpu")
 
@@ -81,7 +81,8 @@ def test_the_estimate_of_a_step_is_the_measured_peak(words, count):
     config, spec, model, task = built(*words)
     measured = step_peak(config, spec, model, task, count)
     estimated = memory(trace(model, task, config, spec, count), model, config, "single", 1).total
-    assert abs(estimated / measured - 1) < 0.05, (estimated, measured)  # 20% are asked
+    # 20% are asked; a convolution takes workspace that no operator shows.
+    assert abs(estimated / measured - 1) < (0.1 if "resnet" in words[0] else 0.02), (estimated, measured)
 
 
 @pytest.mark.slow
@@ -107,7 +108,8 @@ with Stop() as stop:
     for _ in range(3): made.loop.train_step(batches, 0.0, stop)
 grown = size() - before
 own = sum(p.numel() * 4 for p in made.model.parameters())
-need = memory(trace(made.model, made.task, plan.config, made.data.spec, made.order.share), made.model, plan.config, 'single', 1).total - own
+found = trace(made.model, made.task, plan.config, made.data.spec, made.order.share)
+need = memory(found, made.model, plan.config, 'single', 1).total - own
 print(grown, need)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
@@ -239,7 +241,7 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(tmp_path):
             "is not known before it is here; type data.path=",
         ),
         (["model=gpt_nano", "hardware.devices=5"], "data.batch_size=12 must be divisible by"),
-        (["model=gpt_nano", "hardware.kind=h1000"], "hardware.kind=h1000: did you mean h100"),
+        (["model=gpt_nano", "hardware.kind=h1000"], "hardware.kind=h1000: did you mean 'h100'"),
         (["model=gpt_nano", "hardware.utilisation=1.5"], "hardware.utilisation=1.5: must be"),
         (["model=gpt_nano", "optim.lr=1e30", "norm=none"], "the small model diverged"),
     ],

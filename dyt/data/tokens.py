@@ -72,8 +72,10 @@ class Opened:
                 raise ValueError(f"data.tokenizer={data['tokenizer']}: {key} was made with "
                                  f"{self.tokenizer.kind}; leave data.tokenizer out")  # fmt: skip
             if data["vocab"] is not None:
-                raise ValueError(f"data.vocab={data['vocab']}: {key} says itself that it has "
-                                 f"{self.tokenizer.vocab_size} tokens; leave data.vocab out, or type model.vocab_size")  # fmt: skip
+                raise ValueError(
+                    f"data.vocab={data['vocab']}: {key} says itself that it has {self.tokenizer.vocab_size} tokens; "
+                    "leave data.vocab out, or type model.vocab_size"
+                )
         self.tokens = {s: Row([np.memmap(f, dtype=dtype, mode="r") for f in group]) for s, group in files.items()}
         if "train" not in self.tokens:
             raise ValueError(f"{key}: has no split train")
@@ -92,7 +94,7 @@ def _largest(files: dict[str, list[Path]]) -> int:
 
 
 def _of_ids(data: dict, needed: int, key: str) -> Tokenizer:
-    """The tokenizer of ids that come without one: what ``data.tokenizer`` or ``data.vocab`` says, else the ids alone."""
+    """The tokenizer of ids that come without one: what ``data.tokenizer`` or ``data.vocab`` says, else ids alone."""
     if data["tokenizer"] is not None:
         tokenizer = Tokenizer.named(data["tokenizer"])
     elif data["vocab"] is None and GPT2 - 257 < needed <= GPT2:  # GPT-2's, of which rare tokens may not occur

@@ -141,7 +141,6 @@ def measure_data(rounds: int, words: list[str] = (), device: str = "cpu") -> lis
     waits for its batch; with workers loading keeps up where it feeds more than is taken.
     """
     from dyt.config import compose
-    from dyt.data.order import Order
     from dyt.training.distributed import join
 
     found, world = [], join(device)

@@ -55,7 +55,7 @@ def device_of(kind: str) -> Device:
 
 
 def _rate(dtype: torch.dtype, size: int = 512) -> float:
-    """FLOPs a second of a matrix product on this machine's CPU, the best of some; by its own time, whatever else runs."""
+    """FLOPs a second of a matrix product on this machine's CPU, by the process's own time: others may be at work."""
     a = torch.ones(size, size, dtype=dtype)
     times = []
     for _ in range(8):
