@@ -401,7 +401,6 @@ def _unwritable(out_root: str, error: OSError) -> ValueError:
 def forewarn(run: Run) -> None:
     """Says before the first step what will not do: too little memory, pictures that are blown up."""
     from dyt.forecast.warn import warnings
-    from dyt.rundir.processes import place
     from dyt.training.faults import say
 
     if run.world.leads:

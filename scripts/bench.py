@@ -3,7 +3,8 @@
     python scripts/bench.py op       one layer: time, memory, bandwidth
     python scripts/bench.py step     a training step of three models
     python scripts/bench.py model    the paper's Tables 14 and 15, with a verdict on each claim
-    python scripts/bench.py data     what the loaders can feed
+    python scripts/bench.py data     what the loaders can feed, and whether that keeps up with a model; also of a
+                                     recipe: data model=vit_base data=imagenet1k data.path=... data.workers=8
     python scripts/bench.py profile  where a training step's time goes, by norm
     python scripts/bench.py scaling  a step against processes, width, depth, context and batch: results/scaling/
 
@@ -55,10 +56,10 @@ def model(device: str, rounds: int) -> list[dict]:
     return [row for compiled in (False, True) for row in measure_model(sizes, device, dtype, rounds, compiled)]
 
 
-def data(device: str, rounds: int) -> list[dict]:
+def data(device: str, rounds: int, words: list[str] = ()) -> list[dict]:
     from dyt.efficiency.measure import measure_data
 
-    return measure_data(rounds)
+    return measure_data(rounds, words, device)
 
 
 def profile(device: str, rounds: int) -> list[dict]:
@@ -85,8 +86,10 @@ def scaling(given) -> int:
 
     out = given.out if given.out.resolve() != OUT else ROOT / "results" / "scaling"
     out.mkdir(parents=True, exist_ok=True)
+    busy = round(os.getloadavg()[0], 2)
     steps, norms = measure(given.rounds or 12)
-    written = {"provenance": provenance(torch.device("cpu"), 1), "steps": steps, "norms": norms}
+    about = provenance(torch.device("cpu"), 1) | {"load_average_before": busy}
+    written = {"provenance": about, "steps": steps, "norms": norms}
     write_json(out / "scaling-cpu.json", written)
     write_text(out / "scaling.md", table(written))
     print(table(written))
@@ -96,6 +99,7 @@ def scaling(given) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["op", "model", "step", "data", "profile", "scaling"])
+    parser.add_argument("words", nargs="*", help="of data alone: a recipe's words, as for train.py; nothing is written")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)
     parser.add_argument("--rounds", type=int, default=None, help="blocks of calls a contender; at least 2")
     parser.add_argument("--json", action="store_true", help="print the rows")
@@ -107,6 +111,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.rounds is not None and given.rounds < 2:
         parser.error(f"--rounds {given.rounds}: type 2 or more")
+    if given.words and given.what != "data":
+        parser.error(f"{given.words[0]}: only data takes a recipe's words")
     if given.readme and given.out.resolve() != OUT:
         parser.error("--readme: pages quote results/efficiency; leave out --out")
     import torch
@@ -120,7 +126,7 @@ def main() -> int:
     if given.what == "scaling":
         return scaling(given)
     device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")
-    if device == "cuda" and given.what in ("data", "profile"):
+    if device == "cuda" and (given.what == "profile" or (given.what == "data" and not given.words)):
         parser.error(f"--device cuda: {given.what} looks at the CPU; type --device cpu")
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")
@@ -131,6 +137,13 @@ def main() -> int:
         "data": (data, 9),
         "profile": (profile, 15),
     }[given.what]
+    if given.words:
+        try:
+            rows = data(device, given.rounds or 4, given.words)
+        except (ValueError, OSError) as error:
+            parser.error(" ".join(str(error).split()))
+        print(json.dumps(rows, indent=1) if given.json else tables.data_table(rows))
+        return 0
     try:  # before minutes are spent on what could not be written
         given.out.mkdir(parents=True, exist_ok=True)
         if not os.access(given.out, os.W_OK):

@@ -26,10 +26,14 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files, folders, or names of the hub")
     parser.add_argument("--tokenizer", required=True, help="byte, gpt2, a tokenizer.json or a folder that has one")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the shards")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that tokenize; default: all cores")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that tokenize; default: all cores"
+    )
     parser.add_argument("--text-key", default=None, help="column of the texts; default: text")
     parser.add_argument("--encoding", default=None, help="of text files, e.g. cp1252; default: UTF-8")
-    parser.add_argument("--on-error", choices=["raise", "skip"], default="raise", help="skip: leave out rows without text")
+    parser.add_argument(
+        "--on-error", choices=["raise", "skip"], default="raise", help="skip: leave out rows without text"
+    )
     parser.add_argument("--shard-tokens", type=int, default=None, help="tokens after which a shard ends; default: 2^27")
     parser.add_argument("--hub-config", default=None, help="the hub set's configuration")
     parser.add_argument("--revision", default=None, help="the hub set's revision, a commit or a tag")
@@ -47,7 +51,12 @@ def teller():
     def tell(progress) -> None:
         if time.monotonic() - told[0] > (0.5 if terminal else 10):
             told[0] = time.monotonic()
-            print(f"\r\033[K{progress}" if terminal else progress, end="" if terminal else "\n", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{progress}" if terminal else progress,
+                end="" if terminal else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return tell
 
@@ -75,9 +84,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         check_encoding(given.encoding)
         tokenizer = Tokenizer.named(given.tokenizer)
-        made = prepare(
-            given.sources, tokenizer, given.out, given.workers, data, given.shard_tokens or SHARD, teller()
-        )
+        made = prepare(given.sources, tokenizer, given.out, given.workers, data, given.shard_tokens or SHARD, teller())
     except (ValueError, OSError) as error:
         print(f"prepare_data.py: {in_words(error)}", file=sys.stderr)
         return 1
@@ -87,7 +94,8 @@ def main(words: list[str] | None = None) -> int:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for split, of in made["splits"].items():
-        print(f"{split}: {of['tokens']:,} tokens, {of['documents']:,} documents, {len(of['shards'])} shards ({made['dtype']})")
+        count = f"{of['tokens']:,} tokens, {of['documents']:,} documents"
+        print(f"{split}: {count}, {len(of['shards'])} shards ({made['dtype']})")
     if made["left_out"]:
         print(f"{made['left_out']:,} rows without text left out")
     print(f"{given.out}: ready after {time.monotonic() - began:.1f} s; python train.py model=gpt_mini data=shards "

@@ -152,9 +152,9 @@ def reproduce(asked: argparse.Namespace) -> int:
 def parts(results: Path) -> list:
     """Every part of README and the pages that a program writes."""
     from dyt.efficiency import tables
-    from dyt.studies.showing import demo, explain, overview, soak
+    from dyt.studies.showing import demo, explain, overview, rungs, soak
 
-    return [*overview.PARTS, *tables.parts(results), *explain.PARTS, demo.PART, soak.PART]
+    return [*overview.PARTS, *tables.parts(results), *explain.PARTS, demo.PART, soak.PART, rungs.PART]
 
 
 def write_pages(results: Path) -> None:

@@ -1,6 +1,7 @@
 """Processes that run configs together over gloo, as torchrun would start them; one imports, the others fork from it."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -48,24 +49,36 @@ def _serve(pipe, rank: int, size: int) -> None:
 
 @contextlib.contextmanager
 def fault(kind: str, at: int):
-    """What befalls this process in step `at`: ``stop`` (SIGTERM), ``kill`` (SIGKILL) or ``nan`` (its loss)."""
+    """What befalls this process in step `at`: ``stop`` (SIGTERM), ``kill`` (SIGKILL) or ``nan`` (its loss).
+
+    ``full``: its disk, at its first `at` attempts to write a part of a checkpoint.
+    """
+    import torch.distributed.checkpoint as dcp
+
     from dyt.training.loop import Trainer
 
-    real = Trainer.train_step
+    real, write, tries = Trainer.train_step, dcp.FileSystemWriter.write_data, []
+
+    def full(self, *args):
+        tries.append(1)
+        if len(tries) <= at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, *args)
 
     def step(self, *args):
         if self.step + 1 == at and kind == "nan":
             loss = self.task.loss
             self.task.loss = lambda *given: loss(*given) * float("nan")
-        elif self.step + 1 == at:
+        elif self.step + 1 == at and kind != "full":
             os.kill(os.getpid(), {"stop": signal.SIGTERM, "kill": signal.SIGKILL}[kind])
         return real(self, *args)
 
     Trainer.train_step = step
+    dcp.FileSystemWriter.write_data = full if kind == "full" else write
     try:
         yield
     finally:
-        Trainer.train_step = real
+        Trainer.train_step, dcp.FileSystemWriter.write_data = real, write
 
 
 class Ranks:

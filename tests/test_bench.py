@@ -1,6 +1,7 @@
 """The benchmarks at toy size: that they run, and that their arithmetic holds. tests/test_readme.py has the page."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -190,3 +191,13 @@ def test_overhead_compares_the_loop_with_a_bare_step():
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert 0.5 < float(done.stdout.rpartition("ratio ")[2].split()[0]) < 2
+
+
+def test_data_says_whether_loading_keeps_up():
+    words = ["model=gpt_nano", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16"]
+    done = bench("data", *words, "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "gpt_nano takes" in done.stdout and re.search(r"(yes|only just|no\*\*.*) \([\d.,]+ times\)", done.stdout)
+    slow = {"data": "x", "unit": "images a second", "model": "m", "rate": timing.spread([50.0] * 3), "workers": 0}
+    assert "**no**, more data.workers (0.5 times)" in tables.data_table([slow | {"taken": timing.spread([100.0] * 3)}])
+    assert "keeps up" not in tables.data_table([slow])

@@ -11,8 +11,9 @@ import torch
 from dyt import DynamicTanh
 from dyt.data.order import pieces_of
 from dyt.rundir import checkpoint
+from dyt.rundir.files import sha256_of
 
-from .helpers import TINY_GPT, TINY_VIT, rows_of, train
+from .helpers import ROOT, TINY_GPT, TINY_VIT, python, rows_of, train
 from .ranks import Ranks, curve, fault
 
 GPT = [
@@ -195,7 +196,7 @@ def test_block_keeps_its_input_alone_and_selective_computes_no_matrix_product_tw
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from dyt.efficiency.timing import saved_bytes
-    from dyt.training.sharding import change_forward
+    from dyt.training.blocks import change_forward
 
     class Products(TorchDispatchMode):
         count = 0
@@ -302,3 +303,79 @@ def test_exponents_and_the_simulation():
     small, large = simulate(8), simulate(1024)
     assert small["compute_s"] == large["compute_s"] == pytest.approx(6 * 6.74e9 * 8192 / 4e14)
     assert large["fsdp_exchange_s"] > small["fsdp_exchange_s"] and small["norms_dyt_s"] == 0 < small["norms_rmsnorm_s"]
+
+
+def test_a_full_disk_of_one_process_leaves_the_last_checkpoint_whole_and_the_next_is_written(two, alone):
+    words = [*GPT, *SHORT, "norm=dyt", "trainer.save_every=5", "trainer.max_steps=20", "trainer.eval_every=10"]
+    words += ["trainer.precision=double"]
+    answers = two.run(*words, "trainer.strategy=fsdp", wrong=("full", 2))
+    assert {status for status, _ in answers} == {"finished"}
+    folder = Path(answers[0][1])
+    kept = sorted(p.name for p in (folder / "checkpoints").glob("*.json"))
+    assert kept == ["best-000000020.json", "step-000000020.json"]
+    assert equal_to(1e-9, weights(folder), weights(alone(*words)))
+
+
+def equal_to(close: float, a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=close, atol=close) for k in a)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "missing"])
+def test_a_damaged_part_is_named_and_the_checkpoint_before_it_taken(harm, two, alone, caplog):
+    words = [*GPT, *SHORT, "norm=dyt", "trainer.save_every=5", "trainer.max_steps=15", "trainer.keep=2"]
+    folder = two.trained(*words, "trainer.strategy=fsdp")
+    part = folder / "checkpoints/step-000000015.parts/__1_0.distcp"
+    if harm == "missing":
+        part.unlink()
+    else:
+        content = bytearray(part.read_bytes())
+        content[len(content) // 2] ^= 1
+        part.write_bytes(content)
+    _, about = checkpoint.newest(folder / "checkpoints")
+    assert about["step"] == 10 and "__1_0.distcp" in caplog.text
+
+
+def test_a_checkpoints_index_runs_no_code(two, caplog):
+    """A pickle that would call a function, with a sum that fits."""
+    words = [*GPT, *SHORT, "norm=dyt", "trainer.max_steps=1"]
+    folder = two.trained(*words, "trainer.strategy=fsdp") / "checkpoints"
+    index, manifest = folder / "step-000000001.parts/.metadata", folder / "step-000000001.json"
+    index.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    about = json.loads(manifest.read_text())
+    about["files"][".metadata"] = sha256_of(index)
+    manifest.write_text(json.dumps(about))
+    assert checkpoint.newest(folder) is None and "not loaded" in caplog.text and not Path("ran").exists()
+
+
+def test_weights_of_another_model_are_refused_in_every_process(two):
+    small = two.trained(*GPT, *SHORT, "norm=dyt", "trainer.max_steps=1", "trainer.strategy=fsdp", out="small")
+    words = [*GPT, *SHORT, "norm=dyt", "model.dim=32", f"init_from={small}", "trainer.strategy=fsdp"]
+    for status, why in two.run(*words):
+        assert status == "refused" and "weights of another model or norm" in why
+
+
+def test_what_processes_wrote_is_exported_and_evaluated_by_one(two):
+    folder = two.trained(*GPT, *SHORT, "norm=dyt", "trainer.max_steps=2", "trainer.strategy=fsdp")
+    done = python("eval.py", f"run={folder}", "ckpt=last")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["val/loss"] == pytest.approx(curve(folder, "val/loss")[2], rel=0.01)  # of 3 batches
+    exported = python(str(ROOT / "scripts/export.py"), f"run={folder}", "ckpt=last", "out=exported")
+    assert exported.returncode == 0, exported.stderr
+    from safetensors.torch import load_file
+
+    assert equal(load_file("exported/model.safetensors"), weights(folder))
+
+
+@pytest.mark.parametrize(
+    "words, close",
+    [
+        (["trainer.precision=bf16"], 0.02),
+        pytest.param(["optim.kind=muon"], 0.02, marks=pytest.mark.slow),
+        pytest.param(["trainer.precision=bf16", "trainer.compile=true"], 0.02, marks=pytest.mark.slow),
+    ],
+    ids=["bf16", "muon", "compiled"],
+)
+def test_fsdp_with_what_large_runs_use(words, close, two, alone):
+    words = [*GPT, *SHORT, "norm=dyt", "trainer.max_steps=10", "optim.lr=1e-2", *words]
+    there = two.trained(*words, "trainer.strategy=fsdp", "trainer.checkpointing=selective")
+    assert worst(alone(*[w for w in words if w != "trainer.compile=true"]), there) < close

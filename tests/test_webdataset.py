@@ -38,7 +38,9 @@ def shards(root, label="cls") -> None:
         members: dict[str, bytes] = {}
         for i in ids:
             members[f"s{i:02d}.png"] = png(10 * i)
-            members[f"s{i:02d}.{label}"] = str(i % 3).encode() if label == "cls" else json.dumps({"label": i % 3}).encode()
+            members[f"s{i:02d}.{label}"] = (
+                str(i % 3).encode() if label == "cls" else json.dumps({"label": i % 3}).encode()
+            )
         tar(root / f"{name}.tar", members)
 
 
@@ -54,7 +56,9 @@ def test_pictures_and_classes_come_out_of_tars(label, tmp_path):
     images, labels = next(iter(source.eval_batches("val")))
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
     mean, std = (torch.tensor(source.data[k])[:, None, None] for k in ("mean", "std"))
-    assert torch.allclose((images * std + mean) * 255, torch.arange(120, 180, 10.0)[:, None, None, None].expand(6, 3, 16, 16), atol=1e-3)
+    assert torch.allclose(
+        (images * std + mean) * 255, torch.arange(120, 180, 10.0)[:, None, None, None].expand(6, 3, 16, 16), atol=1e-3
+    )
 
 
 def test_workers_and_a_later_start_change_nothing(tmp_path):
@@ -67,7 +71,9 @@ def test_workers_and_a_later_start_change_nothing(tmp_path):
 
 def test_faults_are_named(tmp_path):
     tar(tmp_path / "a" / "x.tar", {"s1.png": png(1), "s1.cls": b"0", "s2.png": png(2)})
-    with pytest.raises(ValueError, match=r"s2 in x.tar has no label \(a .cls, or label in a .json\); data.on_error=skip"):
+    with pytest.raises(
+        ValueError, match=r"s2 in x.tar has no label \(a .cls, or label in a .json\); data.on_error=skip"
+    ):
         data(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "y.tar").write_bytes(b"no tar" * 200)
@@ -78,7 +84,9 @@ def test_faults_are_named(tmp_path):
     (tmp_path / "c" / "set-train-0001.tar").write_bytes(cut[:3000])
     with pytest.raises(ValueError, match="set-train-0001.tar is no plain tar"):
         data(tmp_path / "c")
-    members = {f"s{i}.png": png(i) if i else b"broken" for i in range(20)} | {f"s{i}.cls": b"%d" % (i % 2) for i in range(20)}
+    members = {f"s{i}.png": png(i) if i else b"broken" for i in range(20)} | {
+        f"s{i}.cls": b"%d" % (i % 2) for i in range(20)
+    }
     tar(tmp_path / "d" / "z.tar", members)
     source = data(tmp_path / "d")
     with pytest.raises(ValueError, match=r"image in row \d+ \(.*z.tar\) cannot be decoded"):

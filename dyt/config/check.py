@@ -115,7 +115,9 @@ def check(config: dict, schemas: dict[str, type]) -> None:
     if (mix := data.get("mix")) is not None:
         shares = list(mix.values()) if isinstance(mix, dict) else []
         if not shares or not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in shares):
-            raise ValueError(f"data.mix={mix}: needs a share above 0 for each set, e.g. 'data.mix={{web: 0.7, code: 0.3}}'")
+            raise ValueError(
+                f"data.mix={mix}: needs a share above 0 for each set, e.g. 'data.mix={{web: 0.7, code: 0.3}}'"
+            )
         if data["source"] != "shards":
             raise ValueError(f"data.mix: data={data['name']} is one set; type data=shards")
     for key in ("out_root", "model.name", "norm.name", "data.name"):

@@ -23,9 +23,8 @@ WHOLE = set(
     "seed hardware.devices trainer.max_steps trainer.eval_every trainer.eval_batches trainer.log_every "
     "trainer.save_every trainer.probe_every trainer.keep trainer.accumulate trainer.micro_batch trainer.tp "
     "trainer.threads optim.warmup_steps data.batch_size data.eval_batch_size data.workers data.img_size "
-    "data.patch_size data.train_tokens data.vocab data.crop_padding model.dim "
-    "model.depth model.heads model.kv_heads model.mlp_dim model.context model.vocab_size model.img_size "
-    "model.patch_size".split()
+    "data.patch_size data.train_tokens data.vocab data.crop_padding model.dim model.depth model.heads model.kv_heads "
+    "model.mlp_dim model.context model.vocab_size model.img_size model.patch_size".split()
 )
 FLOAT = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,2})?")
 

@@ -79,8 +79,10 @@ def _pieces(given: Input, data: dict, skip: int) -> Iterator[tuple[str | None, b
     for place, text in texts(documents_of(given, data, skip), data, given.split, given.builder):
         read += 1
         if text is None and data["on_error"] != "skip":
-            raise ValueError(f"{given.name}: {place.split(',')[-1].strip()} has no text; data.on_error=skip leaves such "
-                             "rows out and counts them")  # fmt: skip
+            row = place.split(",")[-1].strip()
+            raise ValueError(
+                f"{given.name}: {row} has no text; data.on_error=skip leaves such rows out and counts them"
+            )
         if given.builder != "text":
             if text != "":
                 yield text, True, read, place
@@ -229,7 +231,9 @@ class Shards:
         for key in theirs | self.settings:
             if theirs.get(key) != self.settings.get(key):
                 ours, was = (_shown(of.get(key)) for of in (self.settings, theirs))
-                raise ValueError(f"--out {self.out}: was made with {key} {was}, and this is {ours}; type another folder")
+                raise ValueError(
+                    f"--out {self.out}: was made with {key} {was}, and this is {ours}; type another folder"
+                )
         if not self.finished and noted["open"]:
             split, tokens, documents = noted["open"]
             self._open(split)
@@ -314,7 +318,11 @@ class Shards:
 
     def _about(self) -> dict:
         splits = {
-            split: {"tokens": sum(e["tokens"] for e in done), "documents": sum(e["documents"] for e in done), "shards": done}
+            split: {
+                "tokens": sum(e["tokens"] for e in done),
+                "documents": sum(e["documents"] for e in done),
+                "shards": done,
+            }
             for split, done in self.done.items()
             if done or split == self.open
         }
@@ -429,7 +437,8 @@ class Progress:
 
     def __str__(self) -> str:
         spent = max(1e-9, time.monotonic() - self.began)
-        said = f"{self.before + self.tokens:,} tokens, {self.bytes / spent / 1e6:.1f} MB/s, {self.tokens / spent:,.0f} tokens/s"
+        said = f"{self.before + self.tokens:,} tokens, {self.bytes / spent / 1e6:.1f} MB/s, "
+        said += f"{self.tokens / spent:,.0f} tokens/s"
         if not self.total:
             return said
         before = self.before * self.bytes / max(1, self.tokens)  # of an earlier start, about
@@ -449,5 +458,7 @@ def _refuse_small_disk(inputs: list[Input], tokenizer: Tokenizer, data: dict, ma
     need = total * (len(ids) + len(ends)) / max(1, count) - made.bytes
     free = shutil.disk_usage(made.out).free
     if need > free:
-        raise OSError(f"--out {made.out}: the tokens take about {need / 2**30:.2f} GiB more, and {free / 2**30:.2f} GiB "
-                      "are free there; free some, or type a folder on a larger disk")  # fmt: skip
+        raise OSError(
+            f"--out {made.out}: the tokens take about {need / 2**30:.2f} GiB more, and {free / 2**30:.2f} GiB are free "
+            "there; free some, or type a folder on a larger disk"
+        )

@@ -1,4 +1,4 @@
-"""Token ids on disk: shards with an index, and nanoGPT's train.bin. Where they are and whether they are whole; no torch.
+"""Token ids on disk: shards with an index, and nanoGPT's train.bin. Where they are, and whether whole. No torch.
 
 A folder of shards is made by scripts/prepare_data.py:
 
@@ -105,6 +105,6 @@ def refuse_damaged(folder: Path, index: dict) -> None:
         for shard in split["shards"]:
             if sha256_of(folder / shard["file"]) != shard["sha256"]:
                 raise ValueError(
-                    f"data.path={folder}: the content of {shard['file']} is not what was written (sha256 differs); copy "
-                    "it anew, or make the folder anew"
+                    f"data.path={folder}: the content of {shard['file']} is not what was written (sha256 differs); "
+                    "copy it anew, or make the folder anew"
                 )

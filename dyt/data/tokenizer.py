@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")  # what tokenizers call a document's end
-GPT2_FILES = (
-    "run once with a network, or set TIKTOKEN_CACHE_DIR to a folder that has it, or type data.tokenizer=byte"
-)
+GPT2_FILES = "run once with a network, or set TIKTOKEN_CACHE_DIR to a folder that has it, or type data.tokenizer=byte"
 
 
 class Tokenizer:
@@ -59,7 +57,9 @@ class Tokenizer:
         path = Path(name).expanduser()
         path = path / "tokenizer.json" if path.is_dir() else path
         if not path.is_file():
-            raise ValueError(f"data.tokenizer={name}: choose from byte, gpt2, a tokenizer.json or a folder that has one")
+            raise ValueError(
+                f"data.tokenizer={name}: choose from byte, gpt2, a tokenizer.json or a folder that has one"
+            )
         try:
             return cls("json", text=path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
@@ -82,7 +82,9 @@ class Tokenizer:
         if self.kind == "json":
             return np.array(self._bpe.encode(text, add_special_tokens=False).ids, dtype=self.dtype)
         if self.kind == "ids":
-            raise ValueError("of these tokens only the numbers are known; type data.tokenizer=gpt2 where they are GPT-2's")
+            raise ValueError(
+                "of these tokens only the numbers are known; type data.tokenizer=gpt2 where they are GPT-2's"
+            )
         points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
         ids = np.where(points < len(self._index), self._index[np.minimum(points, len(self._index) - 1)], -1)
         if (ids < 0).any():
@@ -121,9 +123,7 @@ def _gpt2():
     except ImportError as error:
         raise ValueError("data.tokenizer=gpt2 needs the package tiktoken: pip install tiktoken") from error
     except Exception as error:  # requests' whole family, where its file cannot be fetched
-        raise ValueError(
-            f"data.tokenizer=gpt2: tiktoken could not fetch its vocabulary file; {GPT2_FILES}"
-        ) from error
+        raise ValueError(f"data.tokenizer=gpt2: tiktoken could not fetch its vocabulary file; {GPT2_FILES}") from error
 
 
 def _of_json(text: str):

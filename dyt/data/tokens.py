@@ -72,8 +72,10 @@ class Opened:
                 raise ValueError(f"data.tokenizer={data['tokenizer']}: {key} was made with "
                                  f"{self.tokenizer.kind}; leave data.tokenizer out")  # fmt: skip
             if data["vocab"] is not None:
-                raise ValueError(f"data.vocab={data['vocab']}: {key} says itself that it has "
-                                 f"{self.tokenizer.vocab_size} tokens; leave data.vocab out, or type model.vocab_size")  # fmt: skip
+                raise ValueError(
+                    f"data.vocab={data['vocab']}: {key} says itself that it has {self.tokenizer.vocab_size} tokens; "
+                    "leave data.vocab out, or type model.vocab_size"
+                )
         self.tokens = {s: Row([np.memmap(f, dtype=dtype, mode="r") for f in group]) for s, group in files.items()}
         if "train" not in self.tokens:
             raise ValueError(f"{key}: has no split train")
@@ -92,7 +94,7 @@ def _largest(files: dict[str, list[Path]]) -> int:
 
 
 def _of_ids(data: dict, needed: int, key: str) -> Tokenizer:
-    """The tokenizer of ids that come without one: what ``data.tokenizer`` or ``data.vocab`` says, else the ids alone."""
+    """The tokenizer of ids that come without one: what ``data.tokenizer`` or ``data.vocab`` says, else ids alone."""
     if data["tokenizer"] is not None:
         tokenizer = Tokenizer.named(data["tokenizer"])
     elif data["vocab"] is None and GPT2 - 257 < needed <= GPT2:  # GPT-2's, of which rare tokens may not occur
@@ -124,7 +126,9 @@ class ShardData(Tokens):
             if part.tokenizer.to_json() != first.to_json():
                 raise ValueError(f"data.mix: {next(iter(mix))} and {name} were made with different tokenizers")
         if known not in (None, first.kind):
-            raise ValueError(f"init_from: its weights know {known} tokens, and data.path={data['path']} holds {first.kind}")
+            raise ValueError(
+                f"init_from: its weights know {known} tokens, and data.path={data['path']} holds {first.kind}"
+            )
         if data["train_tokens"]:
             if mix:
                 raise ValueError("data.train_tokens is of one set; leave it out with data.mix")
@@ -134,7 +138,9 @@ class ShardData(Tokens):
             for name, tokens in zip(mix, self.parts, strict=True):
                 short = next((s for s in ("train", "val") if len(tokens[s]) < 2 * context), None)
                 if short:
-                    raise ValueError(f"data.mix: {name} has less {short} text than two windows of model.context={context}")
+                    raise ValueError(
+                        f"data.mix: {name} has less {short} text than two windows of model.context={context}"
+                    )
             splits = {s for tokens in self.parts for s in tokens}
             sizes = {s: sum(len(t[s]) for t in self.parts if s in t) for s in ("train", "val", "test") if s in splits}
             self.spec = Spec("text", source.sha256, sizes, vocab_size=first.vocab_size)
@@ -142,7 +148,10 @@ class ShardData(Tokens):
 
     def windows(self, seed: int):
         """The training samples: with ``data.mix`` an epoch has of each set its share."""
-        made = [Windows(tokens["train"], self.context, seed) for tokens in (self.parts if self.data["mix"] else [self.tokens])]
+        made = [
+            Windows(tokens["train"], self.context, seed)
+            for tokens in (self.parts if self.data["mix"] else [self.tokens])
+        ]
         return Mixture(made, self.shares) if self.data["mix"] else made[0]
 
     def eval_batches(

@@ -1,7 +1,7 @@
-"""WebDataset's tar shards as a table: where each picture lies, so that any is read at once, by any process, unpacked never.
+"""WebDataset's tar shards as a table: where each picture lies, so that any process reads any of them at once.
 
-A sample is the members that share a name up to its first dot: ``n01440764/10026.jpg`` with ``.cls`` (the class, a number
-or a name) or ``.json`` (an object with the label's key).
+A sample is the members that share a name up to its first dot: ``n01440764/10026.jpg`` with ``.cls`` (the class, a
+number or a name) or ``.json`` (an object with the label's key).
 """
 
 import json
@@ -62,14 +62,18 @@ def _samples(file: Path, keys: list[str], data: dict) -> list[tuple[dict, str]]:
                     about[ending] = tar.extractfile(member).read()
     except (tarfile.TarError, OSError, EOFError) as error:
         text = " ".join(str(error).split())[:120]
-        raise ValueError(f"data.path={data['path']}: {file.name} is no plain tar ({text}); copy it anew, or unpack its .gz") from error
+        raise ValueError(
+            f"data.path={data['path']}: {file.name} is no plain tar ({text}); copy it anew, or unpack its .gz"
+        ) from error
     found = []
     for name, about in samples.items():
         if "image" in about:
             label = _label(about, keys)
             if label is None and data["on_error"] != "skip":
-                raise ValueError(f"data.path={data['path']}: {name.lstrip('/')} in {file.name} has no label (a .cls, or "
-                                 f"{keys[0]} in a .json); data.on_error=skip leaves such samples out")  # fmt: skip
+                raise ValueError(
+                    f"data.path={data['path']}: {name.lstrip('/')} in {file.name} has no label (a .cls, or {keys[0]} "
+                    "in a .json); data.on_error=skip leaves such samples out"
+                )
             found.append((about["image"], label))
     return found
 

@@ -51,11 +51,15 @@ def measure_op(rows: int, cols: int, device, dtype, rounds: int) -> list[dict]:
 def _training(model_name: str, norm: str, world, words=()):
     """A model as train.py makes it: (config, data, order, model, task, optimizer)."""
     from dyt.config import compose
+
+    return _of_config(compose.load([f"model={model_name}", f"norm={norm}", *words]), world)
+
+
+def _of_config(config: dict, world):
     from dyt.data.order import Order
     from dyt.run import assemble
     from dyt.training.optim import build
 
-    config = compose.load([f"model={model_name}", f"norm={norm}", *words])
     data, model, _, task = assemble(config, world, 0)
     optim = config["optim"]
     optimizer = build(model, optim)
@@ -130,25 +134,36 @@ def measure_model(sizes: dict, device, dtype, rounds: int, compiled: bool) -> li
     return found
 
 
-def measure_data(rounds: int) -> list[dict]:
-    """Samples a second that each embedded set can feed, augmentation included, the loop left out."""
-    from dyt.config import compose
-    from dyt.data import open_data
-    from dyt.data.order import Order
+def measure_data(rounds: int, words: list[str] = (), device: str = "cpu") -> list[dict]:
+    """Samples a second that each embedded set, or a recipe's own in `words`, can feed, and that its model takes.
 
-    found = []
-    for words, context in ((["model=vit_nano"], None), (["model=gpt_nano"], 64)):
-        data_config = compose.load(words)["data"]
-        data = open_data(data_config, context)
-        order = Order(data.samples, data_config["batch_size"], 0)
-        times = []
+    Augmentation is in the first, the loop in neither. Where a run loads in its own process (``data.workers=0``) a step
+    waits for its batch; with workers loading keeps up where it feeds more than is taken.
+    """
+    from dyt.config import compose
+    from dyt.training.distributed import join
+
+    found, world = [], join(device)
+    for recipe in [list(words)] if words else (["model=vit_nano"], ["model=gpt_nano"]):
+        config, data, order, model, task, optimizer = _of_config(compose.load(recipe), world)
+        steps = min(30, max(1, order.steps_per_epoch // 2))
+        fed, taken = [], []
         for i in range(rounds + 1):  # the first pass decodes, and is left out
-            batches = data.train_batches(order, 30 * i, 30 * (i + 1))
             began = time.perf_counter()
-            count = sum(len(targets) for _, targets in batches)
-            if i:
-                times.append(count * data.unit_per_sample / (time.perf_counter() - began))
-        found.append({"data": data_config["name"], "unit": f"{data.unit} a second", "rate": spread(times)})
+            count = sum(len(targets) for _, targets in data.train_batches(order, steps * i, steps * (i + 1)))
+            fed.append(count * data.unit_per_sample / (time.perf_counter() - began))
+        inputs, targets = (t.to(world.device) for t in next(iter(data.train_batches(order, 0, 1))))
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            task.loss(model, inputs, targets).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if world.device.type == "cuda":
+                torch.cuda.synchronize()
+            taken.append(order.batch * data.unit_per_sample / (time.perf_counter() - began))
+        row = {"data": config["data"]["name"], "unit": f"{data.unit} a second", "rate": spread(fed[1:])}
+        row |= {"model": config["model"]["name"], "taken": spread(taken[1:]), "workers": config["data"]["workers"]}
+        found.append(row)
     return found
 
 

@@ -3,6 +3,7 @@
 Each case runs in processes that gloo joins, in the trainer's own step (training/loop.py).
 """
 
+import functools
 import multiprocessing
 import os
 import socket
@@ -13,10 +14,13 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dyt.efficiency.timing import saved_bytes
+
 MIB = 2**20
 NORMS = ("layernorm", "rmsnorm", "dyt")
 BASE = {"dim": 128, "depth": 4, "context": 128, "batch": 8}
-GROWS = {"dim": (64, 128, 256, 512), "depth": (2, 4, 8, 16), "context": (64, 128, 256, 512), "batch": (4, 8, 16, 32)}
+GROWS = {"dim": (64, 128, 256), "depth": (2, 4, 8), "context": (64, 128, 256), "batch": (4, 8, 16)}
+MEASURED = ("step_ms", "state_mib", "kept_mib")  # of a step in one process
 LAYOUTS = {"ddp": ["trainer.strategy=ddp"], "fsdp": ["trainer.strategy=fsdp"], "tp": ["trainer.tp={ranks}"]}
 
 
@@ -66,7 +70,7 @@ def _step(about: dict, steps: int) -> dict:
     data, model, _, task = assemble(config, world, 0)
     order = Order(data.samples, about["batch"], 0, 1, world.data_rank, world.data_size)
     trainer = Trainer(config, model, task, data, order, Schedule(10**6, 10**6, 10**6, 10**6), world)
-    batches = iter(data.train_batches(order, 0, steps + 3))
+    batches = iter(data.train_batches(order, 0, steps + 4))
     times = []
     with Stop() as stop:
         for _ in range(2):
@@ -82,13 +86,17 @@ def _step(about: dict, steps: int) -> dict:
         id(t): t for part in getattr(trainer.optimizer, "parts", [trainer.optimizer])
         for state in part.state.values() for t in state.values() if isinstance(t, torch.Tensor)
     }  # fmt: skip
-    from dyt.training.sharding import here
+    from dyt.training.average import here
 
     sizes = [here(t).numel() * t.element_size() for t in held.values()]
     row = {"step_ms": round(statistics.median(times), 2), "state_mib": round(sum(sizes) / MIB, 3)}
     row |= {"collectives": sum(n for n, _ in sent.seen.values())}
     row |= {"sent_mib": round(sum(b for _, b in sent.seen.values()) / MIB, 3)}
     kinds = {k: {"times": n, "mib": round(b / MIB, 3)} for k, (n, b) in sorted(sent.seen.items())}
+    if world.size == 1:
+        inputs, targets = next(batches)
+        forward = functools.partial(task.loss, model, inputs, targets)
+        row["kept_mib"] = round(saved_bytes(forward, trainer.parameters) / MIB, 3)
     return about | row | {"by_kind": kinds}
 
 
@@ -151,7 +159,7 @@ def together(size: int, work: list) -> list[dict]:
 def measure(repeats: int) -> tuple[list[dict], list[dict]]:
     """(rows of training steps, rows of norms whose channels are split)."""
     steps, norms = [], []
-    for ranks in (1, 2, 4):
+    for ranks in (4, 2, 1):
         work = [("step", about, repeats) for about in cases() if about["ranks"] == ranks]
         if ranks > 1:
             work += [("norm", case("split channels", ranks, norm, dim=512), 5 * repeats) for norm in NORMS]
@@ -173,7 +181,7 @@ def exponents(rows: list[dict]) -> list[dict]:
             others = {k: v for k, v in BASE.items() if k != key} | {"norm": norm, "layout": "single"}
             here = sorted((r for r in rows if others.items() <= r.items()), key=lambda r: r[key])
             sizes = [r[key] for r in here]
-            fits = {what: round(exponent(sizes, [r[what] for r in here]), 2) for what in ("step_ms", "state_mib")}
+            fits = {what: round(exponent(sizes, [r[what] for r in here]), 2) for what in MEASURED}
             found.append({"grows": key, "from": sizes[0], "to": sizes[-1], "norm": norm, **fits})
     return found
 
@@ -187,7 +195,7 @@ ASSUMED = {
     "between machines": "5e10 bytes/s a device",
     "a collective takes at least": "2e-5 s within a machine, and 5e-6 s more for each doubling of the machines",
     "fsdp": "weights gathered twice (bfloat16) and gradients scattered once (float32), beside the computation",
-    "tp": "8 processes of a machine; 4 sums a block of 8,192 x 4,096 bfloat16 values, between computations",
+    "tp": "8 devices of a machine, with the tokens of 8: 4 sums a block of 65,536 x 4,096 bfloat16 values, not hidden",
     "split channels": "a norm over channels adds 2 sums of 1 (RMSNorm) or 2 (LayerNorm) float32 a token; DyT none",
 }
 
@@ -213,7 +221,9 @@ def table(written: dict) -> str:
     from dyt.efficiency.tables import table as lines
 
     steps, norms = written["steps"], written["norms"]
-    by_rank = [r for r in steps if BASE.items() <= r.items()]
+    by_rank = sorted(
+        (r for r in steps if BASE.items() <= r.items()), key=lambda r: (r["layout"] != "single", r["ranks"])
+    )
     about = written["provenance"]
     head = [
         "layout",
@@ -231,17 +241,22 @@ def table(written: dict) -> str:
         f"{BASE['batch']} x {BASE['context']} tokens a step over all processes, joined by gloo on one machine: "
         f"{about.get('cpu') or about.get('hardware', '')}. Four processes share its cores, so their time says what "
         "the exchange costs and nothing of speed-up. MiB: the larger of what goes in and what comes out.", "",
+        f"Load average before: {about['load_average_before']} on {about['cores']} cores"
+        + ("." if about["load_average_before"] < 0.5 else ": something else ran, so times mean little here; memory, "
+           "collectives and bytes are exact."), "",
         *lines(head, [[r[k] for k in keys] for r in by_rank], 3), "",
         "## A norm where the channels are split", "",
         "The residual stream lies over the processes by channels: a statistic over channels takes a sum over them, "
         "forward and backward, in each norm. DyT has none, and takes none; only its alpha, one number a norm, "
         "has a gradient to add up, once a step for all norms together.", "",
         *lines(["processes", "norm", "forward + backward, ms", "collectives", "bytes"],
-               [[r["ranks"], r["norm"], r["norm_ms"], r["collectives"], r["sent_bytes"]] for r in norms], 2), "",
+               [[r["ranks"], r["norm"], r["norm_ms"], r["collectives"], r["sent_bytes"]]
+                for r in sorted(norms, key=lambda r: r["ranks"])], 2), "",
         "Where each process has whole tokens, all of them (`trainer.tp`) or some, no norm sends anything.", "",
         "## How it grows, in one process", "",
         "p of time = a size^p, fitted over the sizes named.", "",
-        *lines(["what grows", "from", "to", "norm", "p of the step's time", "p of weights and optimizer"],
+        *lines(["what grows", "from", "to", "norm", "p of the step's time", "p of weights and optimizer",
+                "p of activations"],
                [list(r.values()) for r in exponents(steps)], 4), "",
         "## On paper: 8 to 1,024 devices", "",
         "No such machine was used. Seconds of a step, each number from these assumptions:", "",

@@ -59,11 +59,16 @@ def step_table(rows: list[dict]) -> str:
 
 
 def data_table(rows: list[dict]) -> str:
-    body = []
+    head, body = ["data", "unit", "median (quartiles)"], []
     for r in rows:
         t = r["rate"]
         body.append([r["data"], r["unit"], f"{t['median']:,.0f} ({t['low']:,.0f} to {t['high']:,.0f})"])
-    return "\n".join([*table(["data", "unit", "median (quartiles)"], body, 2), ""])
+        if "taken" in r:
+            times = t["median"] / r["taken"]["median"]
+            said = "yes" if times > 1.1 else "only just" if times > 0.9 else "**no**, more data.workers"
+            body[-1] += [f"{r['model']} takes {r['taken']['median']:,.0f}", f"{said} ({times:,.1f} times)"]
+    head += ["a training step", "loading keeps up"] if any("taken" in r for r in rows) else []
+    return "\n".join([*table(head, body, 2), ""])
 
 
 def profile_table(rows: list[dict]) -> str:

@@ -1,9 +1,10 @@
 """``trainer.dry_run=true``: what a run needs and costs, then two steps of it with a small model. Writes nothing."""
 
 import copy
-import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from dyt.data.sources import locate
 from dyt.forecast.estimate import OF_A_MACHINE, Memory, chosen, memory
 from dyt.forecast.hardware import GIB, Device, device_of
 from dyt.forecast.trace import Traced, trace
+from dyt.rundir.processes import place
 from dyt.tasks import build_task
 from dyt.training.schedule import Schedule
 from models import build_model
@@ -135,6 +137,92 @@ def two_steps(config: dict, data, stand_in: bool) -> str:
     return f"two steps of {size:,} parameters on {what}: loss {losses[0]:.3f}, then {losses[1]:.3f}"
 
 
+@dataclass(frozen=True)
+class Reckoned:
+    """What a run takes; memory in bytes."""
+
+    device: Device
+    devices: int
+    stand_in: bool  # whether the data is not here
+    data: Any
+    model: Any  # on the meta device
+    norms: Any
+    task: Any
+    order: Order
+    schedule: Schedule
+    traced: dict[str, Traced]  # by checkpointing
+    table: dict[tuple[str, str], Memory]  # by strategy and checkpointing
+    mine: tuple[str, str]  # this run's
+    evaluation: int  # what one adds to parameters and optimizer
+    peak: float  # FLOPs a second of a device
+    flops: float  # of a step
+    seconds: float  # of a step
+    price: float  # of a device hour
+    stored: float  # bytes of storage of a sample
+    kind: str  # of what these are
+
+    @property
+    def hours(self) -> float:
+        return self.seconds * self.schedule.total / 3600
+
+    @property
+    def memory(self) -> Memory:
+        return self.table[self.mine]
+
+
+def reckon(config: dict) -> Reckoned:
+    """The figures of a run, on the meta device.
+
+    Raises:
+        ValueError, OSError: the recipe cannot be built, its batch does not divide, or its data is not known.
+    """
+    trainer, asked = config["trainer"], config["hardware"]
+    devices = asked["devices"] or place().size
+    data, stand_in = data_of(config)
+    with torch.device("meta"):
+        model, norms = build_model(config["model"], config["norm"], data.spec)
+    task = build_task(config, data.spec.classes)
+    batch, copies = config["data"]["batch_size"], max(1, devices // trainer["tp"])
+    pieces = pieces_of(batch, copies, trainer["micro_batch"]) or trainer["accumulate"]
+    order = Order(data.samples, batch, config["seed"], pieces, 0, copies)
+    strategy, checkpointing = chosen(trainer, devices), trainer["checkpointing"]
+    traced = {
+        way: trace(model, task, config, data.spec, order.share, pieces=pieces, checkpointing=way)
+        for way in dict.fromkeys(("none", "block", checkpointing))
+    }
+    ways = ["single"] if devices == 1 else ["ddp", "fsdp", *(["hsdp"] if devices > OF_A_MACHINE else [])]
+    table = {
+        (s, c): memory(of, model, config, s, devices, c)
+        for s in dict.fromkeys((*ways, strategy))
+        for c, of in traced.items()
+    }
+    device = device_of(asked["kind"])
+    peak = device.bf16 if trainer["precision"] == "bf16" else device.fp32
+    flops = traced[checkpointing].flops * batch / order.share
+    stored, kind = sample_bytes(config, data)
+    return Reckoned(
+        device=device,
+        devices=devices,
+        stand_in=stand_in,
+        data=data,
+        model=model,
+        norms=norms,
+        task=task,
+        order=order,
+        schedule=Schedule.of(trainer, order.steps_per_epoch),
+        traced=traced,
+        table=table,
+        mine=(strategy, checkpointing),
+        evaluation=trace(model, task, config, data.spec, config["data"]["eval_batch_size"], train=False).peak,
+        peak=peak,
+        flops=flops,
+        seconds=flops / (peak * asked["utilisation"] * devices),
+        price=device.price if asked["price"] is None else asked["price"],
+        stored=stored,
+        kind=kind,
+    )
+
+
 def dry_run(config: dict) -> str:
     """The whole report.
 
@@ -143,79 +231,52 @@ def dry_run(config: dict) -> str:
     """
     from dyt import kernels
 
-    trainer, asked = config["trainer"], config["hardware"]
-    kernels.force(trainer["kernel"])
-    devices = asked["devices"] or int(os.environ.get("WORLD_SIZE", 1))
-    device = device_of(asked["kind"])
-    data, stand_in = data_of(config)
-    with torch.device("meta"):
-        model, norms = build_model(config["model"], config["norm"], data.spec)
-    task = build_task(config, data.spec.classes)
-    batch, copies = config["data"]["batch_size"], devices // trainer["tp"]
-    pieces = pieces_of(batch, copies, trainer["micro_batch"]) or trainer["accumulate"]
-    order = Order(data.samples, batch, config["seed"], pieces, 0, copies)
-    schedule = Schedule.of(trainer, order.steps_per_epoch)
-    strategy, checkpointing = chosen(trainer, devices), trainer["checkpointing"]
-
-    traced = {
-        way: trace(model, task, config, data.spec, order.share, pieces=pieces, checkpointing=way)
-        for way in dict.fromkeys(("none", "block", checkpointing))
-    }
-    ways = ["single"] if devices == 1 else ["ddp", "fsdp", *(["hsdp"] if devices > OF_A_MACHINE else [])]
-    table = {
-        (s, c): memory(of, model, config, s, devices, c) for s in dict.fromkeys((*ways, strategy)) for c, of in traced.items()
-    }
-    mine = traced[checkpointing]
-    measured = trace(model, task, config, data.spec, config["data"]["eval_batch_size"], train=False).peak
-    flops = mine.flops * batch / order.share
-    peak = device.bf16 if trainer["precision"] == "bf16" else device.fp32
-    seconds = flops / (peak * asked["utilisation"] * devices)
-    hours = seconds * schedule.total / 3600
-    price = device.price if asked["price"] is None else asked["price"]
-    stored, kind = sample_bytes(config, data)
+    kernels.force(config["trainer"]["kernel"])
+    r = reckon(config)
+    batch, data, trainer = r.order.batch, r.data, config["trainer"]
     unit = f"{batch:,} x {data.unit_per_sample:,} tokens" if data.unit == "tokens" else f"{batch:,} images"
-    rate = batch * data.unit_per_sample / seconds
-    name = f"{config['model']['name']}, {mine.count:,} parameters; norms: {norms.describe()}"
+    each, device = f"{r.order.share:,} at once on a device", r.device
+    mine = r.traced[trainer["checkpointing"]]
     lines = [
         "dry run: nothing is written",
-        f"model    {name}",
-        f"data     {config['data']['name']}" + (" (not here: its published size)" if stand_in else ""),
-        f"devices  {devices:,} x {device.name}, {device.memory / GIB:.0f} GiB, {peak:.3g} FLOP/s in {trainer['precision']}",
-        f"batch    {unit}; {order.share:,} at once on a device" + (f", {pieces} pieces a step" if pieces > 1 else ""),
-        f"step     {flops:.3g} FLOPs, {_seconds(seconds)} at {asked['utilisation']:.0%} of the peak",
-        f"run      {schedule.total:,} steps: {_hours(hours)}, {hours * devices:,.3g} device hours, "
-        f"{hours * devices * price:,.2f} dollars at {price:g} an hour",
-        f"reads    {rate:,.0f} {data.unit} a second, {stored * batch / seconds / 1e6:,.3g} MB a second of {kind}",
+        f"model    {config['model']['name']}, {mine.count:,} parameters; norms: {r.norms.describe()}",
+        f"data     {config['data']['name']}" + (" (not here: its published size)" if r.stand_in else ""),
+        f"devices  {r.devices:,} x {device.name}, {device.memory / GIB:.0f} GiB, {r.peak:.3g} FLOP/s in "
+        f"{trainer['precision']}",
+        f"batch    {unit}; {each}" + (f", {r.order.pieces} pieces a step" if r.order.pieces > 1 else ""),
+        f"step     {r.flops:.3g} FLOPs, {seconds(r.seconds)} at {config['hardware']['utilisation']:.0%} of the peak",
+        f"run      {r.schedule.total:,} steps: {hours(r.hours)}, {r.hours * r.devices:,.3g} device hours, "
+        f"{r.hours * r.devices * r.price:,.2f} dollars at {r.price:g} an hour",
+        f"reads    {batch * data.unit_per_sample / r.seconds:,.0f} {data.unit} a second, "
+        f"{r.stored * batch / r.seconds / 1e6:,.3g} MB a second of {r.kind}",
         "",
-        *_memory_table(table, (strategy, checkpointing), device, measured),
+        *_memory_table(r),
+        *(["With trainer.tp it is less: each process has a part of every matrix."] if trainer["tp"] > 1 else []),
         "",
         _by_layer(mine),
-        _share_of_norms(config, data.spec, task, order.share, pieces, checkpointing, mine),
+        _share_of_norms(config, r, mine),
         "",
-        two_steps(config, data, stand_in),
+        two_steps(config, data, r.stand_in),
     ]
-    if trainer["tp"] > 1:
-        lines.insert(8, "         with trainer.tp memory is less than this: each process has a part of every matrix")
     return "\n".join(lines)
 
 
-def _memory_table(table: dict, mine: tuple, device: Device, measured: int) -> list[str]:
-    head = ("memory of one device, GiB", "parameters", "gradients", "optimizer", "activations", "at most")
-    rows = [head]
-    for key, m in table.items():
-        fits = "" if m.total <= device.memory else "  too much"
-        rows.append((("* " if key == mine else "  ") + m.name, *(f"{v / GIB:,.2f}" for v in _columns(m)), fits))
-    width = max(len(r[0]) for r in rows)
-    lines = [f"{r[0]:<{width}}" + "".join(f"{c:>13}" for c in r[1:6]) + "".join(r[6:]) for r in rows]
-    own = table[mine]
-    lines.append(f"* this run. An evaluation adds {measured / GIB:,.2f} GiB to parameters and optimizer.")
-    if own.total > device.memory or own.parameters + own.optimizer + measured > device.memory:
-        fitting = [m.name for m in table.values() if m.total <= device.memory]
-        if own.total > device.memory:
-            said = f"; {fitting[0]} does" if fitting else "; nothing here does: more devices, or more trainer.accumulate"
-        else:
-            said = " in an evaluation; set a smaller data.eval_batch_size, which changes no number"
-        lines.append(f"It does not fit into {device.memory / GIB:.0f} GiB{said}.")
+def _memory_table(r: Reckoned) -> list[str]:
+    rows = [("memory of one device, GiB", "parameters", "gradients", "optimizer", "activations", "at most", "")]
+    for key, m in r.table.items():
+        mark, fits = "* " if key == r.mine else "  ", "" if m.total <= r.device.memory else "  too much"
+        rows.append((mark + m.name, *(f"{v / GIB:,.2f}" for v in _columns(m)), fits))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{row[0]:<{width}}" + "".join(f"{c:>13}" for c in row[1:6]) + row[6] for row in rows]
+    own, room = r.memory, r.device.memory
+    lines.append(f"* this run. An evaluation adds {r.evaluation / GIB:,.2f} GiB to parameters and optimizer.")
+    if own.total > room:
+        fitting = [m.name for m in r.table.values() if m.total <= room]
+        said = f"{fitting[0]} does" if fitting else "nothing here does: more devices, or more trainer.accumulate"
+        lines.append(f"It does not fit into {room / GIB:.0f} GiB; {said}.")
+    elif own.parameters + own.optimizer + r.evaluation > room:
+        said = "set a smaller data.eval_batch_size, which changes no number"
+        lines.append(f"An evaluation does not fit into {room / GIB:.0f} GiB; {said}.")
     return lines
 
 
@@ -233,26 +294,33 @@ def _by_layer(traced: Traced) -> str:
             groups.append([name, name, size])
     shown = sorted(groups, key=lambda g: -g[2])[:8]
     said = [
-        (a or "loss") + (f" to {b}" if a != b else "") + f" {size / 2**20:,.1f}" for a, b, size in groups if [a, b, size] in shown
+        (a or "loss") + (f" to {b}" if a != b else "") + f" {size / 2**20:,.1f}"
+        for a, b, size in groups
+        if [a, b, size] in shown
     ]
     return f"activations kept by layer, MiB: {', '.join(said)}" + (", others less" if len(groups) > 8 else "")
 
 
-def _share_of_norms(config: dict, spec, task, share: int, pieces: int, checkpointing: str, mine: Traced) -> str:
+def _share_of_norms(config: dict, r: Reckoned, mine: Traced) -> str:
     """What a model without norms would keep less."""
     if config["norm"]["kind"] == "none":
         return "of these the norms': none"
     with torch.device("meta"):
-        without, _ = build_model(config["model"], {"name": "none", "kind": "none", "sites": {}}, spec)
-    plain = trace(without, task, config, spec, share, pieces=pieces, checkpointing=checkpointing)
+        without, _ = build_model(config["model"], {"name": "none", "kind": "none", "sites": {}}, r.data.spec)
+    way = {"pieces": r.order.pieces, "checkpointing": config["trainer"]["checkpointing"]}
+    plain = trace(without, r.task, config, r.data.spec, r.order.share, **way)
     kept = sum(mine.kept.values())
     less = kept - sum(plain.kept.values())
     return f"of these {less / GIB:,.2f} GiB, {less / kept:.1%}, would not be kept without norms"
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """As a person says it."""
     return f"{value * 1000:.3g} ms" if value < 1 else f"{value:,.3g} s"
 
 
-def _hours(value: float) -> str:
-    return f"{value * 60:.3g} minutes" if value < 2 else f"{value:,.3g} hours" if value < 72 else f"{value / 24:,.3g} days"
+def hours(value: float) -> str:
+    """As a person says it."""
+    return (
+        f"{value * 60:.3g} minutes" if value < 2 else f"{value:,.3g} hours" if value < 72 else f"{value / 24:,.3g} days"
+    )

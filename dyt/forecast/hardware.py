@@ -55,14 +55,14 @@ def device_of(kind: str) -> Device:
 
 
 def _rate(dtype: torch.dtype, size: int = 512) -> float:
-    """FLOPs a second of a matrix product on this machine's CPU, the best of some."""
+    """FLOPs a second of a matrix product on this machine's CPU, by the process's own time: others may be at work."""
     a = torch.ones(size, size, dtype=dtype)
     times = []
-    for _ in range(5):
-        began = time.perf_counter()
+    for _ in range(8):
+        began = time.process_time()
         a @ a
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times)
+        times.append(time.process_time() - began)
+    return torch.get_num_threads() * 2 * size**3 / min(times)
 
 
 def free_memory(device: torch.device, processes: int = 1) -> int | None:

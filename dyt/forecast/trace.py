@@ -142,8 +142,9 @@ def trace(
     # Of alike blocks each adds the same, to the byte; the first may lack what later ones have, such as drop path.
     few, more = (_trace(_with_blocks(model, n), task, config, spec, count, **given) for n in (SOME, 2 * SOME))
     left = (len(blocks) - 2 * SOME) / SOME
-    last, inner = (more.kept.get(f"blocks.{2 * SOME - n}", 0) for n in (1, 2))
-    each = dict.fromkeys((f"blocks.{n}" for n in range(len(blocks) - 1)), inner) | {f"blocks.{len(blocks) - 1}": last}
+    traced = [more.kept.get(f"blocks.{n}", 0) for n in range(2 * SOME)]
+    sizes = [*traced[:-1], *[traced[-2]] * (len(blocks) - 2 * SOME), traced[-1]]  # the last is followed by no block
+    each = {f"blocks.{n}": size for n, size in enumerate(sizes) if size}
     kept = {k: v for k, v in more.kept.items() if not k.startswith("blocks.")}
     grown = {
         name: type(much)(much + left * (much - getattr(few, name)))
@@ -240,5 +241,5 @@ def rough(model: nn.Module, config: dict, spec, count: int) -> int:
         if not any(True for _ in module.children()):
             module.register_forward_hook(add)
     with torch.no_grad():
-        model(batch_of(config, spec, 1)[0].to("meta"))
-    return 3 * made * count
+        model(batch_of(config, spec, 2)[0].to("meta"))  # BatchNorm takes no single sample
+    return 3 * made * count // 2

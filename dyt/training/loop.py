@@ -14,14 +14,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from dyt.data.ahead import ahead
 from dyt.data.order import Order, seed_all
 from dyt.tasks import Place, sums_over
+from dyt.training.average import Average
 from dyt.training.distributed import World
 from dyt.training.faults import say
 from dyt.training.optim import build, learning_rate
 from dyt.training.saving import Saver
 from dyt.training.schedule import Clock, Schedule, Stop
-from dyt.training.sharding import Average, Layout
+from dyt.training.sharding import Layout
 
 RISING = ("top", "precision", "recall")  # metrics of which more is better
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
@@ -107,7 +109,7 @@ class Trainer:
             Unwritable: the disk took nothing for ``trainer.save_patience`` seconds, or not the last checkpoint.
         """
         every = self.schedule
-        batches = iter(self.data.train_batches(self.order, self.step, every.total))
+        batches = ahead(self.data.train_batches(self.order, self.step, every.total), self.world.device)
         clock = Clock(self.step, self.elapsed)
         if self.before:
             saver.row({"step": 0, **self.before})

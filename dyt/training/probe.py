@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from dyt.norms.dynamic import DynamicTanh
 from dyt.tasks import Place, each
-from dyt.training.sharding import is_spread, whole
+from dyt.training.average import is_spread
+from dyt.training.sharding import whole
 
 SAMPLES = 32  # of the validation set
 POINTS = 20_000  # of a norm's input, for the fits

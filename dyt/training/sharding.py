@@ -6,9 +6,7 @@ which parts are here, each with its place. First weights, clipping and checkpoin
 """
 
 import contextlib
-import copy
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -16,45 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dyt.rundir import checkpoint
+from dyt.training.average import Average, here, is_spread
+from dyt.training.blocks import blocks_of, change_forward
 from dyt.training.distributed import World
 from dyt.training.tensor_parallel import split
 
 Boxes = tuple[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]]  # the whole shape; (place, values) of what is here
-
-
-class Average:
-    """The moving average of a model's weights and buffers, as a module of its own; `decay` as timm's ModelEmaV3."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.module, self.decay = copy.deepcopy(model).eval(), decay
-
-    def _pairs(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-        ours, theirs = self.module.state_dict().values(), model.state_dict().values()
-        return [(here(a), here(b)) for a, b in zip(ours, theirs, strict=True)]
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        pairs = self._pairs(model)
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], weight=1.0 - self.decay)
-        for a, b in pairs:
-            if not a.is_floating_point():
-                a.copy_(b)
-
-    @torch.no_grad()
-    def set(self, model: nn.Module) -> None:
-        for a, b in self._pairs(model):
-            a.copy_(b)
-
-
-def here(x: Tensor) -> Tensor:
-    """The part of a tensor that is in this process."""
-    return x.to_local() if is_spread(x) else x
-
-
-def is_spread(x: Tensor) -> bool:
-    """Whether `x` is a DTensor; importing that class takes a second, which a run on one process need not wait."""
-    return hasattr(x, "full_tensor")
 
 
 def whole(x: Tensor) -> Tensor:
@@ -274,49 +239,6 @@ def _parts(optimizer) -> list[torch.optim.Optimizer]:
 
 def _slices(place: tuple[int, ...], values: Tensor) -> tuple[slice, ...]:
     return tuple(slice(at, at + size) for at, size in zip(place, values.shape, strict=True))
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a ViT, a GPT, a ConvNeXt or a ResNet, in order; none of another model."""
-    if hasattr(model, "blocks"):
-        return list(model.blocks)
-    if hasattr(model, "stages"):
-        return [block for stage in model.stages for block in getattr(stage, "blocks", [stage])]
-    layers = [getattr(model, f"layer{i}") for i in range(1, 5) if hasattr(model, f"layer{i}")]
-    return [block for layer in layers for block in layer]
-
-
-# Selective checkpointing keeps what is costly to compute again; norms, activations and sums are computed twice.
-KEPT = (
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-)
-
-
-def change_forward(block: nn.Module, checkpointing: str, compiled: bool) -> None:
-    """Lets a block keep fewer activations, and compiles it; its name, hooks and weights stay as they are."""
-    from torch.utils.checkpoint import checkpoint as recomputed
-    from torch.utils.checkpoint import create_selective_checkpoint_contexts
-
-    if checkpointing != "none":
-        more = {"use_reentrant": False}
-        if checkpointing == "selective":
-            more["context_fn"] = partial(create_selective_checkpoint_contexts, list(KEPT))
-        plain = block.forward
-
-        def forward(*args, **named):
-            if torch.is_grad_enabled():
-                return recomputed(plain, *args, **more, **named)
-            return plain(*args, **named)
-
-        block.forward = forward
-    if compiled:
-        block.forward = torch.compile(block.forward)
 
 
 def materialise(module: nn.Module, device: torch.device) -> None:

@@ -1,0 +1,41 @@
+"""The moving average of a model's weights, whole or sharded."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def here(x: Tensor) -> Tensor:
+    """The part of a tensor that is in this process."""
+    return x.to_local() if is_spread(x) else x
+
+
+def is_spread(x: Tensor) -> bool:
+    """Whether `x` is a DTensor; importing that class takes a second, which a run on one process need not wait."""
+    return hasattr(x, "full_tensor")
+
+
+class Average:
+    """The moving average of a model's weights and buffers, as a module of its own; `decay` as timm's ModelEmaV3."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.module, self.decay = copy.deepcopy(model).eval(), decay
+
+    def _pairs(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        ours, theirs = self.module.state_dict().values(), model.state_dict().values()
+        return [(here(a), here(b)) for a, b in zip(ours, theirs, strict=True)]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        pairs = self._pairs(model)
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], weight=1.0 - self.decay)
+        for a, b in pairs:
+            if not a.is_floating_point():
+                a.copy_(b)
+
+    @torch.no_grad()
+    def set(self, model: nn.Module) -> None:
+        for a, b in self._pairs(model):
+            a.copy_(b)
