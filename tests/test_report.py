@@ -162,7 +162,9 @@ def test_a_studys_run_under_way_is_named_as_its_rows_will_be(tmp_path):
                   and r["in"]["gpt_norms/small"]["cell"].items() <= run.cell.items())  # fmt: skip
     assert mine["studies"] == ["gpt_norms/small"] and mine["in"]["gpt_norms/small"] == theirs["in"]["gpt_norms/small"]
     assert [s["name"] for s in made["studies"] if s["under_way"]] == ["gpt_norms"]
-    twice = made_in(tmp_path, "gpt_norms", "runs", "--results", str(ROOT / "results"))  # the study has that run already: this is another
+    twice = made_in(
+        tmp_path, "gpt_norms", "runs", "--results", str(ROOT / "results")
+    )  # the study has that run already: this is another
     assert [r["studies"] for r in twice["runs"] if r["id"] == mine["id"]] == [[]]
 
 

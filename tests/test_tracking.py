@@ -150,7 +150,7 @@ def test_a_server_gets_the_rows_the_summary_and_a_readable_name(tmp_path):
         assert held(server, folder) == rows_of(folder, timing=True)
         run = server.runs[read_json(folder / "run.json")["wandb_id"]]
         name = run["displayName"]
-        assert name.startswith("DyT 0.5/1, lr ") and name.endswith(", seed 0") and run["notes"] == folder.name
+        assert name == "DyT 0.5/1, lr 1e-3, seed 0" and run["notes"] == folder.name
         assert run["groupName"] == f"a_study-{name.removesuffix(', seed 0')}" and run["exitcode"] == 0
         best = read_json(folder / "summary.json")["best"]["val/loss"]["value"]
         assert run["summary"]["best/val/loss"] == best
@@ -257,7 +257,7 @@ def test_tensorboard_gets_the_same_names_and_steps(monkeypatch):
     texts = {"variant/text_summary", "config/text_summary", "sample/text_summary"}
     assert texts | {"custom_scalars__config__"} <= set(events.Tags()["tensors"])
     (named,) = events.Tensors("variant/text_summary")
-    assert named.tensor_proto.string_val[0].decode().startswith("DyT 0.5/1, lr ")
+    assert named.tensor_proto.string_val[0].decode().startswith("DyT 0.5/1, lr 1e-3, seed 0")
 
 
 def test_without_the_package_tensorboard_is_one_line(monkeypatch):
