@@ -422,5 +422,7 @@ def test_every_example_of_extend_runs(tmp_path):
 def test_an_unknown_task_is_refused_with_the_choices():
     from dyt.tasks import build_task
 
-    with pytest.raises(ValueError, match="model.task=txet: did you mean 'text'. choose from diffusion, image, mae, text"):
+    with pytest.raises(
+        ValueError, match="model.task=txet: did you mean 'text'. choose from diffusion, image, mae, text"
+    ):
         build_task({"model": {"task": "txet"}}, 0)

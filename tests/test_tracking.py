@@ -6,13 +6,14 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 from dyt.rundir import checkpoint
 from dyt.rundir.files import read_json
 from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.tracking.wandb import wandb_mode
 
-from .helpers import ROOT, TINY_GPT, one_line, python, rows_of, train
+from .helpers import ROOT, TINY_GPT, TINY_MAE, one_line, python, rows_of, train
 from .wandb_server import Server
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.eval_batches=1", "trainer.log_every=2"]
@@ -232,6 +233,20 @@ def test_alpha_and_a_text_are_in_what_wandb_gets():
     (file,) = offline.glob("files/media/html/sample*.html")
     assert file.read_text().startswith("<pre>") and len(file.read_text()) > 100
     assert not any(key.startswith("alpha/") for row in rows_of(folder) for key in row)  # W&B's alone
+
+
+def test_wandb_and_tensorboard_get_the_picture_that_a_task_leaves():
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    short = [*TINY_MAE, "trainer.max_steps=2", "trainer.eval_batches=1", "norm=dyt"]
+    _, folder = train(*short, "logger.mode=offline")
+    (file,) = folder.glob("wandb/offline-run-*/files/media/images/samples*.png")
+    assert file.read_bytes() == (folder / "samples.png").read_bytes()
+    _, folder = train(*short, "logger=tensorboard", "logger.mode=auto", out="board")
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    (image,) = events.Images("samples")
+    size = Image.open(folder / "samples.png").size
+    assert (image.width, image.height) == size
 
 
 def test_tensorboard_gets_the_same_names_and_steps(monkeypatch):
