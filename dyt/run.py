@@ -1,7 +1,6 @@
 """One run, from its plan to its summary: `execute` names the stages, which follow it in their order."""
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -16,6 +15,8 @@ import yaml
 from dyt.config.identity import Plan
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
+from dyt.rundir.processes import place
+from dyt.summary import conclude
 
 
 def first(base: Plan) -> dict:
@@ -306,94 +307,6 @@ def train(run: Run, saver) -> tuple[str, str | None]:
         return "failed", why
 
 
-def conclude(run: Run, saver, status: str, why: str | None) -> dict:
-    """Writes summary.json, closes the files, ends W&B, leaves the other processes; returns the summary."""
-    from dyt.tracking.wandb import short_summary
-    from dyt.training.distributed import leave
-    from dyt.training.faults import say
-
-    saver.finish()
-    summary = summary_of(run, status, why)
-    if run.world.leads:
-        summary["wandb_url"] = saver.logger.url
-        saver.metrics.close()
-        if lost := saver.metrics.unwritten:
-            say(f"{len(lost)} rows that metrics.jsonl could not take:", file=sys.stderr)
-            say("".join(lost).rstrip("\n"), file=sys.stderr)
-        try:
-            write_json(run.plan.dir / "summary.json", summary)
-        except OSError as error:
-            say(f"summary.json could not be written ({error.strerror}): {json.dumps(summary)}", file=sys.stderr)
-        more = _sample(run, status) | _picture(run, status) | _checkpoint(run)
-        saver.logger.finish(short_summary(summary), failed=status == "failed", **more)
-    leave()
-    if status == "interrupted" and run.world.leads:
-        step, total = run.loop.step, run.schedule.total
-        say(f"interrupted at step {step} of {total}; the same command goes on from the last checkpoint")
-    return summary
-
-
-def summary_of(run: Run, status: str, why: str | None) -> dict:
-    """What summary.json holds."""
-    import torch
-
-    from dyt.rundir.provenance import peak_memory_mib, provenance
-
-    config, loop, data = run.plan.config, run.loop, run.data
-    return {
-        "status": status,
-        "why": why,
-        "step": loop.step,
-        "max_steps": run.schedule.total,
-        "final": loop.final,
-        "best": {k: {"value": v, "step": s} for k, (v, s) in loop.best.items()},
-        "config_hash": run.plan.hash,
-        "model": config["model"]["name"],
-        "norm": config["norm"]["name"],
-        "data": config["data"]["name"],
-        "seed": config["seed"],
-        "parameters": run.parameters,
-        "norms": dict(run.norms.count),
-        data.unit: loop.step * run.order.batch * data.unit_per_sample,
-        "wall_s": round(loop.elapsed, 2),
-        "peak_memory_mib": round(peak_memory_mib(), 1),
-        "data_sha256": run.plan.data_sha256,
-        "skipped": loop.skipped,
-        "processes": run.world.size,
-        "strategy": run.world.strategy,
-        "provenance": provenance(run.world.device, torch.get_num_threads()),
-        "wandb_url": None,
-    }
-
-
-def _sample(run: Run, status: str) -> dict:
-    """A text that a trained language model writes, kept as samples.txt for the page and handed to the logger."""
-    from dyt.data.text import continued
-
-    if status != "finished" or run.plan.config["model"]["task"] != "text" or run.world.sharded:
-        return {}  # one process alone cannot run a sharded model
-    with contextlib.suppress(ValueError, RuntimeError):  # a text that knows no line end; no memory
-        about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
-        text = continued(*about, temperature=0.8).strip("\n")
-        with contextlib.suppress(OSError):  # a full disk: only the logger has it
-            write_text(run.plan.dir / "samples.txt", text + "\n")
-        return {"sample": text}
-    return {}
-
-
-def _picture(run: Run, status: str) -> dict:
-    """The picture that a task made at the end."""
-    picture = run.plan.dir / "samples.png"
-    return {"picture": picture} if status == "finished" and picture.is_file() else {}
-
-
-def _checkpoint(run: Run) -> dict:
-    """The best checkpoint, where the logger is to get it."""
-    best = manifests(run.checkpoints, "best") if run.plan.config["logger"]["artifacts"] else []
-    file = best[0].with_suffix(".pt") if best else None  # of a sharded run there is none: export.py makes one
-    return {"checkpoint": file} if file and file.is_file() else {}
-
-
 def _unwritable(out_root: str, error: OSError) -> ValueError:
     return ValueError(f"out_root={out_root}: cannot write there ({error.strerror}); set another folder")
 
@@ -424,8 +337,8 @@ def announce(run: Run, start: str) -> None:
     shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} images"
     pieces = f" in {run.order.pieces} pieces" if run.order.pieces > 1 else ""
     at = f" at {config['data']['path']}" if config["data"]["path"] else ""
-    place = str(world.device) + (f" x {world.size}, {world.strategy}" if world.size > 1 else "")
-    place += f", tp {world.tp}" if world.tp > 1 else ""
+    device = str(world.device) + (f" x {world.size}, {world.strategy}" if world.size > 1 else "")
+    device += f", tp {world.tp}" if world.tp > 1 else ""
     threads = f", {torch.get_num_threads()} threads" if world.device.type == "cpu" else ""
     total, epochs = run.schedule.total, run.schedule.total / max(1, data.samples // batch)
     warmup = config["optim"]["warmup_steps"]
@@ -433,7 +346,7 @@ def announce(run: Run, start: str) -> None:
     lines = (
         f"model  {config['model']['name']}, {run.parameters:,} parameters; norms: {run.norms.describe()}",
         f"data   {config['data']['name']}{at} ({data.unit}: {sizes}; sha256 {run.plan.data_sha256[:12]})",
-        f"device {place}{threads}, {config['trainer']['precision']}",
+        f"device {device}{threads}, {config['trainer']['precision']}",
         f"batch  {shape}{pieces}; {total} steps, {epochs:.3g} epochs{short}; {start}",
         f"run    {run.plan.dir}",
         f"logger {where(config['logger'])}",

@@ -62,11 +62,6 @@ class Task:
         return {}, None
 
 
-def each(batch, change: Callable[[Tensor], Tensor]):
-    """`change` of every tensor of a batch, which is a tensor or a tuple of batches."""
-    return tuple(each(part, change) for part in batch) if isinstance(batch, tuple | list) else change(batch)
-
-
 def build_task(config: dict, classes: int):
     """The task of a config, its ``model.task``: what ``build(config, classes)`` of that file of this folder returns.
 

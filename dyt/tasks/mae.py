@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dyt.config.arguments import check_arguments
-from dyt.tasks import Place, Task, each, wide
+from dyt.data.ahead import each
+from dyt.tasks import Place, Task, wide
 from dyt.tasks.pictures import grid, patchify, pixel_range, unpatchify
 
 SHOWN = 10  # images whose reconstruction is drawn

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dyt.data.ahead import each
 from dyt.rundir import processes
-from dyt.tasks import each
 from dyt.training.faults import say
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp", "hsdp")

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dyt.data.ahead import each
 from dyt.norms.dynamic import DynamicTanh
-from dyt.tasks import Place, each
+from dyt.tasks import Place
 from dyt.training.average import is_spread
 from dyt.training.sharding import whole
 
