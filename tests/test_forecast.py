@@ -170,7 +170,7 @@ def test_the_bound_is_above_what_is_kept():
     """So that a run which is not traced has no need to be."""
     for words in (["model=gpt_nano"], ["model=vit_nano"], ["model=convnext_base", "model.timm_name=test_convnext"]):
         config, spec, model, task = built(*words, "data.img_size=32" if "convnext" in words[0] else "seed=0")
-        assert rough(model, config, spec, 8) > trace(model, task, config, spec, 8).peak - 2 * sum(
+        assert rough(model, task, config, spec, 8) > trace(model, task, config, spec, 8).peak - 2 * sum(
             p.numel() * 4 for p in model.parameters()
         )
 
@@ -179,7 +179,7 @@ def test_tracing_leaves_the_model_as_it_is():
     config, spec, model, task = built("model=resnet_nano", "norm=batchnorm")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     state = torch.get_rng_state()
-    trace(model, task, config, spec, 4), rough(model, config, spec, 4)
+    trace(model, task, config, spec, 4), rough(model, task, config, spec, 4)
     assert torch.equal(state, torch.get_rng_state()) and model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not any(m._forward_hooks for m in model.modules())

@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from dyt.data.ahead import each
+from dyt.tasks import Place
 from dyt.training.sharding import blocks_of, change_forward
 
 DEEP, SOME = 8, 2  # blocks above which only so many, and twice as many, are traced
@@ -103,13 +105,14 @@ def layer_of(name: str) -> str:
     return found[0] if found else ""
 
 
-def batch_of(config: dict, spec, count: int) -> tuple[Tensor, Tensor]:
-    """`count` samples of the shapes that a run's data has, of zeros."""
-    if config["model"]["task"] == "image":
+def samples_of(config: dict, task, spec, count: int = 2) -> tuple:
+    """A few samples, of zeros, as the task prepares what a run's data gives."""
+    if config["data"]["task"] == "image":
         size = config["data"]["img_size"]
-        return torch.zeros(count, spec.channels, size, size), torch.zeros(count, dtype=torch.long)
-    shape = count, config["model"]["context"]
-    return torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        batch = torch.zeros(count, spec.channels, size, size), torch.zeros(count, dtype=torch.long)
+    else:
+        batch = (torch.zeros(count, config["model"]["context"], dtype=torch.long),) * 2
+    return task.prepare(*batch, Place(("val",), 0))
 
 
 def trace(
@@ -173,14 +176,16 @@ def _sizes(model: nn.Module) -> dict[str, int]:
 
 def _trace(model: nn.Module, task, config: dict, spec, count: int, *, pieces: int, checkpointing: str, train: bool):
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16")
+    samples = samples_of(config, task, spec)
     # One real tensor is there, the default generator's state, where dropout or mixup draw.
     with FakeTensorMode(allow_non_fake_inputs=True), contextlib.ExitStack() as held:
         model = ghost(model, "cpu").train(train)
         for block in blocks_of(model):
             change_forward(block, checkpointing, compiled=False)
         weights = [p for p in model.parameters() if p.requires_grad]
-        inputs, targets = batch_of(config, spec, count)
-        live = Live([*model.parameters(), *model.buffers(), inputs, targets], weights)
+        inputs, targets = each(samples, lambda t: torch.zeros(count, *t.shape[1:], dtype=t.dtype))
+        batch = tree_leaves((inputs, targets))
+        live = Live([*model.parameters(), *model.buffers(), *batch], weights)
         for name, module in model.named_modules():
             if name:
                 held.callback(module.register_forward_pre_hook(lambda *_, n=name: live.within.append(n)).remove)
@@ -211,7 +216,7 @@ def _trace(model: nn.Module, task, config: dict, spec, count: int, *, pieces: in
             copies=sum(size for size, _, copy, _ in kept if copy),
             peak=live.peak,
             lean=live.lean,
-            batch=sum(t.numel() * t.element_size() for t in (inputs, targets)),
+            batch=sum(t.numel() * t.element_size() for t in batch),
             flops=live.flops / min(2, pieces),
         )
 
@@ -225,7 +230,7 @@ def ghost(model: nn.Module, device: str) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def rough(model: nn.Module, config: dict, spec, count: int) -> int:
+def rough(model: nn.Module, task, config: dict, spec, count: int) -> int:
     """Bytes that `count` samples' forward pass may hold: three times what modules put out, more than any keeps.
 
     A fiftieth of the time of `trace`, which imports much; where this is little, nothing need be traced.
@@ -241,5 +246,6 @@ def rough(model: nn.Module, config: dict, spec, count: int) -> int:
         if not any(True for _ in module.children()):
             module.register_forward_hook(add)
     with torch.no_grad():
-        model(batch_of(config, spec, 2)[0].to("meta"))  # BatchNorm takes no single sample
+        two = samples_of(config, task, spec)  # BatchNorm takes no single one
+        task.measure(model, *each(two, lambda t: t.to("meta")))
     return 3 * made * count // 2

@@ -56,7 +56,8 @@ def _memory(config: dict, model: nn.Module, task, data, order, world, here: int)
         with torch.device("meta"):
             model, _ = build_model(config["model"], config["norm"], data.spec)
     try:
-        if 5 * own + rough(model, config, data.spec, max(order.share, config["data"]["eval_batch_size"])) < free / 2:
+        most = max(order.share, config["data"]["eval_batch_size"])
+        if 5 * own + rough(model, task, config, data.spec, most) < free / 2:
             return []
         return _traced(config, model, task, data.spec, order, world, free, 0 if world.sharded else own)
     except (RuntimeError, NotImplementedError, TypeError, ValueError):  # a model that runs on real tensors alone

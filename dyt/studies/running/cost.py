@@ -48,7 +48,9 @@ def _measured(key: str) -> tuple[int, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from dyt.data import Spec
-    from dyt.tasks import Place, build_task
+    from dyt.data.ahead import each
+    from dyt.forecast.trace import samples_of
+    from dyt.tasks import build_task
     from models import build_model
 
     config, spec = json.loads(key)
@@ -58,12 +60,7 @@ def _measured(key: str) -> tuple[int, float]:
     with torch.device("meta"):
         built, _ = build_model(model, config["norm"], Spec(**spec))
         built.eval()
-        if spec["task"] == "image":
-            size = config["data"]["img_size"]
-            sample = torch.empty(1, spec["channels"], size, size), torch.zeros(1, dtype=torch.long)
-        else:
-            sample = (torch.zeros(1, model["context"], dtype=torch.long),) * 2
-    prepared = task.prepare(*sample, Place(("val",), 0))
+    prepared = each(samples_of(config, task, Spec(**spec), 1), lambda t: t.to("meta"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         task.measure(built, *prepared)
     return sum(p.numel() for p in built.parameters()), float(counter.get_total_flops())
