@@ -1,9 +1,12 @@
 """A run's weights as safetensors with a model card, for somebody else to load.
 
-    python scripts/export.py run=<run directory> [ckpt=best|last] [format=pt|timm|hf] [out=<folder>]
+    python scripts/export.py run=<run directory> [ckpt=best|last] [format=pt|timm|hf] [out=<folder>] [shard=5GB]
 
 format=pt writes model.safetensors, config.yaml (of the run), tokenizer.json of a language model, and README.md, the
 card. ``dyt.sharing.load(<folder>)`` builds the model; init_from=<folder>/model.safetensors trains on.
+
+Weights of more than `shard` become several files and their index, model.safetensors.index.json, as transformers reads
+it. A run of any number of processes is exported by one.
 
 format=timm writes a ViT for ``timm.create_model("local-dir:<folder>")``, format=hf a GPT for ``from_pretrained`` of
 transformers. Where the norm is not theirs, its code goes along (norm_dyt.py, modeling_dyt.py).
@@ -29,7 +32,7 @@ def parse(words: list[str]) -> dict:
     """
     from dyt.config.arguments import closest
 
-    keys = ("run", *CHOICES, "out")
+    keys = ("run", *CHOICES, "out", "shard")
     asked = {key: choices[0] for key, choices in CHOICES.items()}
     words = list(words)
     while words:
@@ -38,7 +41,7 @@ def parse(words: list[str]) -> dict:
         if word.startswith("--") and not equals and words:
             value = words.pop(0)
         if key not in keys or not value:
-            line = "give run=<run directory> ckpt=best|last format=pt|timm|hf out=<folder>"
+            line = "give run=<run directory> ckpt=best|last format=pt|timm|hf out=<folder> shard=5GB"
             raise ValueError(f"{word}: {closest(key, keys)}{line}")
         if key in CHOICES and value not in CHOICES[key]:
             raise ValueError(f"{key}={value}: choose from {', '.join(CHOICES[key])}")
@@ -63,6 +66,7 @@ def main(words: list[str]) -> int:
         raise ValueError(
             f"run={run}: no checkpoint there that verifies; try ckpt={'last' if asked['ckpt'] == 'best' else 'best'}"
         )
+    from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save
 
     state, manifest = found
@@ -98,7 +102,18 @@ def main(words: list[str]) -> int:
     written |= {"classes": json.dumps(classes)} if classes else {}
     out.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().clone().contiguous() for k, v in weights.items()}
-    replace_file(out / "model.safetensors", lambda stream: stream.write(save(weights, metadata=written)))
+    try:
+        shards = split_torch_state_dict_into_shards(weights, max_shard_size=asked.get("shard", "5GB"))
+    except ValueError as error:
+        raise ValueError(f"shard={asked['shard']}: {error}; type a size as 5GB or 500MB") from error
+    for name, keys in shards.filename_to_tensors.items():
+        part = {key: weights[key] for key in keys}
+        replace_file(out / name, lambda stream, part=part: stream.write(save(part, metadata=written)))
+    (out / "model.safetensors.index.json").unlink(missing_ok=True)  # of an earlier export
+    if shards.is_sharded:
+        (out / "model.safetensors").unlink(missing_ok=True)
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        write_json(out / "model.safetensors.index.json", index)
     if tokenizer:  # transformers reads a tokenizer.json of its own kind
         write_json(out / ("tokenizer.json" if to == "pt" else "tokenizer_dyt.json"), tokenizer)
     if told:
@@ -107,7 +122,7 @@ def main(words: list[str]) -> int:
         shutil.copyfile(formats.HERE / name, out / name)
     write_text(out / ("config.yaml" if to == "pt" else "recipe.yaml"), yaml.safe_dump(config, sort_keys=False))
     write_text(out / "README.md", about)
-    print(out / "model.safetensors")
+    print(out / ("model.safetensors.index.json" if shards.is_sharded else "model.safetensors"))
     return 0
 
 

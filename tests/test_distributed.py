@@ -161,7 +161,7 @@ def weights(folder: Path, kind: str = "step") -> dict:
 
 
 def equal(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    return list(a) == list(b) and all(torch.equal(a[key], b[key]) for key in a)
 
 
 AT_REST = ["norm=dyt", "optim.lr=0", "trainer.max_steps=1"]
@@ -361,9 +361,12 @@ def test_what_processes_wrote_is_exported_and_evaluated_by_one(two):
     assert json.loads(done.stdout)["val/loss"] == pytest.approx(curve(folder, "val/loss")[2], rel=0.01)  # of 3 batches
     exported = python(str(ROOT / "scripts/export.py"), f"run={folder}", "ckpt=last", "out=exported")
     assert exported.returncode == 0, exported.stderr
-    from safetensors.torch import load_file
+    from dyt.sharing import load
 
-    assert equal(load_file("exported/model.safetensors"), weights(folder))
+    assert equal(dict(load("exported").state_dict()), weights(folder))
+    shards = python(str(ROOT / "scripts/export.py"), f"run={folder}", "ckpt=last", "out=parts", "shard=20KB")
+    assert shards.returncode == 0 and len(list(Path("parts").glob("model-*.safetensors"))) > 1, shards.stderr
+    assert equal(dict(load("parts").state_dict()), weights(folder))
 
 
 @pytest.mark.parametrize(

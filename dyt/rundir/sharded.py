@@ -53,7 +53,8 @@ def save(folder: Path, kind: str, step: int, boxes: dict[str, Boxes], plain: dic
     if why is None and leads:
         try:
             files = {name: sum for part in held for name, sum in part.items()}
-            write_json(manifest, {"file": place.name, "files": files, "step": step, **plain})
+            about = {"file": place.name, "files": files, "step": step, "tensors": list(boxes), **plain}
+            write_json(manifest, about)
             for old in manifests(folder, kind)[keep:]:
                 remove(old)
         except OSError as error:
@@ -134,7 +135,8 @@ class Parts:
     def __init__(self, place: Path, about: dict):
         self.about, self.place = about, place
         found = _Reader(place).read_metadata().state_dict_metadata
-        self.shapes = {key: (tuple(m.size), m.properties.dtype) for key, m in found.items()}
+        order = [key for key in about.get("tensors", ()) if key in found] or found  # the model's, which torch forgets
+        self.shapes = {key: (tuple(found[key].size), found[key].properties.dtype) for key in order}
 
     def flat(self, names) -> "Parts":
         return self
@@ -150,10 +152,11 @@ class Parts:
         return self.about
 
     def state(self) -> dict:
-        """All of it, whole, on the CPU: ``{"model": {name: tensor}, "optimizer": {name/what: tensor}, ...}``."""
-        full = {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in self.shapes.items()}
+        """Its weights, whole, on the CPU, and all that is no tensor: ``{"model": {name: tensor}, "ema": ..., ...}``."""
+        weights = {key: about for key, about in self.shapes.items() if not key.startswith("optimizer/")}
+        full = {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in weights.items()}
         self.read({key: (tuple(x.shape), [((0,) * x.ndim, x)]) for key, x in full.items()})
-        state = {"ema": None, **{k: v for k, v in self.about.items() if k not in ("file", "files")}}
+        state = {"ema": None, **{k: v for k, v in self.about.items() if k not in ("file", "files", "tensors")}}
         for key, value in full.items():
             kind, _, name = key.partition("/")
             state[kind] = (state.get(kind) or {}) | {name: value}

@@ -49,13 +49,19 @@ def load(folder: str | Path) -> nn.Module:
     """
     from safetensors import SafetensorError, safe_open
 
+    from dyt.rundir.files import read_json
     from dyt.rundir.meaning import read_config
 
     folder = Path(folder).expanduser()
     config = read_config(folder)
+    index = read_json(folder / "model.safetensors.index.json") or {}
+    names = sorted(set(index.get("weight_map", {}).values())) or ["model.safetensors"]
+    weights, spec = {}, None
     try:
-        with safe_open(folder / "model.safetensors", "pt") as file:
-            weights, spec = {key: file.get_tensor(key) for key in file.keys()}, file.metadata().get("spec")
+        for name in names:
+            with safe_open(folder / Path(name).name, "pt") as file:
+                weights |= {key: file.get_tensor(key) for key in file.keys()}
+                spec = file.metadata().get("spec")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder}: its model.safetensors is missing or damaged ({error})") from error
     if spec is None:
