@@ -81,7 +81,6 @@ def execute(plan: Plan) -> dict:
     """
     if plan.config["trainer"]["dry_run"]:
         from dyt.forecast.dry_run import dry_run
-        from dyt.rundir.processes import place
 
         if place().rank == 0:
             print(dry_run(plan.config), flush=True)

@@ -169,7 +169,7 @@ def test_a_directory_is_found_by_its_hash_however_typed(tmp_path):
         (["seed"], "seed: missing EQUAL"),
         (
             ["model=gpt_nano", "data=cifar10"],
-            "choose data from hf_text, openwebtext, pile, shakespeare, stdlib, wikitext2",
+            "choose data from hf_text, openwebtext, pile, shakespeare, shards, stdlib, wikitext2",
         ),
         (["data=shakespeare"], "choose data from cifar10, hf_image"),
         (["model=base/gpt"], "model"),

@@ -50,7 +50,6 @@ TRIED = {
     "cat models/*.py": EXTEND,
     "python scripts/reproduce.py softsign": EXTEND,
     "python scripts/prepare_data.py": "test_shards.py::test_the_script_says_how_far_it_is_and_what_it_made",
-    "python scripts/maintain/ladder.py": "test_forecast.py::test_the_ladder_is_what_dry_runs_say",
     "python scripts/bench.py data": "test_bench.py::test_data_says_whether_loading_keeps_up",
     "python train.py -m hydra/launcher=joblib": LAUNCHED,
     "python train.py -m hydra/launcher=submitit_local": LAUNCHED,

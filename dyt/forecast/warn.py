@@ -60,7 +60,7 @@ def _memory(config: dict, model: nn.Module, task, data, order, world, here: int)
         if 5 * own + rough(model, task, config, data.spec, most) < free / 2:
             return []
         return _traced(config, model, task, data.spec, order, world, free, 0 if world.sharded else own)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # a model that runs on real tensors alone
+    except Exception:  # a model that runs on real tensors alone raises what it likes, and no warning may end a run
         return []
 
 
