@@ -367,7 +367,7 @@ def _for_logger(run: Run, saver, status: str) -> dict:
             about = (run.loop.shown(), run.data.tokenizer, "\n", 200, 0, run.world.device)
             more["sample"] = continued(*about, temperature=0.8)
     if run.plan.config["logger"]["artifacts"] and (best := manifests(run.checkpoints, "best")):
-        more["checkpoint"] = best[0].with_suffix(".pt")
+        more["checkpoint"] = best[0].with_suffix(".parts" if run.world.sharded else ".pt")
     return more
 
 
