@@ -91,5 +91,4 @@ def _picture(run, status: str) -> dict:
 def _checkpoint(run) -> dict:
     """The best checkpoint, where the logger is to get it."""
     best = manifests(run.checkpoints, "best") if run.plan.config["logger"]["artifacts"] else []
-    file = best[0].with_suffix(".pt") if best else None  # of a sharded run there is none: export.py makes one
-    return {"checkpoint": file} if file and file.is_file() else {}
+    return {"checkpoint": best[0].with_suffix(".parts" if run.world.sharded else ".pt")} if best else {}
