@@ -275,6 +275,15 @@ def test_each_view_draws_with_no_error_and_no_request(browser, page):
     assert asked and all(url.startswith(("file:", "data:", "about:", "blob:")) for url in asked), asked
 
 
+def test_own_runs_have_an_answer_too(browser, page):
+    show(browser, page)
+    told = text(browser)
+    assert "Your own runs" in told and "gpt_nano on stdlib" in told and "ends lowest" in told
+    assert "4 of 5 runs finished. 1 diverged or failed: why" in told
+    browser.find_element("partial link text", "diverged or failed").click()
+    soon(lambda: "view=runs" in browser.current_url and "1 of 6 runs" in text(browser, "#count"))
+
+
 def test_curves_hide_a_norm_change_the_axis_and_are_kept_in_the_address(browser, page):
     show(browser, page, "view=curves&metric=train/loss&q=gpt_nano")
     assert sorted(line["name"].split(",")[0] for line in lines(browser)) == ["DyT", "LayerNorm", "no norm"]
@@ -649,6 +658,10 @@ def test_the_forest_is_filtered_and_a_click_opens_the_study(browser, studies):
     rows = "return document.querySelectorAll('#forest .row').length"
     soon(lambda: browser.execute_script(rows))
     everything = browser.execute_script(rows)
+    drawn = "return document.querySelectorAll(arguments[0]).length"
+    assert browser.execute_script(drawn, "#ranks .row svg circle") == 5  # a trend, and four correlations of layers
+    assert browser.execute_script(drawn, "#others .row svg path") == 2  # runs that diverged, of six
+    assert browser.execute_script(drawn, "#others .row svg circle") == 4
     find(browser, "#verdict-disagrees").click()
     soon(lambda: "verdict=disagrees" in browser.current_url and browser.execute_script(rows) < everything)
     told = json.loads((ROOT / "results/gpt_norms/small/verdicts.json").read_text())

@@ -2,7 +2,7 @@
 // The table of runs, by Tabulator: seeds folded into their variant, unfolded by a click, and only rows in sight are drawn.
 
 const COLUMNS = [
-  ["place", "tried on"], ["status", "status"], ["metric", "judged by"], ["final", "final"], ["best", "best"], ["train", "train/loss"], ["seed", "seed"],
+  ["variant", "variant"], ["place", "tried on"], ["status", "status"], ["metric", "judged by"], ["final", "final"], ["best", "best"], ["train", "train/loss"], ["seed", "seed"],
   ["norm", "norm"], ["model", "model"], ["data", "data"], ["step", "step"], ["seconds", "seconds"], ["parameters", "parameters"], ["why", "why"],
 ];
 const NUMBERS = new Set(["final", "best", "train", "seed", "step", "seconds", "parameters"]), HIDDEN = "norm,model,data,parameters";
@@ -12,7 +12,7 @@ let tabulator = null;
 function rowOf(run, now) {
   const own = about(run, now), metric = run.metric;
   return { id: run.id, run, name: run.name, status: run.status, metric, final: run.final[metric], best: run.best[metric], train: run.final["train/loss"], seed: run.seed,
-    place: own.place, norm: run.norm, model: run.model, data: run.data, step: run.step, seconds: run.wall_s, parameters: run.parameters, why: run.why };
+    variant: own.variant, place: own.place, norm: run.norm, model: run.model, data: run.data, step: run.step, seconds: run.wall_s, parameters: run.parameters, why: run.why };
 }
 
 function rowsOf(runs, now) {
@@ -55,7 +55,12 @@ function nameCell(cell) {
   const picked = words(state.compare);
   return el("span", {}, el("input", { type: "checkbox", "aria-label": `compare ${row.name}`, checked: picked.includes(row.id),
     onchange: () => { address({ compare: words(toggled(state.compare, row.id)).slice(-2).join(",") }); details(); ticks(); } }), " ",
-  button(shortened(row.name, 44), () => { address({ run: row.id }); details(); document.getElementById("details").scrollIntoView({ block: "nearest" }); }, { class: "plain" }));
+  el("a", { href: link({ view: "runs", run: row.id }), onclick: (e) => {  // a link, not a button: too narrow a column cuts its end only
+    e.preventDefault();
+    address({ run: row.id });
+    details();
+    document.getElementById("details").scrollIntoView({ block: "nearest" });
+  } }, shortened(row.name, 42)));
 }
 
 function ticks() {
@@ -93,9 +98,9 @@ function runsView() {
       data: rows, index: "id", layout: "fitDataStretch", height: Math.min(window.innerHeight * 0.75, 60 + 34 * (rows.length + Math.min(4, runs.length - rows.length + 1))), rowHeight: 34, renderVertical: "virtual", renderVerticalBuffer: 600,
       dataTree: Boolean(state.fold), dataTreeStartExpanded: (row) => unfolded.has(row.getData().key), dataTreeChildIndent: 16, dataTreeSort: true, placeholder: "No run fits; clear the filter.",
       initialSort: known ? [{ column: field, dir: down ? "desc" : "asc" }] : [], columnDefaults: { headerSortTristate: true, resizable: true, headerTooltip: false },
-      columns: [{ title: "name", field: "name", formatter: nameCell, width: Math.min(340, innerWidth * 0.62), frozen: innerWidth > 900, sorter: "string" },
-        ...order.filter(([c]) => !hidden.has(c)).map(([field, title]) => ({ title, field, formatter: cellOf(field), sorter: NUMBERS.has(field) ? "number" : "string", sorterParams: { alignEmptyValues: "bottom" },
-          hozAlign: NUMBERS.has(field) ? "right" : "left", maxInitialWidth: field === "place" ? 260 : 420 }))],
+      columns: [{ title: "name", field: "name", formatter: nameCell, width: Math.min(360, innerWidth * 0.62), frozen: innerWidth > 900, sorter: "string" },
+        ...order.filter(([c]) => !hidden.has(c) && !(c === "variant" && state.fold)).map(([field, title]) => ({ title, field, formatter: cellOf(field), sorter: NUMBERS.has(field) ? "number" : "string", sorterParams: { alignEmptyValues: "bottom" },
+          hozAlign: NUMBERS.has(field) ? "right" : "left", maxInitialWidth: field === "place" ? 260 : 420, minWidth: field === "why" ? 160 : 40 }))],
     });
     tabulator.on("dataTreeRowExpanded", (row) => unfolded.add(row.getData().key));
     tabulator.on("dataTreeRowCollapsed", (row) => unfolded.delete(row.getData().key));
