@@ -132,7 +132,7 @@ def test_wrong_words_get_one_line(words, message):
 
 
 @pytest.mark.slow
-def test_the_demos_linear_probe_beats_that_of_an_untrained_encoder():
+def test_the_demos_probe_beats_that_of_an_untrained_encoder():
     words = ["experiment=demo_mae", "norm=layernorm", "logger.mode=disabled"]
     pretrained, untrained = (train(*words, *more)[0]["final"]["val/top1"] for more in ([], ["init_from=null"]))
     assert pretrained > untrained + 0.05
