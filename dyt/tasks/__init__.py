@@ -18,14 +18,10 @@ class Place(NamedTuple):
     """Where a batch stands: what a task's own random numbers are a function of.
 
     What ran before does not count, nor on how many processes.
-
-    Args:
-        key: of training the run's seed and the step, of an evaluation the split.
-        first: the place of the batch's first sample in its step, or in its split.
     """
 
-    key: tuple
-    first: int
+    key: tuple  # of training "train", the run's seed and the step; of an evaluation the split
+    first: int  # the place of the batch's first sample in its step, or in its split
 
     @property
     def trains(self) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dyt.data.cache import kept
+from dyt.data.images import Pictures
 from dyt.data.order import seed_all
 from dyt.data.sources import cache_dir
 from dyt.tasks.pictures import pixel_range
@@ -38,17 +39,8 @@ class Features:
     def of(cls, data, device: torch.device) -> "Features":
         """Those of an image set: read from the cache, or trained."""
         about = data.data
-        parts = (
-            data.spec.sha256,
-            about["img_size"],
-            about["mean"],
-            about["std"],
-            data.classes,
-            STEPS,
-            BATCH,
-            RATE,
-            "v1",
-        )
+        looks = [about[key] for key in ("img_size", "interpolation", "crop_pct", "mean", "std", "val_fraction")]
+        parts = (data.spec.sha256, data.spec.names, *looks, STEPS, BATCH, RATE, "v2")
         folder, meta = kept(cache_dir(about) / "features", parts, lambda place: _train(data, place))
         net = classifier(data.spec.channels, data.classes)
         net.load_state_dict(torch.load(folder / "classifier.pt", weights_only=True))
@@ -62,19 +54,16 @@ class Features:
 
     @staticmethod
     def images(data, split: str) -> Tensor:
-        """A split's images from -1 to 1, as far as memory allows."""
+        """A split's images from -1 to 1."""
         return _read(data, split)[0]
 
 
 def _read(data, split: str) -> tuple[Tensor, Tensor]:
-    to_pixels, _ = pixel_range(data.data)
-    images, labels, size = [], [], 0
-    for x, y in data.eval_batches(split):
-        images.append(to_pixels(x)), labels.append(y)
-        size += x.nbytes
-        if size > MOST:
-            break
-    return torch.cat(images), torch.cat(labels)
+    """Images from -1 to 1 and labels of a split as an evaluation sees them, evenly chosen from a large one."""
+    size, count = 4 * data.spec.channels * data.data["img_size"] ** 2, data.spec.sizes[split]
+    chosen = torch.linspace(0, count - 1, min(count, max(1, MOST // size)), dtype=torch.float64).round().long().tolist()
+    images, labels = Pictures(data, split, None).__getitems__([(0, i) for i in chosen])
+    return pixel_range(data.data)[0](images), labels
 
 
 def _train(data, folder: Path) -> dict:

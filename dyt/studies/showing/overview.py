@@ -16,7 +16,10 @@ from dyt.studies.statistics import Interval, interval
 # Claims that no study tests, by the beginning of their id, and why. The first that fits counts.
 LEFT_OUT = (
     (r"dyt-table2-dino|dyt-table1[23]-.*dino", "DINO training is not in this repository"),
-    (r"dyt-table9-mae|dyt-table1[23]-.*mae", "other methods, rates and starts of MAE; `mae` has the paper's recipe"),
+    (
+        r"dyt-table9-mae|dyt-table1[23]-.*mae",
+        "other methods, rates and starts of MAE; `mae` has the paper's own recipe",
+    ),
     (r".*wav2vec2", "speech models are not in this repository"),
     (r".*(hyenadna|caduceus)", "DNA models are not in this repository"),
     (r"dyt-table4-.*zeroshot", "zero-shot accuracy needs an evaluation harness; none is here"),
