@@ -151,7 +151,8 @@ def test_names_fit_what_wandb_takes_and_stay_apart():
     from dyt.config.compose import load
 
     about = about_run(load([f"tag={'t' * 200}"]), Path("n" * 150))
-    assert len(about["name"]) == 128 and len(about["group"]) <= 128 and max(map(len, about["tags"])) == 64
+    assert about["name"].endswith(", seed 0") and len(about["name"]) <= 128 and about["notes"] == "n" * 150
+    assert len(about["group"]) <= 128 and max(map(len, about["tags"])) == 64
 
 
 @pytest.mark.parametrize("name, message", [("a/b", "may not contain"), ("p" * 129, "at most 128 characters")])
