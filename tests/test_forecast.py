@@ -100,6 +100,7 @@ plan = identity.plan(compose.load(words), words)
 made = run.prepare(plan)
 from dyt.forecast.trace import trace
 from dyt.forecast.estimate import memory
+from dyt.forecast.hardware import GAPS
 before = size()
 batches = iter(made.data.train_batches(made.order, 0, 3))
 from dyt.training.schedule import Stop
@@ -108,12 +109,12 @@ with Stop() as stop:
 grown = size() - before
 own = sum(p.numel() * 4 for p in made.model.parameters())
 found = trace(made.model, made.task, plan.config, made.data.spec, made.order.share)
-need = memory(found, made.model, plan.config, 'single', 1).total - own
+need = GAPS['cpu'] * (memory(found, made.model, plan.config, 'single', 1).total - own)
 print(grown, need)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    grown, need = map(int, done.stdout.split()[-2:])
+    grown, need = map(float, done.stdout.split()[-2:])
     assert abs(need / grown - 1) < 0.2, (need, grown)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from dyt.forecast.estimate import chosen
-from dyt.forecast.hardware import GIB, free_memory
+from dyt.forecast.hardware import GAPS, GIB, free_memory
 
 LARGE = 2.0  # times the side of a picture above which enlarging it is said
 
@@ -71,11 +71,12 @@ def _traced(config: dict, model, task, spec, order, world, free: int, there: int
 
     checkpointing, pieces, count = config["trainer"].get("checkpointing", "none"), order.pieces, order.share
 
-    def need(count: int, pieces: int) -> int:
+    gaps = GAPS[world.device.type]
+
+    def need(count: int, pieces: int) -> float:
         found = trace(model, task, config, spec, count, pieces=pieces, checkpointing=checkpointing)
-        return (
-            memory(found, model, config, chosen(config["trainer"], world.size), world.size, checkpointing).total - there
-        )
+        strategy = chosen(config["trainer"], world.size)
+        return gaps * (memory(found, model, config, strategy, world.size, checkpointing).total - there)
 
     if (step := need(count, pieces)) > free:
         said = f"a step takes about {step / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free"
@@ -86,7 +87,7 @@ def _traced(config: dict, model, task, spec, order, world, free: int, there: int
         return [f"{said}; no trainer.accumulate is enough: take a smaller model, or more devices"]
     measured = config["data"]["eval_batch_size"]
     state = moments(model, config["optim"], config["trainer"]["ema_decay"] is not None)
-    evaluation = trace(model, task, config, spec, measured, train=False).peak
+    evaluation = gaps * trace(model, task, config, spec, measured, train=False).peak
     if not world.sharded and (whole := evaluation + state) > free:
         fits = max(1, int(measured * max(0.0, 0.9 * free - state) / evaluation))
         return [
