@@ -367,6 +367,7 @@ def test_weights_of_another_model_are_refused_in_every_process(two):
         assert status == "refused" and "weights of another model or norm" in why
 
 
+@pytest.mark.slow
 def test_what_processes_wrote_is_exported_and_evaluated_by_one(two):
     folder = two.trained(*GPT, *SHORT, "norm=dyt", "trainer.max_steps=2", "trainer.strategy=fsdp")
     done = python("eval.py", f"run={folder}", "ckpt=last")
@@ -434,3 +435,10 @@ def test_what_is_wrong_is_said_once(words, tmp_path):
     said = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [1, 1]
     assert sum(text.count("train.py: ") for text in said) == 1 and "Traceback" not in "".join(said)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_does_not_keep_the_other_waiting():
+    """As a machine that is gone: nothing closes a connection, and a sum over the processes would wait half an hour."""
+    with Ranks(2) as doomed:
+        assert doomed.ended(*GPT, *SHORT, "norm=dyt", "trainer.strategy=ddp", wrong=("hang", 5), seconds=60)
