@@ -175,7 +175,7 @@ def _main() -> int:
         signal.signal(number, _interrupt)
     asked = get_args()  # Hydra's own parser, so that its flags are not listed here again
     sweep = asked.multirun
-    if sweep and place().launched:
+    if sweep and (place().size > 1 or "WORLD_SIZE" in os.environ):
         print("train.py: torchrun and -m do not go together; run the sweep's commands one by one", file=sys.stderr)
         return 1
     try:

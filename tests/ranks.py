@@ -49,7 +49,7 @@ def _serve(pipe, rank: int, size: int) -> None:
 
 @contextlib.contextmanager
 def fault(kind: str, at: int):
-    """What befalls this process in step `at`: ``stop`` (SIGTERM), ``kill`` (SIGKILL) or ``nan`` (its loss).
+    """What befalls this process in step `at`: ``stop`` (SIGTERM), ``kill``, ``hang`` or ``nan`` (its loss).
 
     ``full``: its disk, at its first `at` attempts to write a part of a checkpoint.
     """
@@ -70,7 +70,7 @@ def fault(kind: str, at: int):
             loss = self.task.loss
             self.task.loss = lambda *given: loss(*given) * float("nan")
         elif self.step + 1 == at and kind != "full":
-            os.kill(os.getpid(), {"stop": signal.SIGTERM, "kill": signal.SIGKILL}[kind])
+            os.kill(os.getpid(), {"stop": signal.SIGTERM, "kill": signal.SIGKILL, "hang": signal.SIGSTOP}[kind])
         return real(self, *args)
 
     Trainer.train_step = step
@@ -115,12 +115,15 @@ class Ranks:
         """What ``function(rank, size)``, of a module, returns in each process."""
         return self._answers(function, self.size)
 
-    def _answers(self, words, machine: int, out: str = "", wrong=None) -> list:
+    def _send(self, words, machine: int, out: str = "runs", wrong=None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         for pipe in self.pipes:
             pipe.send((os.getcwd(), port, machine, words, out, wrong))
+
+    def _answers(self, words, machine: int, out: str = "runs", wrong=None) -> list:
+        self._send(words, machine, out, wrong)
         answers = []
         for pipe in self.pipes:
             assert pipe.poll(120), f"a process does not answer: {words}"
@@ -129,6 +132,12 @@ class Ranks:
             except EOFError:
                 answers.append(("killed", ""))
         return answers
+
+    def ended(self, *words: str, wrong, seconds: float) -> bool:
+        """Whether the first process of a run ends, without an answer, in time; the last has `wrong`."""
+        self._send(words, self.size, wrong=wrong)
+        self.processes[0].join(seconds)
+        return not self.processes[0].is_alive()
 
     def trained(self, *words: str, out: str = "runs", machine: int | None = None) -> Path:
         """The directory of a config that all of them finished."""

@@ -69,12 +69,13 @@ def statuses(done) -> list[str]:
     return [line.split()[0] for line in lines[start + 1 :]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
     [
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        pytest.param(["hydra/launcher=submitit_local"], marks=pytest.mark.slow),
-        pytest.param(["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null"], marks=pytest.mark.slow),
+        ["hydra/launcher=submitit_local"],
+        ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null"],
     ],
     ids=["joblib", "submitit_local", "slurm"],
 )

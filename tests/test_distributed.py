@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,6 +34,10 @@ LAYOUTS = {
     "fsdp": ["trainer.strategy=fsdp"],
     "tp": ["trainer.tp=2"],
 }
+SLOW = pytest.mark.slow
+CASES = [("dyt", "double", 1e-9), ("layernorm", "double", 1e-9), ("dyt", "fp32", 1e-3)]
+CASES += [pytest.param("layernorm", "fp32", 1e-3, marks=SLOW)]
+PLACES = [("gpt", "ddp"), ("gpt", "fsdp"), ("gpt", "tp"), ("vit", "ddp"), ("vit", "fsdp")]
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +67,8 @@ def worst(a, b, key="train/loss") -> float:
     return max(abs(a[step] - b[step]) / abs(a[step]) for step in a)
 
 
-@pytest.mark.parametrize("precision, close", [("double", 1e-9), ("fp32", 1e-3)])
-@pytest.mark.parametrize("norm", ["dyt", "layernorm"])
-@pytest.mark.parametrize(
-    "family, layout", [("gpt", "ddp"), ("gpt", "fsdp"), ("gpt", "tp"), ("vit", "ddp"), ("vit", "fsdp")]
-)
+@pytest.mark.parametrize("norm, precision, close", CASES)
+@pytest.mark.parametrize("family, layout", PLACES)
 def test_two_processes_give_the_curve_of_one_over_50_steps(family, layout, norm, precision, close, two, alone):
     words = [*(GPT if family == "gpt" else VIT), *SHORT, f"norm={norm}", f"trainer.precision={precision}"]
     one = alone(*words)
@@ -91,8 +95,15 @@ ALL_ON += [
 ]
 
 
-@pytest.mark.parametrize("layout", [["trainer.strategy=fsdp"], ["trainer.tp=2"]], ids=["fsdp", "tp"])
-@pytest.mark.parametrize("places", ["both one both", "one both one"])
+@pytest.mark.parametrize(
+    "places, layout",
+    [
+        ("both one both", ["trainer.strategy=fsdp"]),
+        ("one both one", ["trainer.tp=2"]),
+        pytest.param("both one both", ["trainer.tp=2"], marks=SLOW),
+        pytest.param("one both one", ["trainer.strategy=fsdp"], marks=SLOW),
+    ],
+)
 def test_stopped_twice_it_goes_on_on_another_number_of_processes(places, layout, two, alone):
     """Moving average and optimizer come along. A signal to one process stops both."""
     one = alone(*ALL_ON)
@@ -167,7 +178,7 @@ def equal(a: dict, b: dict) -> bool:
 AT_REST = ["norm=dyt", "optim.lr=0", "trainer.max_steps=1"]
 
 
-@pytest.mark.parametrize("family", ["gpt", "vit"])
+@pytest.mark.parametrize("family", ["gpt", pytest.param("vit", marks=SLOW)])
 def test_a_sharded_model_starts_with_the_weights_of_one_process_to_the_bit(family, two, alone):
     """One process has them first, the others build without values; with a rate of 0 the first step changes none."""
     words = [*(GPT if family == "gpt" else VIT), *SHORT, *AT_REST]
@@ -177,7 +188,7 @@ def test_a_sharded_model_starts_with_the_weights_of_one_process_to_the_bit(famil
         assert equal(start, weights(there)) and equal(start, weights(there, "best")), layout
 
 
-@pytest.mark.parametrize("family", ["gpt", "vit"])
+@pytest.mark.parametrize("family", ["gpt", pytest.param("vit", marks=SLOW)])
 def test_checkpointed_activations_change_no_bit(family, alone, two):
     words = [*(GPT if family == "gpt" else VIT), *SHORT, "norm=dyt", "trainer.max_steps=4", "model.dropout=0.1"]
     one = alone(*words)
@@ -241,7 +252,9 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("layout", MANY)
+@pytest.mark.parametrize(
+    "layout", ["fsdp and tp", *(pytest.param(name, marks=SLOW) for name in ("hsdp", "ddp and tp"))]
+)
 def test_four_processes_give_the_curve_of_one_in_every_layout(layout, four, alone):
     words = [*ALL_ON, "trainer.max_steps=10"]
     how, machine = MANY[layout]
@@ -354,6 +367,7 @@ def test_weights_of_another_model_are_refused_in_every_process(two):
         assert status == "refused" and "weights of another model or norm" in why
 
 
+@pytest.mark.slow
 def test_what_processes_wrote_is_exported_and_evaluated_by_one(two):
     folder = two.trained(*GPT, *SHORT, "norm=dyt", "trainer.max_steps=2", "trainer.strategy=fsdp")
     done = python("eval.py", f"run={folder}", "ckpt=last")
@@ -373,8 +387,8 @@ def test_what_processes_wrote_is_exported_and_evaluated_by_one(two):
     "words, close",
     [
         (["trainer.precision=bf16"], 0.02),
-        pytest.param(["optim.kind=muon"], 0.02, marks=pytest.mark.slow),
-        pytest.param(["trainer.precision=bf16", "trainer.compile=true"], 0.02, marks=pytest.mark.slow),
+        pytest.param(["optim.kind=muon"], 0.02, marks=SLOW),
+        pytest.param(["trainer.precision=bf16", "trainer.compile=true"], 0.02, marks=SLOW),
     ],
     ids=["bf16", "muon", "compiled"],
 )
@@ -382,3 +396,49 @@ def test_fsdp_with_what_large_runs_use(words, close, two, alone):
     words = [*GPT, *SHORT, "norm=dyt", "trainer.max_steps=10", "optim.lr=1e-2", *words]
     there = two.trained(*words, "trainer.strategy=fsdp", "trainer.checkpointing=selective")
     assert worst(alone(*[w for w in words if w != "trainer.compile=true"]), there) < close
+
+
+def alphas_shown(rank: int, size: int) -> list[dict]:
+    """What the logger of a sharded run gets of alpha, at each validation."""
+    from dyt.tracking.wandb import Wandb
+
+    shown, log = [], Wandb.log
+    Wandb.log = lambda self, row: shown.append(self.alphas()) if "val/loss" in row else None
+    try:
+        train(*GPT, *SHORT, "norm=dyt", "norm.alpha=ratio", "trainer.max_steps=4", "trainer.eval_every=2", FSDP)
+    finally:
+        Wandb.log = log
+    return shown
+
+
+FSDP = "trainer.strategy=fsdp"
+
+
+def test_the_logger_sees_every_layers_alpha(two):
+    first, other = two.call(alphas_shown)
+    assert len(first) == 2 and other == []  # one process logs
+    assert set(first[0]) == {f"alpha/{n}" for n in ("blocks.0.attn_norm", "blocks.0.mlp_norm", "blocks.1.attn_norm",
+                                                    "blocks.1.mlp_norm", "final_norm")}  # fmt: skip
+    assert all(value == pytest.approx(0.5, abs=0.01) for value in first[1].values()) and first[0] != first[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["data.batch_size=9"], ["trainer.strategy=nosuch"]], ids=["joined", "before"])
+def test_what_is_wrong_is_said_once(words, tmp_path):
+    """Two processes as srun starts them; before they join, the leading one speaks."""
+    env = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611"}
+    command = [sys.executable, str(ROOT / "train.py"), *GPT, *SHORT, *words]
+    both = [
+        subprocess.Popen(command, env=env | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [1, 1]
+    assert sum(text.count("train.py: ") for text in said) == 1 and "Traceback" not in "".join(said)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_does_not_keep_the_other_waiting():
+    """As a machine that is gone: nothing closes a connection, and a sum over the processes would wait half an hour."""
+    with Ranks(2) as doomed:
+        assert doomed.ended(*GPT, *SHORT, "norm=dyt", "trainer.strategy=ddp", wrong=("hang", 5), seconds=60)
