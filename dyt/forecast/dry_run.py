@@ -200,6 +200,7 @@ def reckon(config: dict) -> Reckoned:
     peak = device.bf16 if trainer["precision"] == "bf16" else device.fp32
     flops = traced[checkpointing].flops * batch / order.share
     stored, kind = sample_bytes(config, data)
+    measured = trace(model, task, config, data.spec, config["data"]["eval_batch_size"], train=False)
     return Reckoned(
         device=device,
         devices=devices,
@@ -213,7 +214,7 @@ def reckon(config: dict) -> Reckoned:
         traced=traced,
         table=table,
         mine=(strategy, checkpointing),
-        evaluation=trace(model, task, config, data.spec, config["data"]["eval_batch_size"], train=False).peak,
+        evaluation=measured.lean if strategy in ("fsdp", "hsdp") else measured.peak,  # which copies no whole weights
         peak=peak,
         flops=flops,
         seconds=flops / (peak * asked["utilisation"] * devices),
