@@ -365,11 +365,13 @@ def announce(run: Run, start: str) -> None:
     place = str(world.device) + (f" x {world.size}" if world.size > 1 else "")
     threads = f", {torch.get_num_threads()} threads" if world.device.type == "cpu" else ""
     total, epochs = run.schedule.total, run.schedule.total / max(1, data.samples // batch)
+    warmup = config["optim"]["warmup_steps"]
+    short = f"; shorter than the warm-up of {warmup} steps" if total < warmup else ""
     lines = (
         f"model  {config['model']['name']}, {run.parameters:,} parameters; norms: {run.norms.describe()}",
         f"data   {config['data']['name']}{at} ({data.unit}: {sizes}; sha256 {run.plan.data_sha256[:12]})",
         f"device {place}{threads}, {config['trainer']['precision']}",
-        f"batch  {shape}{pieces}; {total} steps, {epochs:.3g} epochs; {start}",
+        f"batch  {shape}{pieces}; {total} steps, {epochs:.3g} epochs{short}; {start}",
         f"run    {run.plan.dir}",
         f"logger {where(config['logger'])}",
     )

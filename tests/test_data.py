@@ -313,7 +313,7 @@ def test_tokenizers():
         ([*TEXT, "data=openwebtext"], "data.hub=Skylion007/openwebtext: could not be loaded"),
         ([*IMAGE, "data=cifar10"], "set data.path=<local file or folder> to work without the hub"),
         ([*TEXT, "data.path=empty.txt"], "empty.txt: empty"),
-        ([*TEXT, "data.path=folder"], "data.path=folder: the folder is empty"),
+        ([*TEXT, "data.path=folder"], "data.path=folder: no file to read"),
         ([*IMAGE, "data=imagefolder", "data.path=folder"], "no Parquet file and no image below this folder"),
         ([*TEXT, "data.path=short.txt"], "less than two windows of model.context=16"),
         ([*TEXT, "data.path=bad.parquet"], "data.path=bad.parquet: unreadable as parquet"),

@@ -43,6 +43,22 @@ def test_conversions_keep_all_else_and_say_what_they_cost():
     assert abs(before["calibrated"]) < 0.5 * min(abs(before["naive"]), abs(before["reset"]))
 
 
+def test_site_by_site_keeps_what_is_converted_already():
+    """The final norm first, then all: a run that starts from one that starts from one."""
+    still = ["optim.lr=0", "optim.min_lr=0"]
+    words = "norm=dyt norm.sites.attn.kind=layernorm norm.sites.mlp.kind=layernorm convert=calibrated"
+    words = f"{words} {' '.join(SHORT[:2])} {' '.join(still)} {BASE.replace('=', chr(61) + chr(39), 1)}'"
+    _, folder = train(*TINY_GPT, *SHORT, f'init_from="{words}"', "norm=dyt", "convert=calibrated", *still)
+    steps = sorted(folder.parent.iterdir(), key=lambda p: p.stat().st_mtime)
+    half = next(p for p in steps if p.is_dir() and p != folder and "kind" in p.name)
+    theirs, ours = (checkpoint.read_weights(str(f)) for f in (half, folder))
+    alphas = {key for key in ours if key.endswith("alpha")}
+    assert {key for key in theirs if key.endswith("alpha")} == {"final_norm.alpha"} < alphas
+    assert all(torch.equal(theirs[k], ours[k]) for k in theirs if "norm" not in k or k.startswith("final"))
+    gap = rows_of(folder)[0]
+    assert gap["before/loss"] == pytest.approx(rows_of(half)[0]["val/loss"], abs=1e-6)
+
+
 def test_old_hashes_stay_and_the_words_count():
     def hash(*words: str) -> str:
         words = [*TINY_GPT, *words]

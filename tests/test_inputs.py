@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -378,6 +379,7 @@ def test_a_missing_label_names_its_row_or_is_left_out_and_counted(values, tmp_pa
         ([-7, 1, 0], "train holds the negative label -7"),
         (list(range(40)), "40 different labels in 40 rows are no classes"),
         ([3, 3, 3], "one class only (3)"),
+        ([-1, 1, -1, 1], "one class only (1): nothing to tell apart; 2 rows have none (null or -1); number classes"),
         ([[1], [2], [3]], "data.label_key=label: holds list"),
     ],
 )
@@ -485,3 +487,13 @@ def test_init_from_goes_by_class_name_or_is_refused(coloured, tmp_path):
     with pytest.raises(ValueError, match="class green is unknown to the weights, whose classes are red, yellow"):
         train(*words, f"init_from={run}")
     assert data(*FOLDER, "data.path=set", known={"classes": ["yellow", "red"]}).spec.names == ("yellow", "red")
+
+
+def test_a_share_of_few_pictures_a_class_is_still_a_share():
+    """Ten per cent of five in each of four classes: two rows, not none."""
+    from dyt.data.images import hold_out
+
+    kept, held = hold_out(np.repeat(np.arange(4), 5), 0.1)
+    assert len(held) == 2 and len(kept) == 18 and not set(kept) & set(held)
+    with pytest.raises(ValueError, match="of 4 training images leaves one side empty"):
+        hold_out(np.arange(4), 0.1)

@@ -165,6 +165,21 @@ def test_site_arguments_and_counts():
         bad.check_sites("m")
 
 
+def test_a_site_can_have_another_norm():
+    """With its own defaults, and what both take: LayerNorm has a bias to leave out, and no alpha."""
+    sites = {"attn": {"kind": "layernorm"}, "mlp": {"kind": "derf", "alpha_init": 0.8}}
+    norm = NormFactory("dyt", sites, alpha_init=0.2, bias=False)
+    attn, mlp, final = (norm(C, site, eps=1e-3) for site in ("attn", "mlp", "final"))
+    assert isinstance(attn, nn.LayerNorm) and attn.bias is None and attn.eps == 1e-3
+    assert isinstance(mlp, Derf) and mlp.alpha.item() == pytest.approx(0.8) and mlp.bias is None
+    assert type(final) is DynamicTanh and final.alpha.item() == pytest.approx(0.2)
+    assert norm.describe() == "layernorm at attn 1; derf at mlp 1; dyt at final 1"
+    with pytest.raises(ValueError, match="norm.sites.attn.kind 'layernrm' is unknown; choose from batchnorm"):
+        NormFactory("dyt", {"attn": {"kind": "layernrm"}})
+    with pytest.raises(ValueError, match="norm.sites.attn.alpha_init: unknown key"):
+        NormFactory("dyt", {"attn": {"kind": "layernorm", "alpha_init": 0.8}})
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

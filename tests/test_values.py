@@ -136,7 +136,7 @@ def test_whole_floats_are_taken(key):
         ([*GPT, "model.dropout=nan"], "model.dropout=nan: needs a finite number"),
         ([*GPT, "model.embed_std=nan"], "model.embed_std=nan: needs a finite number"),
         (["optim.betas=[nan,0.9]"], "needs two numbers from 0 to below 1"),
-        (["trainer.max_epochs=inf"], "trainer.max_epochs=inf: must be at least"),
+        (["trainer.max_epochs=inf"], "trainer.max_epochs=inf: needs a finite number"),
         (["~norm.sites"], "~norm.sites: a key cannot be removed; type norm.sites=null"),
         (["~norm"], "~norm: a key cannot be removed"),
         (["trainer.compile=1"], "trainer.compile=1: would be read as True; type true or false"),

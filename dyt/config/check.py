@@ -2,7 +2,7 @@
 
 from dyt.config.arguments import closest, lookup
 from dyt.config.identity import flatten
-from dyt.config.ranges import refuse_numbers, within
+from dyt.config.ranges import BELOW_1, refuse_numbers, within
 
 CHOICES = {  # of a key that takes a word; the first is meant where an old config lacks the key
     "optim.kind": ("adamw", "muon", "sgd"),
@@ -42,7 +42,7 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "data.cutmix": (0, None),
     "trainer.max_epochs": (1e-9, None),
     "trainer.save_patience": (0, None),
-    "trainer.ema_decay": (0, 1),
+    "trainer.ema_decay": (0, BELOW_1),  # 1 would keep the first weights for ever
     "trainer.label_smoothing": (0, 1),
     "optim.lr": (0, None),
     "optim.min_lr": (0, None),
@@ -77,6 +77,11 @@ def check(config: dict, schemas: dict[str, type]) -> None:
                 name = f"{group}.{key}" if group else key
                 raise ValueError(f"{name}: unknown key; {closest(key, names)}keys: {', '.join(names)}")
     trainer, optim, data = config["trainer"], config["optim"], config["data"]
+    sites = config["norm"].get("sites") or {}
+    at_sites = {f"norm.sites.{s}": v or {} for s, v in sites.items()} if isinstance(sites, dict) else {}
+    for key, value in {"norm.sites": sites, **at_sites}.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{key}={value}: has keys of its own, e.g. norm.sites.attn.alpha_init=0.8")
     for key, choices in CHOICES.items():
         value = lookup(config, key, choices[0])
         if value not in choices and not (key == "convert" and value is None):

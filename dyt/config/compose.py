@@ -102,7 +102,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for path in (CONFIGS / "norm").glob("*.yaml"):
-        empty = dict.fromkeys(norm_arguments(path.stem))
+        empty = dict.fromkeys(["kind", *norm_arguments(path.stem)])
         store.store(group="norm_sites", name=path.stem, node={"sites": {site: dict(empty) for site in SITES}})
 
 

@@ -1,7 +1,10 @@
 """Which run a config is: its hash, its directory, and what differs from another's."""
 
+import copy
+import functools
 import hashlib
 import json
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -112,13 +115,11 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     It is of this model too, unless the words name another, a masked autoencoder for one; pictures and patches are then
     as large as here.
     """
-    from dyt.config import compose
-
     named = config["init_from"]
-    if not named or "=" not in named or Path(named).expanduser().exists():
+    if not named or "=" not in named or os.path.exists(Path(named).expanduser()):  # long words are no OSError there
         return None
     words = shlex.split(named)
-    made = compose.load([f"model={config['model']['name']}", f"data={config['data']['name']}", *words])
+    made = copy.deepcopy(_base(f"model={config['model']['name']}", f"data={config['data']['name']}", *words))
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
         if key == "model" and any(word.startswith("model=") for word in words):
             made["model"] |= {k: config["model"][k] for k in ("img_size", "patch_size") if k in made["model"]}
@@ -127,6 +128,14 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     for key in ("threads", "device", "kernel", "precision"):
         made["trainer"][key] = config["trainer"][key]
     return made, words
+
+
+@functools.lru_cache(maxsize=64)
+def _base(*words: str) -> dict:
+    """Composed once for all runs of a study that start from the same one."""
+    from dyt.config import compose
+
+    return compose.load(list(words))
 
 
 def existing(config: dict, digest: str, usual: Path) -> Path | None:

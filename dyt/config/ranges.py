@@ -13,6 +13,7 @@ MODEL = {  # whole numbers, the upper ends far above what any machine holds
     "img_size": (1, 1 << 16),
     "patch_size": (1, 1 << 16),
 }
+BELOW_1 = math.nextafter(1, 0)
 NORM = {"eps": (0, None), "momentum": (0, 1)}  # other numbers of a norm: any finite one
 
 
@@ -43,8 +44,11 @@ def within(key: str, value, low: float, high: float | None) -> None:
     """Raises ValueError unless `value` is a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{key}={value}: needs a number")
-    if not (low <= value < math.inf and (high is None or value <= high)):
-        bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
+    if not math.isfinite(value):
+        raise ValueError(f"{key}={value}: needs a finite number")
+    if not (low <= value and (high is None or value <= high)):
+        bounds = "above 0" if 0 < low < 1e-6 else f"at least {low:g}"
+        bounds += "" if high is None else " and below 1" if high == BELOW_1 else f" and at most {high:g}"
         raise ValueError(f"{key}={value}: must be {bounds}")
 
 

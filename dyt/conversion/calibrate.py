@@ -92,9 +92,13 @@ class Swap:
 
     @classmethod
     def of(cls, model: nn.Module, like: nn.Module) -> "Swap":
-        """Of two models that differ in their norms: those of `like` are to stand in `model`."""
+        """Of two models that differ in their norms: those of `like` are to stand in `model`.
+
+        A DyT that both have in the same form keeps the weights of `model`.
+        """
         olds = dict(model.named_modules())
-        return cls(model, {n: (olds[n], new) for n, new in like.named_modules() if isinstance(new, DynamicTanh)})
+        news = {name: new for name, new in like.named_modules() if isinstance(new, DynamicTanh)}
+        return cls(model, {n: (olds[n], new) for n, new in news.items() if form(olds[n]) != form(new)})
 
     def put(self, names: Iterable[str]) -> None:
         """The new norms of `names` are in place."""
@@ -145,6 +149,11 @@ class Swap:
             )
         fit(new, x, y)
         self.put([name])
+
+
+def form(norm: nn.Module) -> tuple:
+    """What two norms must have in common to take each other's weights."""
+    return (type(norm), getattr(norm, "squash", None), getattr(norm, "learns", None), *norm.state_dict())
 
 
 class Reservoir:

@@ -70,8 +70,10 @@ def numbered(splits: dict, key: str, data: dict, known: list[str] | None) -> tup
                              "it, or use data of their classes")  # fmt: skip
         classes = list(known)
     if len(classes) < 2:
-        raise ValueError(f"data.label_key={key}: one class only ({classes[0]}): nothing to tell apart; each class of "
-                         "pictures is a folder or a label of its own")  # fmt: skip
+        without = int((found["train"][1] < 0).sum())
+        why = f"{without} rows have none (null or -1); number classes from 0" if without else (
+            "each class of pictures is a folder or a label of its own")  # fmt: skip
+        raise ValueError(f"data.label_key={key}: one class only ({classes[0]}): nothing to tell apart; {why}")
     place = {name: i for i, name in enumerate(classes)}
     numbers_of = {}
     for split, (names, codes, _) in found.items():

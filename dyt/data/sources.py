@@ -122,7 +122,7 @@ def _local(path: Path, data: dict) -> Source:
         if not files:
             raise FileNotFoundError(f"data.path={path}: no Parquet file and no image below this folder")
     if not files:
-        raise FileNotFoundError(f"data.path={path}: the folder is empty")
+        raise FileNotFoundError(f"data.path={path}: no file to read (hidden ones, READMEs and licences are not)")
     if len(pictures) == len(files):
         raise ValueError(f"data.path={path}: pictures, no text; type model=vit_tiny data=imagefolder data.path={path}")
     files_first = sorted(files, key=lambda f: f.suffix != ".bin")  # beside nanoGPT's token ids lies a pickle

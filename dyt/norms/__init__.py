@@ -25,7 +25,8 @@ class NormFactory:
 
     Args:
         kind: a registered norm, e.g. ``"dyt"``.
-        sites: per site, the arguments that differ there, e.g. ``{"attn": {"alpha_init": 0.8}}``; None inherits.
+        sites: per site, what differs there, e.g. ``{"attn": {"alpha_init": 0.8}}``; None inherits. ``kind`` puts
+            another norm there, with its own defaults and those of `arguments` that it has too.
         arguments: the norm's own arguments, for every site.
 
     Raises:
@@ -33,17 +34,15 @@ class NormFactory:
     """
 
     def __init__(self, kind: str, sites: dict | None = None, **arguments):
-        if kind not in NORMS:
-            raise ValueError(f"norm kind {kind!r} is unknown; choose from {', '.join(sorted(NORMS))}")
-        self.kind = kind
-        self.make = NORMS[kind]
+        self.kind, self.make = kind, named(kind)
         self.arguments = arguments
         self.sites = {s: {k: v for k, v in (a or {}).items() if v is not None} for s, a in (sites or {}).items()}
         self.count: Counter[str] = Counter()
         self.made: list[tuple[str, nn.Module]] = []  # (site, norm), for the probe
         check_arguments(self.make, arguments, "norm")
         for site, changed in self.sites.items():
-            check_arguments(self.make, changed, f"norm.sites.{site}")
+            there = {key: value for key, value in changed.items() if key != "kind"}
+            check_arguments(named(changed.get("kind", kind), f"norm.sites.{site}."), there, f"norm.sites.{site}")
 
     def __call__(
         self, dim: int, site: str, *, channels_last: bool = True, eps: float | None = None, affine: bool = True, **here
@@ -53,13 +52,15 @@ class NormFactory:
         `eps` is the model's own epsilon (1e-6 in timm's ViT), used where the config leaves it null; `affine` False
         is for a place whose own norm has no scale and shift (DiT's adaLN); `here` are arguments of this norm alone.
         """
-        arguments = {**self.arguments, **self.sites.get(site, {}), **here}
-        if "eps" in arguments or accepts(self.make, "eps"):
+        there = {"kind": self.kind, **self.sites.get(site, {})}
+        make = NORMS[there.pop("kind")]
+        arguments = {**{k: v for k, v in self.arguments.items() if accepts(make, k)}, **there, **here}
+        if "eps" in arguments or accepts(make, "eps"):
             arguments["eps"] = eps if arguments.get("eps") is None else arguments["eps"]
-        if not affine and accepts(self.make, "affine"):
+        if not affine and accepts(make, "affine"):
             arguments["affine"] = False
         self.count[site] += 1
-        self.made.append((site, self.make(dim, channels_last=channels_last, **arguments)))
+        self.made.append((site, make(dim, channels_last=channels_last, **arguments)))
         return self.made[-1][1]
 
     def check_sites(self, model_name: str) -> None:
@@ -72,4 +73,19 @@ class NormFactory:
 
     def describe(self) -> str:
         """How many norms stand at which site, e.g. ``dyt at attn 4, mlp 4, final 1``."""
-        return f"{self.kind} at " + (", ".join(f"{s} {n}" for s, n in self.count.items()) or "no site")
+        kinds: dict[str, list[str]] = {}
+        for site, n in self.count.items():
+            kinds.setdefault(self.sites.get(site, {}).get("kind", self.kind), []).append(f"{site} {n}")
+        said = [f"{kind} at {', '.join(sites)}" for kind, sites in kinds.items()]
+        return "; ".join(said) or f"{self.kind} at no site"
+
+
+def named(kind: str, where: str = "norm ") -> type:
+    """The norm that is registered as `kind`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if kind not in NORMS:
+        raise ValueError(f"{where}kind {kind!r} is unknown; choose from {', '.join(sorted(NORMS))}")
+    return NORMS[kind]

@@ -226,7 +226,8 @@ def page(configs: Path = compose.CONFIGS) -> str:
         parts.append(f"## {group}\n\n{schema.__doc__}\n\n{table(keys)}")
     parts.append(
         "## norm\n\n`norm=<option>`. Each argument can differ by site: `norm.sites.attn.alpha_init=0.8` sets it where "
-        "attention is entered, and null (the default there) inherits. Sites: "
+        "attention is entered, and null (the default there) inherits. `norm.sites.attn.kind=layernorm` puts another "
+        "norm there. Sites: "
         + ", ".join(f"`{s}`" for s in compose.SITES)
         + "; which of them a model has, it prints when it starts."
     )
