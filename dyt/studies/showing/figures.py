@@ -19,6 +19,7 @@ from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.rules import asked
 from dyt.studies.judging.search import searched
 from dyt.studies.running.study import Study
+from dyt.studies.showing.words import UNITS
 from dyt.studies.statistics import interval
 
 # Okabe and Ito's colours, one per norm everywhere; variants of a norm differ by line and marker.
@@ -108,7 +109,8 @@ def _curves(axis, study, panel, about, curves):
     if shown and not panel.get("free"):
         pad = 0.06 * (max(shown) - min(shown) or 1)
         axis.set_ylim(min(shown) - pad, max(shown) + pad)
-    axis.set(xlabel="step", ylabel=metric + (" (nats)" if metric.endswith("loss") else ""))
+    nats = metric.endswith("loss") and about.metric not in UNITS
+    axis.set(xlabel="step", ylabel=metric + (" (nats)" if nats else ""))
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, title=panel.get("hue"))
 
