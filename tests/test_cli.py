@@ -283,6 +283,11 @@ def test_every_experiment_takes_two_steps(experiment, tmp_path):
     small = [w for w in shrunk(model) if not w.startswith("model=")]
     if experiment.startswith("paper_"):  # their data is not embedded
         small += ["data=mnist5k" if model.startswith(("vit", "dit", "mae")) else "data=stdlib", "data.batch_size=8"]
+        small += ["trainer.strategy=auto", "trainer.checkpointing=none"]  # this is one process
+    if "init_from" in recipe:  # whose run is small too
+        first = recipe["init_from"].split()[0].removeprefix("model=")
+        tiny = [w for w in shrunk(first) if w.startswith("model.")]
+        small += [f"init_from='{' '.join([*recipe['init_from'].split()[:2], *tiny, 'trainer.max_steps=1'])}'"]
     summary, _ = train(f"experiment={experiment}", *small, *(["trainer.max_steps=2", "trainer.eval_batches=1"]))
     assert summary["status"] == "finished" and summary["step"] == 2
 
