@@ -174,7 +174,7 @@ def told(template: Path, results: Path) -> str:
         value = claims().get(which, {}).get("values", {}).get(how)
         if value is None:
             raise ValueError(f"{template}: {found[0]}: claims.yaml has no such number")
-        return f"{value:.2f}" if "loss" in claims()[which]["metric"] else str(float(value))
+        return f"{value:.2f}" if "loss" in claims()[which]["metric"] else str(round(float(value), 2))
 
     return re.sub(r"\{(\w+)\|([^|}]*)(?:\|([^}]*))?\}", number, template.read_text())
 
