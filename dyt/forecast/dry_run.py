@@ -246,10 +246,10 @@ def dry_run(config: dict) -> str:
         f"{trainer['precision']}",
         f"batch    {unit}; {each}" + (f", {r.order.pieces} pieces a step" if r.order.pieces > 1 else ""),
         f"step     {r.flops:.3g} FLOPs, {seconds(r.seconds)} at {config['hardware']['utilisation']:.0%} of the peak",
-        f"run      {r.schedule.total:,} steps: {hours(r.hours)}, {r.hours * r.devices:,.3g} device hours, "
+        f"run      {r.schedule.total:,} steps: {hours(r.hours)}, {short(r.hours * r.devices)} device hours, "
         f"{r.hours * r.devices * r.price:,.2f} dollars at {r.price:g} an hour",
         f"reads    {batch * data.unit_per_sample / r.seconds:,.0f} {data.unit} a second, "
-        f"{r.stored * batch / r.seconds / 1e6:,.3g} MB a second of {r.kind}",
+        f"{short(r.stored * batch / r.seconds / 1e6)} MB a second of {r.kind}",
         "",
         *_memory_table(r),
         *(["With trainer.tp it is less: each process has a part of every matrix."] if trainer["tp"] > 1 else []),
@@ -317,11 +317,16 @@ def _share_of_norms(config: dict, r: Reckoned, mine: Traced) -> str:
 
 def seconds(value: float) -> str:
     """As a person says it."""
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:,.3g} s"
+    return f"{short(value * 1000)} ms" if value < 1 else f"{short(value)} s"
 
 
 def hours(value: float) -> str:
     """As a person says it."""
-    return (
-        f"{value * 60:.3g} minutes" if value < 2 else f"{value:,.3g} hours" if value < 72 else f"{value / 24:,.3g} days"
-    )
+    if value < 2:
+        return f"{short(value * 60)} minutes"
+    return f"{short(value)} hours" if value < 72 else f"{short(value / 24)} days"
+
+
+def short(value: float) -> str:
+    """Three digits, or all of a number of four and more: 0.0728, 11.3, 8,401."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -45,14 +45,14 @@ def measure(results: Path) -> None:
 
 def text(results: Path) -> str:
     """The table."""
-    from dyt.forecast.dry_run import hours
+    from dyt.forecast.dry_run import hours, short
 
     head = "| where | devices | parameters | memory of one | time | device hours | dollars | reads |"
     lines = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in json.loads((results / FILE).read_text())["rows"]:
         cells = [row["where"], row["devices"], f"{row['parameters'] / 1e6:,.1f}M", f"{row['memory_gib']:,.1f} GiB"]
-        cells += [hours(row["hours"]), f"{row['device_hours']:,.3g}", _dollars(row["dollars"])]
-        lines.append("| " + " | ".join([*cells, f"{row['mb_per_s']:,.3g} MB/s"]) + " |")
+        cells += [hours(row["hours"]), short(row["device_hours"]), _dollars(row["dollars"])]
+        lines.append("| " + " | ".join([*cells, f"{short(row['mb_per_s'])} MB/s"]) + " |")
     return "\n".join(lines) + "\n"
 
 
