@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from dyt.config.compose import load
-from dyt.data import open_data, prepare
+from dyt.data import open_data, prepare, tokenizing
 from dyt.data.inputs import inputs_of
 from dyt.data.order import Order
-from dyt.data.prepare import batches
 from dyt.data.tokenizer import Tokenizer
+from dyt.data.tokenizing import batches
 from dyt.rundir.files import sha256_of
 
 from .helpers import ROOT, one_line, python, rows_of, train
@@ -76,7 +76,7 @@ def opened(*words, context=16):
 
 
 def test_the_bytes_are_the_same_whatever_the_workers_and_batches_cross_no_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "BATCH", 5000)  # many batches, also in the workers' parent alone
+    monkeypatch.setattr(tokenizing, "BATCH", 5000)  # many batches, also in the workers' parent alone
     texts(tmp_path / "in")
     tokenizer = bpe(tmp_path / "tokenizer.json")
     index = made(tmp_path / "in", "one", tokenizer, size=20_000)
@@ -99,7 +99,7 @@ def test_the_bytes_are_the_same_whatever_the_workers_and_batches_cross_no_end(tm
 
 
 def test_a_start_at_the_end_of_any_batch_gives_the_later_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "BATCH", 7000)
+    monkeypatch.setattr(tokenizing, "BATCH", 7000)
     (tmp_path / "t.txt").write_text(WORDS)
     inputs = [*inputs_of([str(texts(tmp_path / "in"))], PLAIN), *inputs_of([str(tmp_path / "t.txt")], PLAIN)]
     whole = list(batches(inputs, PLAIN, (0, 0)))
@@ -110,7 +110,7 @@ def test_a_start_at_the_end_of_any_batch_gives_the_later_batches(tmp_path, monke
 
 
 def test_ended_after_any_batch_and_started_again_it_gives_the_same_sums(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "BATCH", 20_000)
+    monkeypatch.setattr(tokenizing, "BATCH", 20_000)
     texts(tmp_path / "in")
     whole = made(tmp_path / "in", "whole", size=100_000)
     count = 0
@@ -179,7 +179,7 @@ def test_memory_is_flat_in_the_size_of_the_input(tmp_path, monkeypatch):
 
     from dyt.data import documents
 
-    monkeypatch.setattr(prepare, "BATCH", 20_000)
+    monkeypatch.setattr(tokenizing, "BATCH", 20_000)
     monkeypatch.setattr(documents, "BLOCK", 20_000)
     peaks = []
     for times in (2, 10):
@@ -270,7 +270,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
 
 
 def test_shards_that_are_missing_cut_or_altered_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "BATCH", 20_000)
+    monkeypatch.setattr(tokenizing, "BATCH", 20_000)
     (tmp_path / "t.txt").write_text(WORDS)
     made("t.txt", "set", size=1 << 16)
     shard = Path("set/train-00001.bin")
