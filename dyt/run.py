@@ -70,7 +70,9 @@ def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
 
 
 def _as_double(_, inputs: tuple) -> tuple:
-    return tuple(x.double() if x.is_floating_point() else x for x in inputs)
+    from torch import Tensor
+
+    return tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
 
 
 def execute(plan: Plan) -> dict:
