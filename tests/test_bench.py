@@ -106,6 +106,7 @@ def test_peak_is_the_most_held_at_once():
 # -- measuring, at toy size --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_op_has_every_contender():
     rows = measure.measure_op(40, 24, "cpu", torch.float32, 2)
     names = [r["contender"] for r in rows]

@@ -246,14 +246,13 @@ class _Glob:
 @pytest.mark.parametrize(
     "family",
     [
-        TINY_GPT,
-        TINY_VIT,
-        TINY_DIT,
-        TINY_MAE,
-        pytest.param([*TINY_GPT, "optim.kind=muon"], marks=pytest.mark.slow),
-        pytest.param([*TINY_GPT, "optim.kind=sgd"], marks=pytest.mark.slow),
+        TINY_VIT,  # others are slow ones, or in test_distributed.py
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (TINY_GPT, TINY_DIT, TINY_MAE, [*TINY_GPT, "optim.kind=muon"], [*TINY_GPT, "optim.kind=sgd"])
+        ),
     ],
-    ids=["gpt", "vit", "dit", "mae", "muon", "sgd"],
+    ids=["vit", "gpt", "dit", "mae", "muon", "sgd"],
 )
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
