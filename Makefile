@@ -21,7 +21,7 @@ test: $(READY)    ## the tests that take at most 10 minutes together on 2 CPU co
 	@$(PY) -m pytest -n auto
 
 test-slow: $(READY)    ## minutes each: every study at smoke scale, kills and resumes, the notebook
-	@$(PY) -m pytest -m slow
+	@$(PY) -m pytest -n auto -m slow
 
 lint: $(READY)    ## style, format, and which room may import which
 	@$(PY) -m ruff check .

@@ -162,7 +162,7 @@ def test_a_pre_empted_job_goes_back_into_the_queue_and_goes_on(how, tasks, tmp_p
     assert summary["step"] == 600 and summary["processes"] == tasks
     steps = [row["step"] for row in rows_of(place)]
     assert steps == list(range(1, 601))  # none twice, none missing
-    assert list(tmp_path.glob("runs/default/*")) == [place]
+    assert [p for p in tmp_path.glob("runs/default/*") if p.name != ".locks"] == [place]
     if how != "submitit_local":
         until(lambda: [(j["starts"], j["state"]) for j in slurm.jobs(tmp_path / "slurm")] == [(2, "COMPLETED")])
 

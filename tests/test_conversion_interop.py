@@ -547,10 +547,7 @@ def test_pickle_and_torch_save(kind):
             assert not any(isinstance(m, DynamicTanh) for m in revert(other).modules())
 
 
-BACKENDS = ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_without_a_break(kind, backend):
     model, inputs, want = made(kind)

@@ -289,6 +289,7 @@ def test_a_trained_model_can_be_converted():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_demo_draws_digits_that_a_classifier_reads():
     """What the page promises of ``experiment=demo_dit``: most samples are of the class they were asked for."""
     summary, folder = train("experiment=demo_dit", "norm=layernorm", "logger.mode=disabled")
