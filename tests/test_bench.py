@@ -118,6 +118,7 @@ def test_op_has_every_contender():
     assert all(f"| {name} |" in text for name in names) and "40 x 24, float32" in text
 
 
+@pytest.mark.slow
 def test_step_compares_norms():
     rows = measure.measure_step("gpt_nano", ["layernorm", "dyt"], "cpu", 2)
     assert rows[0]["of layernorm"]["median"] == 1 and 0.5 < rows[1]["of layernorm"]["median"] < 2
