@@ -56,7 +56,6 @@ def where_to_start(plan: Plan, loop) -> str:
     Raises:
         ValueError: there are checkpoints and none verifies, or ``init_from`` does not fit.
     """
-
     folder, start = plan.dir / "checkpoints", "from scratch"
     if plan.config["resume"] == "fresh":
         if loop.world.leads:

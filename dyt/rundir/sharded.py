@@ -32,7 +32,7 @@ def save(folder: Path, kind: str, step: int, boxes: dict[str, Boxes], plain: dic
     """
     from dyt.rundir.checkpoint import remove
 
-    place, leads, why = folder / f"{kind}-{step:09d}.parts", dist.get_rank(group) == 0, None
+    place, leads = folder / f"{kind}-{step:09d}.parts", dist.get_rank(group) == 0
     manifest = place.with_suffix(".json")
     if leads:
         manifest.unlink(missing_ok=True)
