@@ -242,7 +242,7 @@ def table(written: dict) -> str:
         f"{about.get('cpu') or about.get('hardware', '')}. Four processes share its cores, so their time says what "
         "the exchange costs and nothing of speed-up. MiB: the larger of what goes in and what comes out.", "",
         f"Load average before: {about['load_average_before']} on {about['cores']} cores"
-        + ("." if about["load_average_before"] < 0.5 else ": something else ran, so times mean little here; memory, "
+        + ("." if about["load_average_before"] < about["cores"] / 2 else ": something else ran, so times mean little here; memory, "
            "collectives and bytes are exact."), "",
         *lines(head, [[r[k] for k in keys] for r in by_rank], 3), "",
         "## A norm where the channels are split", "",
