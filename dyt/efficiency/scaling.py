@@ -225,6 +225,9 @@ def table(written: dict) -> str:
         (r for r in steps if BASE.items() <= r.items()), key=lambda r: (r["layout"] != "single", r["ranks"])
     )
     about = written["provenance"]
+    quiet = "."
+    if about["load_average_before"] >= about["cores"] / 2:
+        quiet = ": something else ran, so times mean little here; memory, collectives and bytes are exact."
     head = [
         "layout",
         "processes",
@@ -241,9 +244,7 @@ def table(written: dict) -> str:
         f"{BASE['batch']} x {BASE['context']} tokens a step over all processes, joined by gloo on one machine: "
         f"{about.get('cpu') or about.get('hardware', '')}. Four processes share its cores, so their time says what "
         "the exchange costs and nothing of speed-up. MiB: the larger of what goes in and what comes out.", "",
-        f"Load average before: {about['load_average_before']} on {about['cores']} cores"
-        + ("." if about["load_average_before"] < about["cores"] / 2 else ": something else ran, so times mean little here; memory, "
-           "collectives and bytes are exact."), "",
+        f"Load average before: {about['load_average_before']} on {about['cores']} cores{quiet}", "",
         *lines(head, [[r[k] for k in keys] for r in by_rank], 3), "",
         "## A norm where the channels are split", "",
         "The residual stream lies over the processes by channels: a statistic over channels takes a sum over them, "
