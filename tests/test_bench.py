@@ -178,6 +178,7 @@ def test_no_gpu_is_said():
     assert done.returncode == 2 and "torch sees no GPU here; type --device cpu" in done.stderr
 
 
+@pytest.mark.slow
 def test_data_writes_rows_and_table(tmp_path):
     done = bench("data", "--rounds", "2", "--out", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr

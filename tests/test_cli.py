@@ -243,10 +243,11 @@ class _Glob:
         return iter(self.root.glob(self.pattern))
 
 
+@pytest.mark.slow  # ViT and GPT over 50 steps: test_distributed.py
 @pytest.mark.parametrize(
     "family",
     [
-        TINY_VIT,  # others are slow ones, or in test_distributed.py
+        TINY_VIT,
         *(
             pytest.param(words, marks=pytest.mark.slow)
             for words in (TINY_GPT, TINY_DIT, TINY_MAE, [*TINY_GPT, "optim.kind=muon"], [*TINY_GPT, "optim.kind=sgd"])

@@ -240,6 +240,7 @@ def test_a_grid_puts_images_row_by_row():
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_leaves_samples_and_eval_takes_options(tmp_path):
     summary, folder = train(*TINY_DIT, "norm=dyt", *SHORT)
     assert summary["status"] == "finished" and Image.open(folder / "samples.png").size == (3 * 169, 3 * 33)

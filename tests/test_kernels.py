@@ -121,6 +121,7 @@ def test_names():
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["interpreter", "gpu"])
 def test_triton_is_within_the_same_promise(where):
     """In a process of its own: the interpreter must be chosen before Triton is imported."""

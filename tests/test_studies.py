@@ -90,6 +90,7 @@ def test_a_study_that_names_a_claim_that_is_not_there_is_refused(monkeypatch):
         overview.check_claims()
 
 
+@pytest.mark.slow
 def test_gain_init_and_squash_share_their_vit_runs():
     """A run that two studies need is one run: equal words in any order are one hash."""
 
@@ -444,7 +445,11 @@ def test_curves_stay_below_a_megabyte(tmp_path):
 COMMITTED = sorted((ROOT / "results").glob("*/*/runs.csv"))
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: "-".join(p.parts[-3:-1]))
+MANY = ("coupling", "dropin", "gain_clip")  # more than 150 rows each, ten and more seconds
+BY_NUMBER = [pytest.param(p, marks=pytest.mark.slow if p.parts[-3] in MANY else ()) for p in COMMITTED]
+
+
+@pytest.mark.parametrize("path", BY_NUMBER, ids=lambda p: "-".join(p.parts[-3:-1]))
 def test_committed_rows_are_what_the_study_asks_for(path):
     """Config hashes are recomputed from the study's own words and the row's data."""
     study, scale = Study(path.parts[-3]), path.parts[-2]

@@ -383,6 +383,7 @@ def test_schedules():
     assert Schedule.of({**trainer, "max_steps": 5}, 31).total == 5
 
 
+@pytest.mark.slow
 def test_bf16_and_compile_switches():
     full, _ = train(*TINY_GPT, *SHORT, out="a")
     half, _ = train(*TINY_GPT, *SHORT, "trainer.precision=bf16", out="b")

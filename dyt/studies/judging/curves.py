@@ -19,16 +19,22 @@ class Curves:
     """A study's curves by run and metric, from curves.parquet."""
 
     def __init__(self, frame: pd.DataFrame | None = None):
-        self.found: dict[tuple[str, str], Curve] = {}
+        self._parts: dict[tuple[str, str], pd.DataFrame] = {}
+        self._found: dict[tuple[str, str], Curve] = {}  # those that were asked for
         if frame is not None and len(frame):
-            for key, part in frame[~frame["metric"].str.startswith("probe/")].groupby(["run", "metric"], sort=False):
-                part = part.drop_duplicates("step").sort_values("step")
-                self.found[key] = part["step"].to_numpy(float), part["value"].to_numpy(float)
+            fine = frame[~frame["metric"].str.startswith("probe/")]
+            self._parts = dict(iter(fine.groupby(["run", "metric"], sort=False)))
 
     def of(self, about: Rows, rows: list[dict], metric: str) -> dict[int, Curve]:
         """The curves of `rows` by seed; those of diverged runs are left out, as `about` counts them."""
-        fine = [r for r in rows if about.value(r) is not None and (r.get("config_hash"), metric) in self.found]
-        return {r["seed"]: self.found[r["config_hash"], metric] for r in fine}
+        fine = [r for r in rows if about.value(r) is not None and (r.get("config_hash"), metric) in self._parts]
+        return {r["seed"]: self._curve((r["config_hash"], metric)) for r in fine}
+
+    def _curve(self, key: tuple[str, str]) -> Curve:
+        if key not in self._found:
+            part = self._parts[key].drop_duplicates("step").sort_values("step")
+            self._found[key] = part["step"].to_numpy(float), part["value"].to_numpy(float)
+        return self._found[key]
 
 
 def steps_to(curve: Curve, target: float, higher: bool) -> tuple[float, bool] | None:

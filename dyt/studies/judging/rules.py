@@ -47,16 +47,17 @@ def deviation(study: Study, scale: str, rows: Rows, results: Path | None = None)
     """
     runs = {r["config_hash"]: (study.name, r) for r in _baselines(study, rows) if r.get("config_hash")}
     data = {r.get("data_sha256") for r in rows.rows}
+    factors = {study.name: study.factors}
     for name in study.pool if results else []:
         other = Study(name)
+        factors[name] = other.factors
         theirs = asked(other, scale, read_runs(result_folder(results, name, scale) / "runs.csv", other))
         for row in _baselines(other, theirs):
             if row["data_sha256"] in data:
                 runs.setdefault(row["config_hash"], (name, row))
     groups: dict[tuple, list[float]] = {}
     for name, row in runs.values():
-        factors = study.factors if name == study.name else Study(name).factors
-        groups.setdefault((name, *(row.get(f) for f in factors)), []).append(row["final"])
+        groups.setdefault((name, *(row.get(f) for f in factors[name])), []).append(row["final"])
     found = pooled_deviation(list(groups.values()))
     return found if found and found.runs >= POOL else None
 

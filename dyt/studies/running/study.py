@@ -58,6 +58,11 @@ def names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.yaml"))
 
 
+@functools.cache  # --check asks for each study many times, and PyYAML is slow
+def _parsed(text: str) -> dict:
+    return yaml.safe_load(text)
+
+
 class Study:
     """A study's file, checked.
 
@@ -74,7 +79,7 @@ class Study:
             raise ValueError(
                 f"study {name}: {closest(name, names())}choose from {', '.join(names())}, or give a .yaml file"
             )
-        self.raw = yaml.safe_load(self.path.read_text())
+        self.raw = copy.deepcopy(_parsed(self.path.read_text()))
         self._check(self.raw, KEYS, "")
         self.title, self.metric = self.raw["title"], self.raw["metric"]
         self.higher_is_better = "top" in self.metric.split("/")[-1]
@@ -163,12 +168,15 @@ class Study:
             chosen = {f: self._chosen(f, grid[f]) for f in self.factors if f in grid}
             for extra in grid.keys() - chosen.keys():
                 raise ValueError(f"{self.path}: {extra} is no factor; factors: {', '.join(self.factors)}")
-            cells = [dict(zip(chosen, levels, strict=True)) for levels in itertools.product(*chosen.values())]
-            for seed, cell in itertools.product(range(count), cells):
+            cells = []
+            for levels in itertools.product(*chosen.values()):
+                cell = dict(zip(chosen, levels, strict=True))
                 words = _once([*common, *(w for f, v in cell.items() for w in _words(self._level(f, v))), *last])
-                key = tuple(cell.items())
-                if words_of.setdefault(key, words) != words:
+                if words_of.setdefault(tuple(cell.items()), words) != words:
                     raise ValueError(f"{self.path}: scale {scale}: two grids give {cell} different settings")
+                cells.append((cell, words))
+            for seed, (cell, words) in itertools.product(range(count), cells):
+                key = tuple(cell.items())
                 late = first is not None and self.search in cell and seed >= first
                 if (key, seed) not in made or (made[key, seed].late and not late):
                     made[key, seed] = Run(self.name, scale, cell, seed, words, late)
@@ -209,7 +217,10 @@ def _words(text) -> list[str]:
     """Overrides as written in a study: one text, blanks between them, or a list of such."""
     if text is None:
         return []
-    return [w for part in (text if isinstance(text, list) else [text]) for w in shlex.split(part)]
+    return [w for part in (text if isinstance(text, list) else [text]) for w in _split(part)]
+
+
+_split = functools.cache(shlex.split)
 
 
 def _once(words: list[str]) -> tuple[str, ...]:
