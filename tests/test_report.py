@@ -11,7 +11,11 @@ import time
 
 import pytest
 
+from dyt.config import variants
 from dyt.report.collect import as_script, collect, pack
+from dyt.studies.judging.rules import asked
+from dyt.studies.running.rows import read_runs
+from dyt.studies.running.study import Study
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
@@ -614,17 +618,19 @@ def test_a_study_under_way_is_followed_without_a_reload(browser, tmp_path):
 def studies(tmp_path_factory):
     """The page of the committed studies."""
     out = tmp_path_factory.mktemp("studies")
-    done = python(REPORT, "gpt_norms", "gain_clip", "stability", "alpha_tracks_std", "--out", str(out / "page"))
+    names = "gpt_norms gain_clip stability alpha_tracks_std dropin".split()
+    done = python(REPORT, *names, "--out", str(out / "page"))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_variants_are_named_in_one_place():
-    from dyt.config import variants
-
     assert variants.name("dyt-fed 0.2/5") == "DyT 0.2/5" and variants.name("none-fed") == "no norm"
     cell = {"setting": "gpt", "norm": "dyt-fed 0.2/5 ratio", "lr": "0.016"}
     assert variants.of_cell(cell, "dyt", cell) == ("DyT 0.2/5 ratio, lr 0.016", "gpt")
+    cell = {"setting": "vit", "start": "dyt calibrated in three", "lr": "0.001"}
+    assert variants.of_cell(cell, "dyt", cell) == ("DyT calibrated in three, lr 1e-3", "vit")
+    assert variants.of_cell({"zero_init": "kept"}, "none", ["zero_init"]) == ("no norm", "zero init kept")
     flat = {
         "norm.name": "dyt_unit_gain",
         "norm.kind": "dyt",
@@ -744,6 +750,18 @@ def test_tuning_marks_the_best_rate_and_the_edge(browser, studies):
     assert "3 of 3 at 0.032" in text(browser, "#bests")
     show(browser, studies, "view=tuning&study=stability/small")
     assert "the lowest searched" in text(browser, "#bests") and "lr and alpha0 together" in text(browser)
+
+
+@pytest.mark.slow
+def test_tuning_chooses_as_the_studies_do(browser, studies):
+    """By the seeds that all rates have: only the chosen one has more."""
+    show(browser, studies, "view=tuning&study=dropin/small")
+    study = Study("dropin")
+    about = asked(study, "small", read_runs(ROOT / "results/dropin/small/runs.csv", study))
+    rows = [row.find_elements("css selector", "td") for row in browser.find_elements("css selector", "#bests tbody tr")]
+    best = {(arm.text.strip(), place.text): float(rate.text) for arm, place, rate, *_ in rows}
+    for cell in ({"setting": "vit", "start": "layernorm"}, {"setting": "gpt", "start": "dyt by sites"}):
+        assert best[variants.of_cell(cell, "dyt", cell)] == float(about.chosen(cell))
 
 
 @pytest.mark.slow

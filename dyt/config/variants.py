@@ -57,13 +57,14 @@ def of_cell(cell: dict[str, str], norm: str, varies: Iterable[str]) -> tuple[str
         varies: the factors that have more than one level in the study at this scale.
     """
     varies = set(varies)
-    words = [name(cell.get("norm") or norm)]
+    words = [name(cell.get("norm") or cell.get("start") or norm)]
     places = []
     for factor, level in cell.items():
-        if factor == "norm" or not level or factor not in varies:
+        if factor in ("norm", "start") or not level or factor not in varies:
             continue
         number = re.fullmatch(r"[-\d.e/]+", level) is not None
-        said = f"{factor} {value(level)}" if number or factor in ("alpha", "scalar", "std", "tokens") else level
+        named = number or factor in ("alpha", "scalar", "std", "tokens", "zero_init")
+        said = f"{factor.replace('_', ' ')} {value(level)}" if named else level
         (words if factor in OF_A_VARIANT else places).append(said)
     return ", ".join(words), ", ".join(places)
 

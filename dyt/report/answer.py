@@ -17,7 +17,8 @@ from dyt.studies.showing.table import claims
 from dyt.studies.showing.words import DERIVED, UNITS, papers_difference
 from dyt.studies.statistics import interval
 
-MAIN = "gpt_norms"  # whether DyT matches LayerNorm in a GPT: what the curves open on
+# What a view opens on: whether DyT matches LayerNorm in a GPT; where rates were searched, what its start changes.
+MAIN = ("gpt_norms", "gain_clip")
 ON_ONE_SCALE = ("difference", "parity", "curves", "best")
 KEPT = ("says", "kind", "papers_say", "we_found", "mean", "low", "high", "seeds", "verdict", "why", "metric", "p_holm")
 FILES = ("runs.csv", "curves.parquet", "verdicts.json", "table.md")

@@ -325,7 +325,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
         if study["tests"]:
             ran.setdefault(study["name"], []).append(study["scale"])
     more = {"left_out": left_out, "findings": findings(results, ran), "chance": by_chance(told)}
-    more["main"] = next((f"{MAIN}/{scale}" for scale in reversed(ran.get(MAIN, []))), "")
+    more["main"] = [f"{name}/{scale}" for name in MAIN for scale in reversed(ran.get(name, []))]
     return pack(told, list(runs.values()), series) | more
 
 

@@ -57,7 +57,7 @@ function answerView() {
 
 function studiesView() {
   const told = data.studies.filter((s) => s.tests.length || s.under_way).map((s) => `${s.name}/${s.scale}`);
-  const now = told.includes(state.study) ? state.study : [remembered(), data.main, ...told].find((s) => told.includes(s));
+  const now = told.includes(state.study) ? state.study : [remembered(), ...data.main, ...told].find((s) => told.includes(s));
   const study = studyOf(now);
   if (!study) return answerView();
   const runs = data.runs.filter((r) => r.studies.includes(now)), lost = runs.filter((r) => r.status === "diverged");
@@ -78,7 +78,7 @@ function studiesView() {
     study.figure ? el("img", { class: "figure", src: study.figure, loading: "lazy", alt: `Figure of ${study.name}: ${study.title}` }) : null,
     el("h3", {}, "Run it again"), el("p", {}, el("code", {}, study.command), study.cost ? `  Cost: ${study.cost}` : ""),
     study.own ? note("This repository's own hypothesis, in no paper.") : null,
-    el("h3", {}, "Raw files"), el("ul", { id: "files" }, study.files.map((f) => el("li", {}, fileLink(f)))),
+    el("h3", {}, "Raw files"), el("ul", { id: "files" }, study.files.map((f) => el("li", {}, fileLink(f, f.split("/").slice(-4).join("/"))))),
     others.length ? [el("h3", {}, "Not run"), el("ul", {}, others.map((s) => el("li", {}, `${s.scale}: `, el("code", {}, s.command))))] : null,
   ];
 }

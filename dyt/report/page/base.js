@@ -77,7 +77,7 @@ function scopes() {
 // What a view opens on: what is running, the main finding, or whatever there is.
 function home(fits) {
   const open = scopes().filter(fits), own = data.runs.some((r) => r.status === "running" && !r.studies.length);
-  const first = [own ? OWN : "", data.main, ...open.filter((s) => s !== OWN), OWN];
+  const first = [own ? OWN : "", ...data.main, ...open.filter((s) => s !== OWN), OWN];
   return first.find((s) => open.includes(s)) ?? ALL;
 }
 // The scope that is shown: what the address asks for, what was looked at last if it fits, else what fits best.

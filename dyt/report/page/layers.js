@@ -93,5 +93,5 @@ function scurveView() {
   el("div", { class: "facets" }, chart([
     { name: "LayerNorm", colour: look("layernorm").colour, points: dots, dots: 4, width: 0, about: ([x, y]) => [`${s.setting}: ${s.layer}`, `input ${number(x)}, output ${number(y)}`] },
     { name: "best tanh", colour: look("dyt").colour, points: fit, width: 3, about: ([x, y]) => ["best tanh", `${number(x)}: ${number(y)}`] },
-  ], [], { title: `${s.setting}: ${s.layer}, ${s.a} tanh(${s.b} x), R² ${number(s.r2)}`, x: "input", y: "output, before gamma and beta" })));
+  ], [], { title: `${s.setting}: ${s.layer}, ${brief(s.a)} tanh(${brief(s.b)} x), R² ${s.r2.toFixed(2)}`, x: "input", y: "output, before gamma and beta" })));
 }

@@ -65,7 +65,7 @@ function tuned(place, runs, key, metric, now, arms) {
     const at = levels.map(([level, runs]) => ({ level, runs, values: runs.filter((r) => r.status !== "diverged").map((r) => r.final[metric]).filter((v) => v !== undefined) }));
     const fine = at.filter((p) => p.values.length), shape = arms.get(name);
     const means = fine.map((p) => [p.level, interval(p.values).mean]);
-    const best = fine.length ? fine.reduce((a, b) => (badness(b.runs, metric) < badness(a.runs, metric) ? b : a)) : null;
+    const best = fine.length ? fine[bestOf(fine.map((p) => p.runs), metric)] : null;
     const edge = best && levels.length > 1 && (best === at[0] || best === at.at(-1)) ? (best === at[0] ? "lowest" : "highest") : "";
     if (shape.shown) lines.push({ ...shape, name, label: name, star: true, short: levels.at(-1)[0] < most, width: shape.baseline ? 2.8 : 1.8, points: means, bars: fine.filter((p) => p.values.length > 1).map((p) => { const { mean, half } = interval(p.values); return [p.level, mean - half, mean + half]; }),
       about: ([x, y]) => [name, `${key} ${x}: ${metric} ${number(y)}`] });

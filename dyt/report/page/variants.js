@@ -41,11 +41,19 @@ function badness(runs, metric) {
   return (lost / runs.length) * 1e12 + (mean === undefined ? 1e15 : higher(metric) ? -mean : mean);
 }
 
+// The best of several lists of runs, judged by the seeds that all have, as the studies choose a searched level.
+function bestOf(lists, metric) {
+  const done = lists.map((own) => new Set(own.filter((r) => r.status === "finished" || r.status === "diverged").map((r) => r.seed)));
+  const common = [...(done[0] ?? [])].filter((seed) => done.every((seeds) => seeds.has(seed)));
+  const bad = lists.map((own) => badness(common.length ? own.filter((r) => common.includes(r.seed)) : own, metric));
+  return bad.indexOf(Math.min(...bad));
+}
+
 // The variants that a panel opens with: the best of each arm, the baseline's first, then the norms in turn.
 function picks(variants, place, metric) {
   const here = variants.filter((v) => v.places.has(place));
   const arms = Map.groupBy(here, (v) => (here.length > MOST ? v.arm : v.name));
-  const best = [...arms.values()].map((own) => own.reduce((a, b) => (badness(b.places.get(place), metric) < badness(a.places.get(place), metric) ? b : a)));
+  const best = [...arms.values()].map((own) => own[bestOf(own.map((v) => v.places.get(place)), metric)]);
   const order = (a, b) => badness(a.places.get(place), metric) - badness(b.places.get(place), metric);
   const norms = [...Map.groupBy(best.filter((v) => !v.baseline).sort(order), (v) => v.norm).values()];
   const turns = [];
