@@ -16,11 +16,11 @@ from models.gpt import Block, start_linear
 
 
 class DecisionTransformer(nn.Module):
-    """See `build`. Output ``(B, T, A)``: logits of the choices, or numbers from -1 to 1."""
+    """See `build`. Output ``(B, T, A)``: logits of the choices, or numbers whose tanh is the action."""
 
     def __init__(self, norm, *, spec: Spec, dim: int, depth: int, heads: int, context: int, dropout: float):
         super().__init__()
-        self.context, self.chooses = context, spec.classes > 0
+        self.context = context
         self.embed_return = nn.Linear(1, dim)
         self.embed_state = nn.Linear(spec.states, dim)
         self.embed_action = nn.Linear(spec.actions, dim)
@@ -45,8 +45,7 @@ class DecisionTransformer(nn.Module):
         x = self.drop(self.embed_norm(x.flatten(1, 2)))
         for block in self.blocks:
             x = block(x)
-        x = self.head(self.final_norm(x)[:, 1::3])  # (B, T, A), at the states
-        return x if self.chooses else x.tanh()
+        return self.head(self.final_norm(x)[:, 1::3])  # (B, T, A), at the states
 
 
 def build(

@@ -36,7 +36,7 @@ SCRIPTED: dict[str, Callable] = {"CartPole-v1": balance, "Pendulum-v1": swing_up
 class Environment:
     """gymnasium's `name`, as a model sees it: `states` numbers in, `actions` numbers out.
 
-    Actions are vectors: of an environment that takes one of several, one-hot; of another from -1 to 1 within its limits.
+    Actions are vectors: one-hot where one of several is chosen, else numbers from -1 to 1, from limit to limit.
     `choices` is how many there are to choose from, 0 for numbers; `steps` the longest episode, 0 where none is set.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Acting from recorded episodes (Decision Transformer, arXiv 2106.01345): which action was taken, given what came of it.
+"""Acting from recorded episodes (Decision Transformer, arXiv 2106.01345): the action that led to a return.
 
 A trained model is tried out: it plays episodes in the environment, asked for returns from a poor one to a good one.
 """
@@ -24,7 +24,13 @@ class Decision(Task):
     rising = ("return",)
 
     def __init__(
-        self, chooses: bool, *, rollouts: int = 10, levels: int = 5, poor: float | None = None, good: float | None = None
+        self,
+        chooses: bool,
+        *,
+        rollouts: int = 10,
+        levels: int = 5,
+        poor: float | None = None,
+        good: float | None = None,
     ):
         for name, value, low in (("rollouts", rollouts, 1), ("levels", levels, 2)):
             if value < low:
@@ -45,11 +51,11 @@ class Decision(Task):
 
     def _errors(self, model: nn.Module, inputs: tuple, real: Tensor) -> Tensor:
         """``(B,)``"""
-        made, taken = wide(model(*inputs)), inputs[2]
+        made, taken = wide(model(*inputs)), inputs[2]  # (B, K, A) each
         if self.chooses:
             error = F.cross_entropy(made.flatten(0, 1), taken.argmax(-1).flatten(), reduction="none").view_as(real)
         else:
-            error = (made - taken).square().mean(dim=-1)
+            error = (made.tanh() - taken).square().mean(dim=-1)
         return (error * real).sum(dim=1) / real.sum(dim=1)
 
     def at_end(self, model: nn.Module, data, split: str, device: torch.device):
@@ -94,8 +100,8 @@ def play(model: nn.Module, data, asked: np.ndarray, seeds: list[int], device: to
         if env.choices:
             chance = [dice[i].random() for i in rows]
             chosen = (made.softmax(dim=-1).cumsum(dim=-1).numpy() > np.array(chance)[:, None]).argmax(axis=-1)
-            made = torch.eye(env.choices)[chosen]
-        for i, vector in zip(rows, made.numpy(), strict=True):
+        acts = torch.eye(env.choices)[chosen] if env.choices else made.tanh()
+        for i, vector in zip(rows, acts.numpy(), strict=True):
             action = env.action(vector)
             actions[i, t] = torch.from_numpy(env.vector(action))
             seen[i], reward, terminated, truncated, _ = worlds[i].step(action)
