@@ -12,12 +12,13 @@ from dyt.config.compose import load
 from dyt.data import open_data
 from dyt.data.environments import SCRIPTED, Environment, record
 from dyt.data.order import Order, seed_all
+from dyt.forecast.dry_run import dry_run
 from dyt.norms.dynamic import DynamicTanh
-from dyt.tasks import Place, build_task
+from dyt.tasks import build_task
 from dyt.tasks.decision import play
 from models import build_model
 
-from .helpers import TINY_DT, one_line, python, train
+from .helpers import TINY_DT, python, train
 
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "logger.mode=disabled"]
 
@@ -305,9 +306,8 @@ def test_a_file_that_does_not_fit_gets_one_line(changed, message, tmp_path):
 
 def test_a_file_that_is_none_gets_one_line(tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"none")
-    assert "is no .npz file of episodes" in one_line(
-        python("train.py", *TINY_DT, *SHORT, f"data.path={tmp_path / 'bad.npz'}", cwd=tmp_path)
-    )
+    with pytest.raises(ValueError, match="is no .npz file of episodes"):
+        train(*TINY_DT, *SHORT, f"data.path={tmp_path / 'bad.npz'}")
 
 
 @pytest.mark.slow
@@ -320,7 +320,16 @@ def test_asked_for_a_good_return_it_beats_the_datas_mean_and_for_a_poor_one_it_g
     assert final["val/return"] > final["val/data_mean"] + 50 and final["val/return_poor"] < final["val/return"] - 50
 
 
+def test_the_papers_recipe_has_its_parameters_and_is_costed():
+    """Of the official code what acts: three embeddings, times, two norms, three blocks of width 128, and the head."""
+    config = load(["experiment=paper_dt", "norm=layernorm"])
+    said = dry_run(config)
+    embeddings = (1 + 1) * 128 + (11 + 1) * 128 + (3 + 1) * 128 + 1000 * 128
+    block = 4 * (128 * 128 + 128) + 2 * 4 * 128 * 128 + 5 * 128 + 2 * 256
+    assert f"dt_gym, {embeddings + 2 * 256 + 3 * block + 129 * 3:,} parameters" in said
+    assert "100,000 steps" in said and "two steps of" in said
+
+
 def test_every_norm_of_it_is_counted_at_its_site():
     model, *_ = made("norm=dyt")
     assert sum(isinstance(m, DynamicTanh) for m in model.modules()) == 2 * 2 + 2
-    assert Place(("val",), 0).trains is False
