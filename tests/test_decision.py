@@ -313,7 +313,7 @@ def test_a_file_that_is_none_gets_one_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("norm", ["layernorm", "dyt"])
-def test_asked_for_a_good_return_it_beats_the_datas_mean_and_for_a_poor_one_it_gets_less(norm):
+def test_asked_for_a_good_return_it_beats_the_datas_mean(norm):
     """A third of the demo."""
     words = ["experiment=demo_dt", "logger.mode=disabled", "trainer.max_steps=300", "model.decision.levels=2"]
     final = train(*words, f"norm={norm}")[0]["final"]

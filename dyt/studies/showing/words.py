@@ -18,6 +18,7 @@ DERIVED = {
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
 }  # metrics that are rank correlations themselves
 UNITS = {"val/frechet": "Frechet distance", "val/return": "return"}  # of a metric that is no accuracy and not in nats
+DIGITS = {"val/return": 0}  # after the point, where two are too many
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
 
@@ -138,7 +139,7 @@ def _of(study: Study) -> tuple[str, str, float, int]:
     if study.percent:
         return "% top-1", "points", 100, 1
     unit = UNITS.get(study.metric, "nats")
-    return unit, unit, 1, 2
+    return unit, unit, 1, DIGITS.get(study.metric, 2)
 
 
 def _times(found: Interval, study: Study) -> Interval:
