@@ -101,6 +101,14 @@ class Block(nn.Module):
         return x + self.ls2(self.drop(self.mlp(self.mlp_norm(x))))
 
 
+def start_linear(layer: nn.Linear, name: str, depth: int) -> None:
+    """GPT-2's: std 0.02, the two projections back into the residual stream 0.02 / sqrt(2 depth), biases 0."""
+    back = name.endswith(("attn.out", "mlp.down"))
+    nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * depth) if back else 0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class GPT(nn.Module):
     """See `build` for the arguments. Input ``(B, T)`` token ids, T up to `context`; output logits ``(B, T, V)``."""
 
@@ -124,13 +132,9 @@ class GPT(nn.Module):
         self._initialise(1 / math.sqrt(dim) if embed_std == "rsqrt_dim" else embed_std, tied)
 
     def _initialise(self, embed_std: float, tied: bool) -> None:
-        """GPT-2's: std 0.02, the two projections back into the residual stream 0.02 / sqrt(2 depth), biases 0."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and not (tied and module is self.head):
-                back = name.endswith(("attn.out", "mlp.down"))
-                nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * len(self.blocks)) if back else 0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                start_linear(module, name, len(self.blocks))
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=embed_std)
 

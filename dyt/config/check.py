@@ -35,6 +35,7 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "data.workers": (0, 256),
     "data.timeout": (0, None),
     "data.train_tokens": (2, None),
+    "data.episodes": (2, None),
     "data.vocab": (1, 1 << 26),
     "data.img_size": (1, 1 << 16),
     "data.patch_size": (1, 1 << 16),
@@ -69,6 +70,7 @@ WHOLE = (
     "patch_size",
     "train_tokens",
     "vocab",
+    "episodes",
     "crop_padding",
 )  # of data
 TEXTS = "path cache_dir hub hub_config revision text_key image_key label_key encoding".split()  # of data; null too
@@ -108,7 +110,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
     for key in WHOLE:
         value = data.get(key, 1)
-        if key in ("train_tokens", "vocab") and value is None:
+        if key in ("train_tokens", "vocab", "episodes") and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"data.{key}={value}: needs a whole number")

@@ -23,6 +23,10 @@ def open_data(data: dict, context: int | None = None, known: dict | None = None)
         from dyt.data.images import ImageData
 
         return ImageData(data, known.get("classes"))
+    if data["task"] == "episode":
+        from dyt.data.episodes import EpisodeData
+
+        return EpisodeData(data, context)
     if data["source"] == "shards":
         from dyt.data.tokens import ShardData
 

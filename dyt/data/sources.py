@@ -58,6 +58,8 @@ def locate(data: dict) -> Source:
     Raises:
         ValueError, FileNotFoundError: nothing is there; the line says which key to set.
     """
+    if data["task"] == "episode":
+        return _episodes(data)
     if data["source"] == "shards":
         return _shards(data)
     if data["path"]:
@@ -80,6 +82,19 @@ def locate(data: dict) -> Source:
         raise ValueError(f"data={data['name']} needs data.path=<file or folder> or data.hub=<Hugging Face name>")
     name = ":".join(str(data[k]) for k in ("hub", "hub_config", "revision"))
     return Source("hub", {}, hashlib.sha256(f"hub:{name}".encode()).hexdigest(), hub=data["hub"])
+
+
+def _episodes(data: dict) -> Source:
+    """A file of episodes, or ones that are recorded here, known by how they are."""
+    if data["path"]:
+        path = Path(data["path"]).expanduser()
+        if not path.is_file() or path.suffix != ".npz":
+            raise FileNotFoundError(f"data.path={path}: no such file, or no .npz file of episodes")
+        return _source("episodes", {"train": [path]})
+    if not data["episodes"]:
+        raise ValueError(f"data={data['name']} needs data.path=<.npz file of episodes>")
+    recipe = f"episodes:{data['env']}:{data['episodes']}:v1"
+    return Source("episodes", {}, hashlib.sha256(recipe.encode()).hexdigest())
 
 
 def _shards(data: dict) -> Source:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 class Spec:
     """What a model and a summary need to know of a data set."""
 
-    task: str  # image | text
+    task: str  # image | text | episode
     sha256: str  # of its content
     sizes: dict[str, int]  # samples, or tokens, in each split
-    classes: int = 0  # image
+    classes: int = 0  # image; of episodes the actions to choose from, 0 where an action is numbers
     channels: int = 0  # image
     vocab_size: int = 0  # text
     names: tuple[str, ...] = ()  # of the classes
+    states: int = 0  # numbers of a state; episodes
+    actions: int = 0  # numbers of an action, one for each choice; episodes
+    steps: int = 0  # of the longest episode

@@ -22,6 +22,7 @@ from models import build_model
 
 # What sets hold that are seldom at hand: classes and training pictures, or training tokens (GPT-2's).
 KNOWN = {"imagenet1k": (1000, 1_281_167), "cifar10": (10, 45_000), "openwebtext": (0, 9_035_582_198)}
+EPISODES = {"hopper": (11, 3, 1000, 999_906)}  # numbers of a state and an action, longest episode, steps: D4RL's medium
 VOCABULARY = {"byte": 256, "gpt2": 50257}
 PICTURE = 115_000  # bytes of a picture of ImageNet, the mean
 
@@ -39,6 +40,7 @@ class StandIn:
         self.config, self.spec, self.samples = config, spec, samples
         self.unit = "tokens" if spec.task != "image" else "images"
         self.unit_per_sample = config["model"].get("context", 1) if self.unit == "tokens" else 1
+        self.unit_per_sample *= 3 if spec.task == "episode" else 1
 
     def train_batches(self, order: Order, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Noise, a function of seed and step."""
@@ -49,6 +51,11 @@ class StandIn:
                     shape = len(piece), self.spec.channels, *[self.config["data"]["img_size"]] * 2
                     labels = torch.randint(self.spec.classes, (len(piece),), generator=generator)
                     yield torch.randn(shape, generator=generator), labels
+                elif self.spec.task == "episode":
+                    shape, numbers = (len(piece), self.unit_per_sample // 3), (self.spec.states, self.spec.actions)
+                    states, actions = (torch.randn(*shape, n, generator=generator) for n in numbers)
+                    times = torch.arange(shape[1]).expand(shape)
+                    yield (states[..., 0], states, actions.tanh(), times), torch.ones(shape, dtype=torch.bool)
                 else:
                     shape = len(piece), self.unit_per_sample + 1
                     ids = torch.randint(self.spec.vocab_size, shape, generator=generator)
@@ -62,12 +69,15 @@ def data_of(config: dict):
         ValueError, OSError: what it holds is not known without it; the line says what to type.
     """
     data = config["data"]
-    if data["path"] or data["source"] in ("mnist5k", "stdlib", "shards"):
+    if data["path"] or data["source"] in ("mnist5k", "stdlib", "shards", "gymnasium"):
         return open_data(data, config["model"].get("context")), False
     classes, size = KNOWN.get(data["name"], (0, None))
     if data["task"] == "image":
         spec = Spec("image", "", {}, classes=classes, channels=len(data["mean"]))
         known = classes
+    elif data["task"] == "episode":
+        known, actions, steps, size = EPISODES.get(data["name"], (0, 0, 0, None))
+        spec = Spec("episode", "", {}, states=known, actions=actions, steps=steps)
     else:
         spec = Spec(data["task"], "", {}, vocab_size=VOCABULARY.get(data["tokenizer"], 0))
         known, size = spec.vocab_size, size and size // config["model"]["context"]

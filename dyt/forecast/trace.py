@@ -110,6 +110,10 @@ def samples_of(config: dict, task, spec, count: int = 2) -> tuple:
     if config["data"]["task"] == "image":
         size = config["data"]["img_size"]
         batch = torch.zeros(count, spec.channels, size, size), torch.zeros(count, dtype=torch.long)
+    elif config["data"]["task"] == "episode":
+        steps = count, config["model"]["context"]
+        parts = torch.zeros(steps), torch.zeros(*steps, spec.states), torch.zeros(*steps, spec.actions)
+        batch = (*parts, torch.zeros(steps, dtype=torch.long)), torch.ones(steps, dtype=torch.bool)
     else:
         batch = (torch.zeros(count, config["model"]["context"], dtype=torch.long),) * 2
     return task.prepare(*batch, Place(("val",), 0))

@@ -29,7 +29,7 @@ def papers(study: Study) -> list[dict]:
 
     Accuracies become fractions, as ours are. Claims in another metric than the study's are left out.
     """
-    percent = study.higher_is_better
+    percent = study.percent
     found = []
     for id in dict.fromkeys(id for test in study.tests for id in test["claims"]):
         claim = claims()[id]
@@ -189,7 +189,7 @@ def _point(name_of: str, levels: list[str], results: Path) -> dict | None:
     return {
         "study": f"{study.name}/small",
         "label": label,
-        "unit": "accuracy" if study.higher_is_better else UNITS.get(study.metric, "nats"),
+        "unit": "accuracy" if study.percent else UNITS.get(study.metric, "nats"),
         "value": made.mean,
         "low": made.mean if made.low is None else made.low,
         "high": made.mean if made.high is None else made.high,

@@ -212,7 +212,7 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
         group = " ".join(cells[-1].values())
         metrics = {study.metric: row["final"], "train/loss": row["train_loss"]}
         steps = row["step"] or 0
-        unit = "tokens" if words.get("model", "").startswith(("gpt", "llama")) else "images"
+        unit = "tokens" if words.get("model", "").startswith(("gpt", "llama", "dt")) else "images"
         runs.append(
             {
                 "id": row["config_hash"],

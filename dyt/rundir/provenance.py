@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("dyt", "models", "configs", "scripts", "train.py", "eval.py", "pyproject.toml")  # what may change a number
-LIBRARIES = ("torch", "timm", "hydra-core", "datasets", "wandb", "numpy", "mlxtend")
+LIBRARIES = ("torch", "timm", "hydra-core", "datasets", "wandb", "numpy", "mlxtend", "gymnasium")
 
 
 def git(*arguments: str) -> str | None:

@@ -14,6 +14,11 @@ def spec_of(weights: dict, task: str) -> dict:
     """
     if task == "text":
         return {"vocab_size": len(weights["embed.weight"])}
+    if task == "decision":
+        named = {"states": "embed_state.weight", "actions": "embed_action.weight"}
+        return {key: weights[name].shape[1] for key, name in named.items()} | {
+            "steps": len(weights["embed_time.weight"])
+        }
     first = next((v for v in weights.values() if v.dim() == 4), None)
     if task == "diffusion":
         return {"channels": first.shape[1], "classes": len(weights["label.weight"]) - 1}

@@ -243,6 +243,8 @@ def limits(to: str, config: dict, model: nn.Module) -> list[str]:
         )
     elif config["model"]["task"] == "diffusion":
         found.append("Sampling: forward(x, t, y) gives the noise; dyt/tasks/diffusion.py has the sampler.")
+    elif config["model"]["task"] == "decision":
+        found.append("Other environments: states are normalised as its data's; dyt/tasks/decision.py plays episodes.")
     else:
         found.append(
             "Labels or pictures other than those of its data; pixels are prepared as the recipe's data part says."

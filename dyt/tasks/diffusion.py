@@ -61,6 +61,7 @@ class Diffusion(Task):
 
     best = ("val/loss", min)
     names = ("loss",)
+    rising = ("precision", "recall")
 
     def __init__(
         self,

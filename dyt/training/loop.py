@@ -25,7 +25,6 @@ from dyt.training.saving import Saver
 from dyt.training.schedule import Clock, Schedule, Stop
 from dyt.training.sharding import Layout
 
-RISING = ("top", "precision", "recall")  # metrics of which more is better
 TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
 
 
@@ -238,7 +237,7 @@ class Trainer:
             self.final[key] = value if math.isfinite(value) else None
             if not math.isfinite(value):
                 continue
-            better = max if key.split("/")[-1].startswith(RISING) else min
+            better = max if key.split("/")[-1].startswith(self.task.rising) else min
             if key not in self.best or better(value, self.best[key][0]) != self.best[key][0]:
                 self.best[key] = [value, self.step]
                 improved |= key == self.task.best[0]

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from dyt.studies.judging.ladder import held_out
@@ -68,9 +69,9 @@ def _measured(key: str) -> tuple[int, float]:
 
 def cost(config: dict, spec, train_size: int | None) -> dict:
     """Parameters, training FLOPs (three forwards) and samples of one run; FLOPs None where the set is unknown."""
-    about = {"task": spec.task, "sha256": "", "sizes": {}, "classes": spec.classes, "channels": spec.channels}
+    about = asdict(spec) | {"sha256": "", "sizes": {}, "names": ()}
     parts = {part: config[part] for part in ("model", "norm", "data", "trainer")}
-    key = json.dumps([parts, about | {"vocab_size": spec.vocab_size}], sort_keys=True)
+    key = json.dumps([parts, about], sort_keys=True)
     parameters, forward = _measured(key)
     trainer, batch = config["trainer"], config["data"]["batch_size"]
     steps = trainer["max_steps"]

@@ -101,6 +101,11 @@ def before(rows: list[dict]) -> float | None:
     return next((row.get("before/loss") for row in rows if row["step"] == 0), None)
 
 
+def return_poor(rows: list[dict]) -> float | None:
+    """The return of a Decision Transformer that is asked for a poor one."""
+    return next((row["val/return_poor"] for row in reversed(rows) if "val/return_poor" in row), None)
+
+
 DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
     f.__name__: f
     for f in (
@@ -114,5 +119,6 @@ DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
         gap,
         converted,
         before,
+        return_poor,
     )
 }

@@ -82,7 +82,9 @@ class Study:
         self.raw = copy.deepcopy(_parsed(self.path.read_text()))
         self._check(self.raw, KEYS, "")
         self.title, self.metric = self.raw["title"], self.raw["metric"]
-        self.higher_is_better = "top" in self.metric.split("/")[-1]
+        last = self.metric.split("/")[-1]
+        self.percent = "top" in last  # an accuracy
+        self.higher_is_better = self.percent or last.startswith("return")
         self.factors = {name: _levels(name, levels) for name, levels in self.raw["factors"].items()}
         self.baseline: dict = _strings(self.raw.get("baseline", {}))
         self.search, self.unsearched = self._search(self.raw.get("search"))

@@ -14,6 +14,7 @@ from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.rules import asked, deviation
 from dyt.studies.running import rows as csv
 from dyt.studies.running.study import Study
+from dyt.studies.showing.words import UNITS
 from dyt.studies.statistics import Pooled, pooled_deviation
 
 # Two runs that share nothing but their settings differ by sqrt(2) deviations between seeds; twice that is rare.
@@ -156,7 +157,7 @@ def told(study: Study, both: list[Both], added: int, before: list[dict], after: 
         differ = sum(one.agrees is False for one in both)
         lines.append(
             f"  {len(both) - differ} of {len(both)} agree: within {FAR:.1f} deviations between seeds, "
-            f"{FAR * both[0].sd:.2g} {'of accuracy' if study.higher_is_better else 'nats'}"
+            f"{FAR * both[0].sd:.2g} {'of accuracy' if study.percent else UNITS.get(study.metric, 'nats')}"
         )
     was = {v["says"]: v for v in before}
     for now in after if added else []:

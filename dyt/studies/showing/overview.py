@@ -154,7 +154,8 @@ def verdict_page(results: Path) -> str:
 def told(template: Path, results: Path) -> str:
     """A text of ``configs/study/`` with its numbers filled in.
 
-    ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone.
+    ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone, with
+    the name of a derived number that one.
     The levels are of the cell's first factors; a searched one that is left out is at its best. ``{paper|claim|arm}`` is
     a number of the papers.
 
@@ -170,7 +171,7 @@ def told(template: Path, results: Path) -> str:
     def number(found: re.Match) -> str:
         what, which, how = found[1], found[2], found[3]
         if what != "paper":
-            return _cell(*of(what), which.split(";"), how == "mean", f"{template}: {found[0]}")
+            return _cell(*of(what), which.split(";"), how, f"{template}: {found[0]}")
         value = claims().get(which, {}).get("values", {}).get(how)
         if value is None:
             raise ValueError(f"{template}: {found[0]}: claims.yaml has no such number")
@@ -179,21 +180,21 @@ def told(template: Path, results: Path) -> str:
     return re.sub(r"\{(\w+)\|([^|}]*)(?:\|([^}]*))?\}", number, template.read_text())
 
 
-def _cell(study: Study, about: Rows, levels: list[str], only_mean: bool, where: str) -> str:
+def _cell(study: Study, about: Rows, levels: list[str], how: str | None, where: str) -> str:
     cell = next((c for c in study.cells("small") if list(c.values())[: len(levels)] == levels), None)
     if cell is None:
         raise ValueError(f"{where}: {study.name} has no such cell")
     cell = dict(list(cell.items())[: len(levels)])
     if factor := about.mixed(cell):
         raise ValueError(f"{where}: several rows for a seed; it must fix {factor}")
-    values = list(about.values(cell).values())
+    values = list(about.values(cell, how if how in study.derived else "final").values())
     if not values:
         return "not run"
     if None in values:
         return f"diverged in {values.count(None)} of {len(values)} runs"
-    factor, digits, unit = (100, 1, " %") if study.higher_is_better else (1, 2, "")
+    factor, digits, unit = (100, 1, " %") if study.percent else (1, words.DIGITS.get(study.metric, 2), "")
     found = interval([factor * v for v in values])
-    return words.spread(Interval(found.n, found.mean) if only_mean else found, digits) + unit
+    return words.spread(Interval(found.n, found.mean) if how == "mean" else found, digits) + unit
 
 
 def _told(name: str) -> Part:

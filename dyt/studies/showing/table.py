@@ -229,7 +229,7 @@ def _notes(study: Study, scale: str, rows: list[dict], about: Rows, results: Pat
         "or fewer an arm needs to the baseline's final value, read from the curves.",
     ]
     if (least := matters(study.metric)) is not None:
-        unit = "0.5 points" if study.higher_is_better else f"{least:g} nats"
+        unit = "0.5 points" if study.percent else f"{least:g} nats"
         notes.append(f"The smallest difference of {study.metric} that matters is {unit}; less is level.")
     if study.search:
         notes.append(f"Verdicts take, for every arm alike, the best {study.search} by mean final value.")

@@ -17,7 +17,8 @@ DERIVED = {
     "alpha_std_time": "rank correlation {} between alpha and 1 / std over training",
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
 }  # metrics that are rank correlations themselves
-UNITS = {"val/frechet": "Frechet distance"}  # of a metric that is no accuracy and not in nats
+UNITS = {"val/frechet": "Frechet distance", "val/return": "return"}  # of a metric that is no accuracy and not in nats
+DIGITS = {"val/return": 0}  # after the point, where two are too many
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
 
@@ -135,10 +136,10 @@ def ours(test: dict, finding, about, study: Study) -> str:
 
 def _of(study: Study) -> tuple[str, str, float, int]:
     """Unit of a value, unit of a difference, factor, decimals."""
-    if study.higher_is_better:
+    if study.percent:
         return "% top-1", "points", 100, 1
     unit = UNITS.get(study.metric, "nats")
-    return unit, unit, 1, 2
+    return unit, unit, 1, DIGITS.get(study.metric, 2)
 
 
 def _times(found: Interval, study: Study) -> Interval:
