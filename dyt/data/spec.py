@@ -7,10 +7,19 @@ from dataclasses import dataclass
 class Spec:
     """What a model and a summary need to know of a data set."""
 
-    task: str  # image | text
+    task: str  # image | text | audio
     sha256: str  # of its content
     sizes: dict[str, int]  # samples, or tokens, in each split
     classes: int = 0  # image
     channels: int = 0  # image
     vocab_size: int = 0  # text
     names: tuple[str, ...] = ()  # of the classes
+    rate: int = 0  # audio: samples a second
+    shortest: int = 0  # audio: samples of the shortest recording; 0: not known
+
+
+def frames_of(samples, kernels: list[int], strides: list[int]):
+    """How many frames convolutions make of so many samples, a number or a tensor of them."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return samples
