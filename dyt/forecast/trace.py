@@ -105,11 +105,19 @@ def layer_of(name: str) -> str:
     return found[0] if found else ""
 
 
+def window_of(data: dict) -> int:
+    """Samples of a recording's window."""
+    return round(data["seconds"] * data["sample_rate"])
+
+
 def samples_of(config: dict, task, spec, count: int = 2) -> tuple:
     """A few samples, of zeros, as the task prepares what a run's data gives."""
     if config["data"]["task"] == "image":
         size = config["data"]["img_size"]
         batch = torch.zeros(count, spec.channels, size, size), torch.zeros(count, dtype=torch.long)
+    elif config["data"]["task"] == "audio":
+        window = window_of(config["data"])
+        batch = (torch.zeros(count, window), torch.full((count,), window)), torch.zeros(count, dtype=torch.long)
     else:
         batch = (torch.zeros(count, config["model"]["context"], dtype=torch.long),) * 2
     return task.prepare(*batch, Place(("val",), 0))

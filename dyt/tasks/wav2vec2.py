@@ -116,7 +116,7 @@ class Wav2Vec2(Task):
         """Contrast, and the two other terms with their weights."""
         context, vectors, ids, shares, size = model(*inputs)
         contrast, _ = self.contrast(context, vectors, ids, *targets)
-        return contrast.mean() + self.diversity * self.unused(shares, targets[0]) + self.penalty * wide(size).mean()
+        return contrast.mean() + self.diversity * self.unused(shares, targets[0], model.training) + self.penalty * wide(size).mean()
 
     def measure(self, model: nn.Module, inputs: tuple, targets: tuple) -> Tensor:
         """Sums of each recording's contrast (nats a hidden frame) and share of sounds that are known, and the count."""
@@ -139,11 +139,17 @@ class Wav2Vec2(Task):
         weight = hidden / hidden.sum(dim=1, keepdim=True)
         return (error * weight).sum(dim=1), (known * weight).sum(dim=1)
 
-    def unused(self, shares: Tensor, hidden: Tensor) -> Tensor:
-        """1 minus the perplexity of the softmax over codes, in shares of all codes, over all processes' recordings."""
+    def unused(self, shares: Tensor, hidden: Tensor, together: bool) -> Tensor:
+        """1 minus the perplexity of the softmax over codes, in shares of all codes.
+
+        Args:
+            shares: of the model, ``(B, T, G, V)``.
+            hidden: frames, ``(B, T)``; of these alone.
+            together: over the recordings of all processes, which must all call it.
+        """
         weight = (hidden / hidden.sum(dim=1, keepdim=True)).to(shares)
         mean = torch.einsum("btgv,bt->gv", shares, weight) / len(shares)
-        if dist.is_available() and dist.is_initialized():
+        if together and dist.is_available() and dist.is_initialized():
             mean = _AddedUp.apply(mean) / dist.get_world_size()
         perplexity = (-(mean * (mean + 1e-7).log()).sum(dim=1)).exp().sum()
         return 1 - perplexity / mean.numel()
