@@ -26,7 +26,8 @@ from dyt.training.schedule import Clock, Schedule, Stop
 from dyt.training.sharding import Layout
 
 RISING = ("top", "precision", "recall")  # metrics of which more is better
-TIMING = ("time_s", "tokens_per_s", "images_per_s", "recordings_per_s", "eval_s")  # keys of a row that differ from run to run
+# Keys of a row that differ from run to run.
+TIMING = ("time_s", "tokens_per_s", "images_per_s", "recordings_per_s", "eval_s")
 
 
 class Diverged(Exception):
