@@ -174,8 +174,8 @@ class Wav2Vec2(nn.Module):
             temperature: of the Gumbel softmax, a scalar.
 
         Returns:
-            Context ``(B, T, P)``, code vectors ``(B, T, P)``, ids ``(B, T)``, softmax of the scores ``(B, T, G, V)`` and
-            each recording's mean squared feature ``(B,)``. Or a list: features (B, T, C), and of `layers`.
+            Context ``(B, T, P)``, code vectors ``(B, T, P)``, ids ``(B, T)``, softmax of the scores ``(B, T, G, V)``
+            and each recording's mean squared feature ``(B,)``. Or a list: features (B, T, C), and of `layers`.
         """
         features = self.extractor(waves)
         count = frames_of(lengths, *self.conv)

@@ -107,7 +107,7 @@ def test_the_model_and_its_contrast_are_those_of_hugging_face(norm_first):
     torch.testing.assert_close(got[1], out.projected_quantized_states)
     contrast, _ = task.contrast(*got[:3], *targets)
     counts = hidden.sum(dim=1)
-    torch.testing.assert_close((contrast * counts).sum(), out.contrastive_loss)
+    torch.testing.assert_close((contrast * counts).sum().float(), out.contrastive_loss)  # theirs is in float32
     # Every recording weighs the same in ours, so with one recording the other term is theirs too.
     one = theirs(x[:1], mask_time_indices=hidden[:1], sampled_negative_indices=_flat(targets[1][:1]))
     first = model(x[:1], lengths[:1], hidden[:1])
@@ -152,7 +152,11 @@ def test_frames_are_counted_as_the_convolutions_make_them():
     model, *_ = made()
     for samples in (samples_for(3, *model.conv), 901, 2400):
         assert model.extractor(torch.randn(1, samples)).shape[1] == frames_of(samples, *model.conv)
-    assert frames_of(samples_for(3, *model.conv), *model.conv) == 3 > frames_of(samples_for(3, *model.conv) - 1, *model.conv)
+    assert (
+        frames_of(samples_for(3, *model.conv), *model.conv)
+        == 3
+        > frames_of(samples_for(3, *model.conv) - 1, *model.conv)
+    )
     base = load(["model=wav2vec2_base"])["model"]
     assert frames_of(16000, base["conv_kernels"], base["conv_strides"]) == 49  # as published: 49 Hz, 25 ms, 20 ms apart
     assert samples_for(1, base["conv_kernels"], base["conv_strides"]) == 400
@@ -171,8 +175,7 @@ def test_published_sizes_and_the_group_norm_that_stays(name, millions, sites):
         model, factory = build_model(config["model"], config["norm"], Spec("audio", "", {}))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
     assert dict(factory.count) == sites
-    kinds = [type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__]
-    assert kinds == ["GroupNorm"]
+    assert [n for n, m in model.named_modules() if isinstance(m, torch.nn.GroupNorm)] == ["extractor.group_norm"]
 
 
 def test_the_gradient_of_the_convolutions_is_scaled_and_nothing_else_is():
@@ -297,7 +300,9 @@ def test_the_loss_is_the_sum_of_its_terms_and_the_evaluation_the_contrast():
     contrast, known = task.contrast(*got[:3], *targets)
     want = contrast.mean() + 0.1 * task.unused(got[3], targets[0], False) + 10 * got[4].mean()
     torch.testing.assert_close(task.loss(model, inputs, targets), want)
-    torch.testing.assert_close(task.measure(model, inputs, targets), torch.stack([contrast.sum(), known.sum(), torch.tensor(3.0)]))
+    torch.testing.assert_close(
+        task.measure(model, inputs, targets), torch.stack([contrast.sum(), known.sum(), torch.tensor(3.0)])
+    )
 
 
 # -- recordings --------------------------------------------------------------------------------------------------------
@@ -378,7 +383,11 @@ def test_parquet_of_raw_samples_and_of_wav_files(tmp_path):
     import datasets
 
     pcm = [sine(8000, 0.3, 200 + 10 * i) for i in range(40)]
-    rows = {"pcm": [p.tobytes() for p in pcm], "label": [i % 2 for i in range(40)], "speaker": [i % 4 for i in range(40)]}
+    rows = {
+        "pcm": [p.tobytes() for p in pcm],
+        "label": [i % 2 for i in range(40)],
+        "speaker": [i % 4 for i in range(40)],
+    }
     (tmp_path / "raw").mkdir()
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "raw/train.parquet")
     words = ["data.source=files", "data.normalize=false"]
@@ -462,8 +471,11 @@ def test_without_espeak_tones_stand_in_and_it_is_said(monkeypatch, caplog):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["data=stdlib"], "model=wav2vec2_nano is for audios and data=stdlib is texts; choose data from librispeech"),
-        (["model=vit_nano", "data=speech"], "model=vit_nano is for images and data=speech is audios"),
+        (
+            ["data=stdlib"],
+            "model=wav2vec2_nano is for recordings and data=stdlib is texts; choose data from librispeech",
+        ),
+        (["model=vit_nano", "data=speech"], "model=vit_nano is for images and data=speech is recordings"),
         (["model.wav2vec2.mask_prob=0"], "model.wav2vec2.mask_prob=0: must be above 0 and at most 1"),
         (["model.wav2vec2.temperature=[2,1]"], "model.wav2vec2.temperature=.*needs first, last and factor"),
         (["+model.wav2vec2.negative=3"], "model.wav2vec2.negative: unknown key; did you mean 'negatives'"),
@@ -474,7 +486,9 @@ def test_without_espeak_tones_stand_in_and_it_is_said(monkeypatch, caplog):
     ],
 )
 def test_wrong_words_get_one_line(words, message):
-    base = [w for w in TINY_WAV2VEC2 if "data" not in w and "seconds" not in w] if "data=" in words[0] else TINY_WAV2VEC2
+    base = (
+        [w for w in TINY_WAV2VEC2 if "data" not in w and "seconds" not in w] if "data=" in words[0] else TINY_WAV2VEC2
+    )
     with pytest.raises((ValueError, OSError), match=message.replace("?", r"\?")):
         train(*([] if words[0].startswith("model=") else base), *SHORT[:3], *words)
 
@@ -488,7 +502,9 @@ def test_broken_and_short_recordings_get_one_line(folder, tmp_path, caplog):
     assert "1 recordings shorter than 0.1 s left out" in caplog.text
     (folder / "no/short.wav").unlink()
     (folder / "yes/no_wav.wav").write_bytes(b"ID3\x03 this is an mp3")
-    with pytest.raises(ValueError, match=r"no_wav.wav: no wav file that can be read .*; make one: ffmpeg -i no_wav.wav"):
+    with pytest.raises(
+        ValueError, match=r"no_wav.wav: no wav file that can be read .*; make one: ffmpeg -i no_wav.wav"
+    ):
         audio(*words)
     (tmp_path / "flac").mkdir()
     (tmp_path / "flac/a.flac").write_bytes(b"fLaC")
@@ -564,7 +580,7 @@ def test_the_picture_shows_spectra_and_codes():
     x[0] = torch.sin(2 * math.pi * 3000 * torch.arange(2400) / 8000)
     picture = picture_of(x, ids)
     pixels = np.asarray(picture)
-    assert picture.size[1] == 2 * (65 + 10) + 3 + 3 and picture.size[0] == 3 * (2400 // 32 + 1)
+    assert picture.size[1] == 2 * (65 + 10) + 3 and picture.size[0] == 3 * (2400 // 32 + 1)
     assert pixels[: 65 // 2, 60].mean() > pixels[65 // 2 : 65, 60].mean() + 20  # a high note is above
     assert len({tuple(pixels[70, x]) for x in (10, 100)}) == 1 and pixels[70, -5].tolist() == [255, 255, 255]
     assert not np.array_equal(pixels[70, 10], pixels[70 + 78, 10])
@@ -576,7 +592,12 @@ def test_the_picture_shows_spectra_and_codes():
 def test_a_run_leaves_probes_and_a_picture_and_eval_gives_them(tmp_path):
     summary, folder = train(*TINY_WAV2VEC2, "norm=dyt", *SHORT[:3], "model.wav2vec2.probe=100")
     assert summary["status"] == "finished" and Image.open(folder / "samples.png").size[0] > 200
-    names = {"loss", "top1", "codes", *(f"top1_{n}{e}" for n in ("label", "label_new", "speaker") for e in ("", "_mel"))}
+    names = {
+        "loss",
+        "top1",
+        "codes",
+        *(f"top1_{n}{e}" for n in ("label", "label_new", "speaker") for e in ("", "_mel")),
+    }
     assert {f"val/{name}" for name in names} <= summary["final"].keys()
     done = python("eval.py", f"run={folder}", "ckpt=last", "split=test")
     assert done.returncode == 0, done.stderr
@@ -591,11 +612,15 @@ def test_the_demo_refuses_nothing_and_one_line_for_a_missing_folder(tmp_path):
     assert one_line(done) == "train.py: data.path=nowhere: no such file or folder"
 
 
-def test_a_run_learns_which_sound_was_hidden():
-    summary, _ = train(*TINY_WAV2VEC2, "norm=layernorm", "trainer.max_steps=60", *SHORT[1:], "optim.lr=1e-2",
-                       "optim.warmup_steps=5")  # fmt: skip
-    chance = math.log(1 + load(TINY_WAV2VEC2)["model"]["wav2vec2"]["negatives"])
-    assert summary["final"]["val/loss"] < chance - 0.15
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_third_of_the_demo_learns_which_sound_was_hidden_and_more_words_are_read():
+    words = ["experiment=demo_speech", "norm=layernorm", "data.source=tones", "logger.mode=disabled"]
+    learned, fresh = (
+        train(*words, *more)[0]["final"] for more in (["trainer.max_steps=200"], ["trainer.max_steps=1", "optim.lr=0"])
+    )
+    assert learned["val/loss"] < fresh["val/loss"] - 0.5
+    assert learned["val/top1_label_new"] > fresh["val/top1_label_new"] + 0.05
 
 
 def test_steps_of_two_epochs_meet_each_recording_twice():

@@ -13,7 +13,6 @@ from dyt.data.labels import numbered
 from dyt.data.order import Order, Steps, derive, loader
 from dyt.data.recordings import Recordings, recordings_of, resampled, samples_in
 from dyt.data.sources import locate
-
 from dyt.data.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class AudioData:
             of_rows = self.labels["label"]["train"] if names else np.zeros(len(rows), dtype=np.int64)
             for split, chosen in zip(("train", "val"), hold_out(of_rows, data["val_fraction"]), strict=True):
                 self.splits[split] = rows.chosen(chosen)
-                for kind, values in self.labels.items():
+                for values in self.labels.values():
                     values[f"{split} "] = values["train"][chosen]
             for values in self.labels.values():
                 values |= {split: values.pop(f"{split} ") for split in ("train", "val")}

@@ -86,7 +86,9 @@ def _opened(cell, name: str, data: dict, head: bool = False) -> tuple[int, np.nd
         text = " ".join(str(error).split())[:100] or type(error).__name__
         raise ValueError(
             f"{name}: no wav file that can be read ({text}); make one: ffmpeg -i {Path(str(cell)).name or 'file'} "
-            "file.wav" if isinstance(cell, Path) else f"{name}: no wav file that can be read ({text})"
+            "file.wav"
+            if isinstance(cell, Path)
+            else f"{name}: no wav file that can be read ({text})"
         ) from error
 
 

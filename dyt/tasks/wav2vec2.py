@@ -116,7 +116,11 @@ class Wav2Vec2(Task):
         """Contrast, and the two other terms with their weights."""
         context, vectors, ids, shares, size = model(*inputs)
         contrast, _ = self.contrast(context, vectors, ids, *targets)
-        return contrast.mean() + self.diversity * self.unused(shares, targets[0], model.training) + self.penalty * wide(size).mean()
+        return (
+            contrast.mean()
+            + self.diversity * self.unused(shares, targets[0], model.training)
+            + self.penalty * wide(size).mean()
+        )
 
     def measure(self, model: nn.Module, inputs: tuple, targets: tuple) -> Tensor:
         """Sums of each recording's contrast (nats a hidden frame) and share of sounds that are known, and the count."""
