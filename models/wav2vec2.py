@@ -229,8 +229,6 @@ def build(
     sound = all(isinstance(n, int) and n > 0 for n in [*conv_kernels, *conv_strides])
     if not sound or not conv_kernels or len(conv_kernels) != len(conv_strides):
         raise ValueError("model.conv_kernels and model.conv_strides: need equally many whole numbers above 0")
-    if codes < 2:
-        raise ValueError(f"model.codes={codes}: must be at least 2")
     if not 0 <= dropout < 1:
         raise ValueError(f"model.dropout={dropout}: must be at least 0 and below 1")
     kernels, strides = list(conv_kernels), list(conv_strides)

@@ -252,10 +252,10 @@ def test_the_contrast_is_the_papers_formula_and_leaves_equal_sounds_out():
     error, known = task.contrast(context, vectors, ids, hidden, others)
     want, hits = [], []
     for t in (0, 1, 3, 4):
-        score = lambda k, t=t: F.cosine_similarity(context[0, t], vectors[0, k], dim=0).item() / 0.1
-        wrong = [score(k) for k in others[0, t].tolist() if ids[0, k] != ids[0, t]]
-        want.append(-score(t) + math.log(sum(map(math.exp, [score(t), *wrong]))))
-        hits.append(score(t) > max(wrong))
+        score = (F.cosine_similarity(context[0, t], vectors[0], dim=-1) / 0.1).tolist()
+        wrong = [score[k] for k in others[0, t].tolist() if ids[0, k] != ids[0, t]]
+        want.append(-score[t] + math.log(sum(map(math.exp, [score[t], *wrong]))))
+        hits.append(score[t] > max(wrong))
     assert error.item() == pytest.approx(sum(want) / 4) and known.item() == pytest.approx(sum(hits) / 4)
     assert task.contrast(context, vectors, ids * 0, hidden, others)[0].item() == 0  # all alike: nothing to tell apart
 
@@ -441,7 +441,8 @@ else:
     hz = 200 + 40 * len(sys.argv[-1]) + int(sys.argv[sys.argv.index("-p") + 1])
     with wave.open(sys.stdout.buffer, "wb") as out:
         out.setparams((1, 2, 22050, 6000, "NONE", ""))
-        out.writeframes(b"".join(((i * hz // 50) % 20000 - 10000).to_bytes(2, "little", signed=True) for i in range(6000)))
+        saw = ((i * hz // 50) % 20000 - 10000 for i in range(6000))
+        out.writeframes(b"".join(x.to_bytes(2, "little", signed=True) for x in saw))
 """
 
 

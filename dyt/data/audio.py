@@ -29,6 +29,10 @@ class AudioData:
     def __init__(self, data: dict, known: list[str] | None = None):
         self.data, rate = data, data["sample_rate"]
         self.window = round(data["seconds"] * rate)
+        if data["seconds"] < data["min_seconds"]:
+            raise ValueError(
+                f"data.seconds={data['seconds']:g}: must be at least data.min_seconds={data['min_seconds']:g}"
+            )
         source = locate(data)
         if data["source"] == "made" and source.builder == "tones":
             log.warning("data.source=made: espeak-ng is not installed, so these are tones shaped like vowels, no "

@@ -84,12 +84,8 @@ def _opened(cell, name: str, data: dict, head: bool = False) -> tuple[int, np.nd
                 return wavfile.read(stream)
     except Exception as error:  # scipy raises what it likes on broken files
         text = " ".join(str(error).split())[:100] or type(error).__name__
-        raise ValueError(
-            f"{name}: no wav file that can be read ({text}); make one: ffmpeg -i {Path(str(cell)).name or 'file'} "
-            "file.wav"
-            if isinstance(cell, Path)
-            else f"{name}: no wav file that can be read ({text})"
-        ) from error
+        how = f"; make one: ffmpeg -i {cell.name} {cell.stem}-16bit.wav" if isinstance(cell, Path) else ""
+        raise ValueError(f"{name}: no wav file that can be read ({text}){how}") from error
 
 
 def recordings_of(data: dict, source: Source) -> dict[str, Recordings]:

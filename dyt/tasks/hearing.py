@@ -143,6 +143,5 @@ def _colour(code: int) -> tuple[int, int, int]:
     """A colour of its own for a code, by steps of the golden ratio; white for none."""
     if code < 0:
         return 255, 255, 255
-    return tuple(
-        round(255 * part) for part in colorsys.hsv_to_rgb(0.618034 * code % 1, 0.55 + 0.4 * (code % 3) / 2, 0.9)
-    )
+    colour = colorsys.hsv_to_rgb(0.618034 * code % 1, 0.55 + 0.2 * (code % 3), 0.9)
+    return tuple(round(255 * part) for part in colour)
