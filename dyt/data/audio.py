@@ -83,6 +83,13 @@ class AudioData:
         batches = [[(0, i) for i in range(at, min(at + size, count))] for at in range(0, count, size)]
         yield from loader(Windows(self, split, None), batches[:limit][rank::world], self.data)
 
+    def evenly(self, split: str, most: int) -> tuple[np.ndarray, Iterator[tuple]]:
+        """Places in a split of at most so many recordings, evenly chosen, and their batches."""
+        size, count = self.data["eval_batch_size"], len(self.splits[split])
+        chosen = np.linspace(0, count - 1, min(most, count)).round().astype(int)
+        batches = [[(0, int(i)) for i in chosen[at : at + size]] for at in range(0, len(chosen), size)]
+        return chosen, iter(loader(Windows(self, split, None), batches, self.data))
+
 
 def _long_enough(rows: Recordings, split: str, data: dict) -> Recordings:
     """`rows` with their numbers of samples at the rate that the model gets.

@@ -45,19 +45,16 @@ def _means(frames: Tensor, counts: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def features(model: nn.Module, data, split: str, frames, most: int, device: torch.device) -> tuple[list, np.ndarray]:
-    """(each layer's mean frames ``(N, C)``, mean log-mel features) of the first `most` recordings of a split."""
-    rate, layers, mels, seen = data.spec.rate, [], [], 0
-    for (waves, lengths), _ in data.eval_batches(split):
+def features(model: nn.Module, data, split: str, frames, most: int, device: torch.device) -> tuple:
+    """Which recordings of a split, at most so many, each layer's mean frames ``(N, C)``, and mean log-mel features."""
+    rate, layers, mels = data.spec.rate, [], []
+    chosen, batches = data.evenly(split, most)
+    for (waves, lengths), _ in batches:
         waves, lengths = waves.to(device), lengths.to(device)
         counts = frames(lengths)
         layers.append([_means(layer, counts).cpu() for layer in model(waves, lengths)])
         mels.append(_means(log_mel(waves, rate).transpose(1, 2), 1 + lengths // int(HOP * rate)).cpu())
-        seen += len(lengths)
-        if seen >= most:
-            break
-    join = lambda parts: torch.cat(parts)[:most].numpy()  # noqa: E731
-    return [join(parts) for parts in zip(*layers, strict=True)], join(mels)
+    return chosen, [torch.cat(parts).numpy() for parts in zip(*layers, strict=True)], torch.cat(mels).numpy()
 
 
 def classifier():
@@ -89,22 +86,23 @@ def probed(model: nn.Module, data, split: str, frames, most: int, device: torch.
         data: an audio set.
         split: that is measured.
         frames: how many frames so many samples make.
-        most: recordings of a split that are looked at.
+        most: recordings of a split that are looked at, evenly chosen.
         device: of the model.
     """
     if not data.labels:
         return {}
-    (layers, mels), (test_layers, test_mels) = (
+    (rows, layers, mels), (test_rows, test_layers, test_mels) = (
         features(model, data, part, frames, most, device) for part in ("train", split)
     )
     found = {}
-    for name in data.labels:
-        y, test_y = (data.labels[name][part][:most] for part in ("train", split))
+    for name, of in data.labels.items():
+        y, test_y = of["train"][rows], of[split][test_rows]
         at = best_layer(layers, y)
         for ending, x, test_x in (("", layers[at], test_layers[at]), ("_mel", mels, test_mels)):
             found[f"top1_{name}{ending}"] = _score(x, y, test_x, test_y)
             if name == "label" and "speaker" in data.labels:
-                known, tested = (data.labels["speaker"][part][:most] for part in ("train", split))
+                speakers = data.labels["speaker"]
+                known, tested = speakers["train"][rows], speakers[split][test_rows]
                 found[f"top1_label_new{ending}"] = _new_speakers(x, y, known, test_x, test_y, tested)
     return found
 
