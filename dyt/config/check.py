@@ -78,11 +78,7 @@ WHOLE = (
     "pcm_rate",
 )  # of data
 # Keys of data that take a text, or null.
-TEXTS = (
-    "path cache_dir hub hub_config revision text_key image_key audio_key label_key speaker_key encoding".split()
-)
-    "path cache_dir hub hub_config revision text_key image_key audio_key label_key speaker_key encoding".split()
-)  # of data; null too
+TEXTS = "path cache_dir hub hub_config revision text_key image_key audio_key label_key speaker_key encoding".split()
 
 
 def check(config: dict, schemas: dict[str, type]) -> None:
