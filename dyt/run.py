@@ -335,7 +335,7 @@ def announce(run: Run, start: str) -> None:
     config, data, world = run.plan.config, run.data, run.world
     sizes = ", ".join(f"{split} {size:,}" for split, size in data.spec.sizes.items())
     batch = config["data"]["batch_size"]
-    shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} images"
+    shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} {data.unit}"
     pieces = f" in {run.order.pieces} pieces" if run.order.pieces > 1 else ""
     at = f" at {config['data']['path']}" if config["data"]["path"] else ""
     device = str(world.device) + (f" x {world.size}, {world.strategy}" if world.size > 1 else "")

@@ -20,6 +20,9 @@ TINY_MAE = ["model=mae_nano", "model.dim=16", "model.depth=2", "model.heads=2", 
 TINY_MAE += ["model.decoder_dim=8", "model.decoder_heads=2"]
 TINY_DT = ["model=dt_nano", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=4", "trainer.threads=1"]
 TINY_DT += ["data.episodes=12", "model.decision.rollouts=2", "model.decision.levels=2"]
+TINY_WAV2VEC2 = ["model=wav2vec2_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
+TINY_WAV2VEC2 += ["model.conv_dim=8", "model.codes=8", "model.vector_dim=8", "model.output_dim=8"]
+TINY_WAV2VEC2 += ["model.position_kernel=8", "data.source=tones", "data.seconds=0.3", "data.batch_size=16"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 
@@ -37,6 +40,8 @@ def shrunk(model: str) -> list[str]:
         return [f"model={model}", *TINY_MAE[1:4], *TINY_MAE[5:], "model.decoder_depth=1"]
     if model.startswith("dt"):
         return [f"model={model}", *TINY_DT[1:5], *TINY_DT[6:]]
+    if model.startswith("wav2vec2"):
+        return [f"model={model}", *(w for w in TINY_WAV2VEC2[1:] if w.startswith("model.")), "model.position_groups=4"]
     mlp = ["model.mlp_dim=24", "model.kv_heads=null"] if model.startswith("llama") else []
     return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
 

@@ -11,9 +11,21 @@ import time
 import pytest
 import yaml
 
-from dyt.config.compose import options
+from dyt.config.compose import load, options
 
-from .helpers import ROOT, TINY_DIT, TINY_DT, TINY_GPT, TINY_MAE, TINY_VIT, one_line, python, rows_of, train
+from .helpers import (
+    ROOT,
+    TINY_DIT,
+    TINY_DT,
+    TINY_GPT,
+    TINY_MAE,
+    TINY_VIT,
+    TINY_WAV2VEC2,
+    one_line,
+    python,
+    rows_of,
+    train,
+)
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.eval_batches=1", "trainer.log_every=2"]
 
@@ -255,12 +267,13 @@ class _Glob:
                 TINY_DIT,
                 TINY_MAE,
                 [*TINY_DT, "model.dropout=0"],
+                TINY_WAV2VEC2,
                 [*TINY_GPT, "optim.kind=muon"],
                 [*TINY_GPT, "optim.kind=sgd"],
             )
         ),
     ],
-    ids=["vit", "gpt", "dit", "mae", "dt", "muon", "sgd"],
+    ids=["vit", "gpt", "dit", "mae", "dt", "wav2vec2", "muon", "sgd"],
 )
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
@@ -289,10 +302,8 @@ def test_every_experiment_takes_two_steps(experiment, tmp_path):
     model = next(d["override /model"] for d in recipe["defaults"] if "override /model" in d)
     small = [w for w in shrunk(model) if not w.startswith("model=")]
     if experiment.startswith("paper_"):  # their data is not embedded
-        kind = (
-            "mnist5k" if model.startswith(("vit", "dit", "mae")) else "cartpole" if model.startswith("dt") else "stdlib"
-        )
-        small += [f"data={kind}", "data.batch_size=8"]
+        kinds = {"image": "data=mnist5k", "audio": "data=speech", "episode": "data=cartpole"}
+        small += [kinds.get(load([f"model={model}"])["data"]["task"], "data=stdlib"), "data.batch_size=8"]
         small += ["trainer.strategy=auto", "trainer.checkpointing=none"]  # this is one process
     if "init_from" in recipe:  # whose run is small too
         first = recipe["init_from"].split()[0].removeprefix("model=")

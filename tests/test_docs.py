@@ -61,6 +61,7 @@ TRIED = {
     "python eval.py run=<run directory> sample=200": "test_cli.py::test_eval_samples_text_from_a_raw_prompt",
     "python eval.py run=<run directory> steps=100": "test_dit.py::test_a_run_leaves_samples_and_eval_takes_options",
     "python train.py experiment=demo_dit": "test_dit.py::test_the_demo_draws_digits_that_a_classifier_reads",
+    "python train.py experiment=demo_speech": "test_cli.py::test_every_experiment_takes_two_steps",
     "python train.py experiment=demo_mae": "test_mae.py::test_the_demos_probe_beats_that_of_an_untrained_encoder",
     "python train.py experiment=demo_dt": "test_decision.py::test_asked_for_a_good_return_it_beats_the_datas_mean",
     "python scripts/export.py": "test_faults.py::test_weights_are_exported_with_a_card_and_come_back",

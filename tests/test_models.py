@@ -19,7 +19,8 @@ from .helpers import shrunk
 IMAGES = Spec("image", "", {}, classes=10, channels=3)
 TEXT = Spec("text", "", {}, vocab_size=50)
 EPISODES = Spec("episode", "", {}, classes=2, states=4, actions=2, steps=500)
-SPECS = {"text": TEXT, "image": replace(IMAGES, channels=1), "episode": EPISODES}  # by what a model reads
+SPOKEN = Spec("audio", "", {}, classes=10, rate=8000)
+SPECS = {"text": TEXT, "image": replace(IMAGES, channels=1), "episode": EPISODES, "audio": SPOKEN}  # by what is read
 
 
 def made(*words, spec=None):
@@ -38,6 +39,8 @@ def batch(config, channels=3):
         states, taken = torch.randn(*shape, 4, generator=g), torch.randint(2, shape, generator=g)
         inputs = torch.rand(shape, generator=g), states, torch.eye(2)[taken], torch.arange(shape[1]).expand(shape)
         return inputs, torch.ones(shape, dtype=torch.bool)
+    if config["data"]["task"] == "audio":
+        return (torch.randn(4, 2400, generator=g), torch.tensor([2400, 2000, 1600, 1200])), torch.zeros(4)
     size = [config["data"]["img_size"]] * 2
     return torch.randn(4, channels, *size, generator=g), torch.randint(10, (4,), generator=g)
 
@@ -226,7 +229,7 @@ def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
         (["model=convnext_base"], "data.img_size=28: convnext_base needs at least 32; type data.img_size=32"),
         (
             ["model=vit_nano", "model.family=vt"],
-            "model.family=vt: choose from convnet, decision_transformer, dit, gpt, mae, vit",
+            "model.family=vt: choose from convnet, decision_transformer, dit, gpt, mae, vit, wav2vec2",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.optim import learning_rate
 from dyt.training.schedule import Schedule
 
-from .helpers import TINY_DIT, TINY_DT, TINY_GPT, TINY_MAE, TINY_VIT, rows_of, train
+from .helpers import TINY_DIT, TINY_DT, TINY_GPT, TINY_MAE, TINY_VIT, TINY_WAV2VEC2, rows_of, train
 
 # All that draws at random, on: dropout, drop path, augmentation, mixup, cutmix; and state beside the weights: EMA.
 HARD = {
@@ -29,6 +29,7 @@ HARD = {
     "dit": [*TINY_DIT, "norm=dyt", "trainer.accumulate=2", "trainer.ema_decay=0.9", "data.batch_size=16"],
     "mae": [*TINY_MAE, "norm=dyt", "trainer.accumulate=2", "data.batch_size=16"],
     "dt": [*TINY_DT, "norm=dyt", "model.dropout=0.2", "trainer.accumulate=2", "data.batch_size=16"],
+    "wav2vec2": [*TINY_WAV2VEC2, "norm=dyt", "trainer.accumulate=2", "model.dropout=0.1", "model.wav2vec2.probe=50"],
 }
 SHORT = ["trainer.max_steps=12", "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=3"]
 

@@ -34,6 +34,10 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "data.eval_batch_size": (1, None),
     "data.workers": (0, 256),
     "data.timeout": (0, None),
+    "data.seconds": (1e-3, None),
+    "data.min_seconds": (1e-3, None),
+    "data.sample_rate": (100, 1 << 20),
+    "data.pcm_rate": (100, 1 << 20),
     "data.train_tokens": (2, None),
     "data.episodes": (2, None),
     "data.vocab": (1, 1 << 26),
@@ -72,8 +76,11 @@ WHOLE = (
     "vocab",
     "episodes",
     "crop_padding",
+    "sample_rate",
+    "pcm_rate",
 )  # of data
-TEXTS = "path cache_dir hub hub_config revision text_key image_key label_key encoding".split()  # of data; null too
+# Keys of data that take a text, or null.
+TEXTS = "path cache_dir hub hub_config revision text_key image_key audio_key label_key speaker_key encoding".split()
 
 
 def check(config: dict, schemas: dict[str, type]) -> None:
@@ -110,7 +117,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
     for key in WHOLE:
         value = data.get(key, 1)
-        if key in ("train_tokens", "vocab", "episodes") and value is None:
+        if key in ("train_tokens", "vocab", "episodes", "pcm_rate") and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"data.{key}={value}: needs a whole number")

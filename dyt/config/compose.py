@@ -19,6 +19,7 @@ from dyt.config.values import as_typed, refuse_changed
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SITES = ("attn", "mlp", "final", "embed", "qk", "stem", "down", "conv")
 DEFAULT_EXPERIMENT = "default"
+PLURAL = {"audio": "recordings"}  # of kinds of data; images and texts take an s
 
 
 @dataclass
@@ -151,7 +152,8 @@ def plain(cfg, choices) -> dict:
     if cfg.data.task not in (reads, cfg.model.task):  # before interpolations, which would fail with less to say
         fitting = ", ".join(n for n in options("data") if option_task(n) == reads)
         raise ValueError(
-            f"model={cfg.model.name} is for {reads}s and data={cfg.data.name} is {cfg.data.task}s; "
+            f"model={cfg.model.name} is for {PLURAL.get(reads, reads + 's')} and data={cfg.data.name} is "
+            f"{PLURAL.get(cfg.data.task, cfg.data.task + 's')}; "
             f"choose data from {fitting}"
         )
     config = OmegaConf.to_container(

@@ -10,6 +10,13 @@ MODEL = {  # whole numbers, the upper ends far above what any machine holds
     "mlp_dim": (1, 1 << 24),
     "context": (1, 1 << 26),
     "vocab_size": (1, 1 << 26),
+    "conv_dim": (1, 1 << 20),
+    "position_kernel": (1, 1 << 16),
+    "position_groups": (1, 1 << 16),
+    "code_groups": (1, 16),
+    "codes": (2, 1 << 16),
+    "vector_dim": (1, 1 << 20),
+    "output_dim": (1, 1 << 20),
     "img_size": (1, 1 << 16),
     "patch_size": (1, 1 << 16),
 }

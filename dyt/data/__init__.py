@@ -1,4 +1,4 @@
-"""Data: pictures and hub sets through Hugging Face ``datasets``, texts of files as they are.
+"""Data: pictures and hub sets through Hugging Face ``datasets``, texts of files and recordings as they are.
 
 A data set offers `spec` (what a model must know of it), `train_batches` and `eval_batches`. Which samples make step n
 is a function of (seed, n) alone, so a resumed run sees exactly what it would have seen.
@@ -27,6 +27,10 @@ def open_data(data: dict, context: int | None = None, known: dict | None = None)
         from dyt.data.episodes import EpisodeData
 
         return EpisodeData(data, context)
+    if data["task"] == "audio":
+        from dyt.data.audio import AudioData
+
+        return AudioData(data, known.get("classes"))
     if data["source"] == "shards":
         from dyt.data.tokens import ShardData
 

@@ -153,3 +153,32 @@ def _refuse_empty_class(place: Path, files: list[Path], classes: set[str]) -> No
                 f"data.path={place}: the folder {folder.name} has no picture ({' '.join(sorted(IMAGES))}); "
                 "remove it, or put the pictures of that class there"
             )
+
+
+# -- recordings --------------------------------------------------------------------------------------------------------
+
+
+def recordings_below(root: Path, files: list[Path]) -> dict[str, list[tuple[Path, str | None]]]:
+    """(recording, label) by split, of ``[{train,val,test}/]<label>/...``; label None where no folder is one.
+
+    Raises:
+        ValueError: some lie in a folder and some do not, or a split's folder lies beside others.
+    """
+    parts = {f: f.relative_to(root).parts for f in files}
+    tops = sorted({p[0] for p in parts.values() if len(p) > 1})
+    splits = [t for t in tops if t.lower() in SPLITS]
+    named = splits == tops and any(SPLITS[t.lower()] == "train" for t in splits)
+    if splits and not named:
+        raise ValueError(
+            f"data.path={root}: {splits[0]} is a split beside {', '.join(t for t in tops if t not in splits) or 'none'}"
+            "; name all folders train, val and test, or none"
+        )
+    loose = [f for f, p in parts.items() if len(p) < (3 if named else 2)]
+    if loose and (len(loose) < len(files) or (named and any(len(parts[f]) == 1 for f in loose))):
+        raise ValueError(f"data.path={root}: {loose[0].relative_to(root)} lies in no folder that is its label, and "
+                         "others do; move it into one")  # fmt: skip
+    found: dict[str, list[tuple[Path, str | None]]] = {}
+    for file, p in parts.items():
+        split = SPLITS[p[0].lower()] if named else "train"
+        found.setdefault(split, []).append((file, None if loose else p[1 if named else 0]))
+    return found

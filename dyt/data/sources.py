@@ -4,11 +4,12 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dyt.data.folders import IMAGES, by_split, classes_below, files_below
+from dyt.data.folders import IMAGES, by_split, classes_below, files_below, recordings_below
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 LARGE = 2 << 30  # bytes; above this a set is identified by its files' names and sizes
@@ -66,6 +67,8 @@ def locate(data: dict) -> Source:
         path = Path(data["path"]).expanduser()
         if not path.exists():
             raise FileNotFoundError(f"data.path={path}: no such file or folder")
+        if data["task"] == "audio":
+            return _recordings(path, data)
         found = _local(path, data)
         if data["source"] == "mnist5k" and found.builder != "csv":
             raise ValueError(f"data=mnist5k reads its own file; for data.path={path} type {_fitting(found)}")
@@ -78,6 +81,8 @@ def locate(data: dict) -> Source:
         return _source("csv", {"train": [file]})
     if data["source"] == "stdlib":
         return _stdlib()
+    if data["task"] == "audio":
+        return _made(data)
     if not data["hub"]:
         raise ValueError(f"data={data['name']} needs data.path=<file or folder> or data.hub=<Hugging Face name>")
     name = ":".join(str(data[k]) for k in ("hub", "hub_config", "revision"))
@@ -128,6 +133,37 @@ def _stdlib() -> Source:
             raise FileNotFoundError(f"data=stdlib: this Python has no source of {name}; choose another data set")
         files["val" if i % 40 == 9 else "test" if i % 40 == 29 else "train"].append(path)
     return _source("text", files)
+
+
+def _made(data: dict) -> Source:
+    """Recordings that are made here: by espeak-ng where it is installed, else tones."""
+    from dyt.data import speech
+
+    if data["source"] == "files":
+        raise ValueError(f"data={data['name']} needs data.path=<Parquet, or folder of wav files>")
+    builder = data["source"]
+    if builder == "made":
+        builder = "espeak" if shutil.which("espeak-ng") else "tones"
+    return Source(builder, {}, hashlib.sha256(speech.about(builder).encode()).hexdigest())
+
+
+def _recordings(path: Path, data: dict) -> Source:
+    """Parquet, or wav files by split and by the folder that is their label."""
+    if path.is_file():
+        if path.suffix.lower() != ".parquet":
+            raise ValueError(f"data.path={path}: one file; point at a folder of wav files, or at Parquet")
+        return _source("parquet", {"train": [path]})
+    files = files_below(path, cache_dir(data))
+    waves = [f for f in files if f.suffix.lower() == ".wav"]
+    if waves:
+        found = recordings_below(path, waves)
+        labels = {split: [label for _, label in pairs if label] for split, pairs in found.items()}
+        return _source("wav", {split: [f for f, _ in pairs] for split, pairs in found.items()}, path, labels)
+    if tables := [f for f in files if f.suffix.lower() == ".parquet"]:
+        return _source("parquet", by_split(path, tables), path)
+    others = [f for f in files if f.suffix.lower() in (".flac", ".mp3", ".ogg", ".opus", ".m4a")]
+    more = f"; {others[0].name} is none, make one: ffmpeg -i {others[0].name} {others[0].stem}.wav" if others else ""
+    raise FileNotFoundError(f"data.path={path}: no wav file and no Parquet below this folder{more}")
 
 
 def _fitting(found: Source) -> str:

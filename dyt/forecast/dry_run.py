@@ -14,14 +14,15 @@ from dyt.data.order import Order, derive, pieces_of
 from dyt.data.sources import locate
 from dyt.forecast.estimate import OF_A_MACHINE, Memory, chosen, memory
 from dyt.forecast.hardware import GIB, Device, device_of
-from dyt.forecast.trace import Traced, trace
+from dyt.forecast.trace import Traced, trace, window_of
 from dyt.rundir.processes import place
 from dyt.tasks import build_task
 from dyt.training.schedule import Schedule
 from models import build_model
 
 # What sets hold that are seldom at hand: classes and training pictures, or training tokens (GPT-2's).
-KNOWN = {"imagenet1k": (1000, 1_281_167), "cifar10": (10, 45_000), "openwebtext": (0, 9_035_582_198)}
+KNOWN = {"librispeech": (0, 281_241)}  # recordings
+KNOWN |= {"imagenet1k": (1000, 1_281_167), "cifar10": (10, 45_000), "openwebtext": (0, 9_035_582_198)}
 EPISODES = {"hopper": (11, 3, 1000, 999_906)}  # numbers of a state and an action, longest episode, steps: D4RL's medium
 VOCABULARY = {"byte": 256, "gpt2": 50257}
 PICTURE = 115_000  # bytes of a picture of ImageNet, the mean
@@ -38,7 +39,7 @@ class StandIn:
 
     def __init__(self, config: dict, spec: Spec, samples: int):
         self.config, self.spec, self.samples = config, spec, samples
-        self.unit = "tokens" if spec.task != "image" else "images"
+        self.unit = {"image": "images", "audio": "recordings"}.get(spec.task, "tokens")
         self.unit_per_sample = config["model"].get("context", 1) if self.unit == "tokens" else 1
         self.unit_per_sample *= 3 if spec.task == "episode" else 1
 
@@ -47,7 +48,11 @@ class StandIn:
         for step in range(start, stop):
             for piece in order.of_step(step):
                 generator = torch.Generator().manual_seed(derive(order.seed, step))
-                if self.unit == "images":
+                if self.unit == "recordings":
+                    window = window_of(self.config["data"])
+                    waves = torch.randn(len(piece), window, generator=generator)
+                    yield (waves, torch.full((len(piece),), window)), torch.zeros(len(piece), dtype=torch.long)
+                elif self.unit == "images":
                     shape = len(piece), self.spec.channels, *[self.config["data"]["img_size"]] * 2
                     labels = torch.randint(self.spec.classes, (len(piece),), generator=generator)
                     yield torch.randn(shape, generator=generator), labels
@@ -69,7 +74,7 @@ def data_of(config: dict):
         ValueError, OSError: what it holds is not known without it; the line says what to type.
     """
     data = config["data"]
-    if data["path"] or data["source"] in ("mnist5k", "stdlib", "shards", "gymnasium"):
+    if data["path"] or data["source"] != "files":
         return open_data(data, config["model"].get("context")), False
     classes, size = KNOWN.get(data["name"], (0, None))
     if data["task"] == "image":
@@ -78,6 +83,8 @@ def data_of(config: dict):
     elif data["task"] == "episode":
         known, actions, steps, size = EPISODES.get(data["name"], (0, 0, 0, None))
         spec = Spec("episode", "", {}, states=known, actions=actions, steps=steps)
+    elif data["task"] == "audio":
+        spec, known = Spec("audio", "", {}, rate=data["sample_rate"]), size
     else:
         spec = Spec(data["task"], "", {}, vocab_size=VOCABULARY.get(data["tokenizer"], 0))
         known, size = spec.vocab_size, size and size // config["model"]["context"]
@@ -91,6 +98,8 @@ def sample_bytes(config: dict, data) -> tuple[float, str]:
     """About how many bytes of storage a training sample takes, and of what."""
     if data.unit == "tokens":
         return data.unit_per_sample * (1 if data.spec.vocab_size <= 256 else 2), "token ids"
+    if data.unit == "recordings":
+        return 2 * window_of(config["data"]), "16-bit samples"
     if config["data"]["path"]:
         source = locate(config["data"])
         files = [Path(f) for f in source.files.get("train", [])]
@@ -245,7 +254,7 @@ def dry_run(config: dict) -> str:
     kernels.force(config["trainer"]["kernel"])
     r = reckon(config)
     batch, data, trainer = r.order.batch, r.data, config["trainer"]
-    unit = f"{batch:,} x {data.unit_per_sample:,} tokens" if data.unit == "tokens" else f"{batch:,} images"
+    unit = f"{batch:,} x {data.unit_per_sample:,} tokens" if data.unit == "tokens" else f"{batch:,} {data.unit}"
     each, device = f"{r.order.share:,} at once on a device", r.device
     mine = r.traced[trainer["checkpointing"]]
     lines = [

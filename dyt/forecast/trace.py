@@ -105,6 +105,11 @@ def layer_of(name: str) -> str:
     return found[0] if found else ""
 
 
+def window_of(data: dict) -> int:
+    """Samples of a recording's window."""
+    return round(data["seconds"] * data["sample_rate"])
+
+
 def samples_of(config: dict, task, spec, count: int = 2) -> tuple:
     """A few samples, of zeros, as the task prepares what a run's data gives."""
     if config["data"]["task"] == "image":
@@ -114,6 +119,9 @@ def samples_of(config: dict, task, spec, count: int = 2) -> tuple:
         steps = count, config["model"]["context"]
         parts = torch.zeros(steps), torch.zeros(*steps, spec.states), torch.zeros(*steps, spec.actions)
         batch = (*parts, torch.zeros(steps, dtype=torch.long)), torch.ones(steps, dtype=torch.bool)
+    elif config["data"]["task"] == "audio":
+        window = window_of(config["data"])
+        batch = (torch.zeros(count, window), torch.full((count,), window)), torch.zeros(count, dtype=torch.long)
     else:
         batch = (torch.zeros(count, config["model"]["context"], dtype=torch.long),) * 2
     return task.prepare(*batch, Place(("val",), 0))

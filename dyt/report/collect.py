@@ -75,7 +75,7 @@ def _of_directory(folder: Path, _changed: tuple) -> tuple[dict, dict] | None:
             if number and ("/" in key or key in (*SHOWN, "time_s")):
                 series.setdefault(key, []).append((row["step"], float(value)))
     last, flat = rows[-1], flatten(config)
-    unit = next((u for u in ("tokens", "images") if u in last), None)
+    unit = next((u for u in ("tokens", "images", "recordings") if u in last), None)
     per_step = next((r[unit] / r["step"] for r in reversed(rows) if unit in r and r["step"]), None) if unit else None
     status = summary.get("status") or ""
     plain = {k: v if isinstance(v, bool | int | str) else str(v) for k, v in flat.items() if v is not None}
@@ -111,7 +111,7 @@ def _of_directory(folder: Path, _changed: tuple) -> tuple[dict, dict] | None:
 
 def judged_by(unit: str | None, series: Iterable[str]) -> str:
     """The metric by which a run's task is judged, of those that it has: accuracy of pictures, else the loss."""
-    known = ("val/loss", "train/loss") if unit == "tokens" else ("val/top1", "val/loss", "train/loss")
+    known = ("val/loss", "train/loss") if unit in ("tokens", "recordings") else ("val/top1", "val/loss", "train/loss")
     return next((m for m in known if m in series), "")
 
 

@@ -24,6 +24,8 @@ def spec_of(weights: dict, task: str) -> dict:
         return {"channels": first.shape[1], "classes": len(weights["label.weight"]) - 1}
     if task == "mae":
         return {"channels": first.shape[1]}
+    if task == "wav2vec2":
+        return {}
     last = next((v for v in reversed(weights.values()) if v.dim() == 2), None)
     if first is None or last is None:
         raise ValueError("these weights are no image model's")

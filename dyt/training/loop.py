@@ -25,7 +25,8 @@ from dyt.training.saving import Saver
 from dyt.training.schedule import Clock, Schedule, Stop
 from dyt.training.sharding import Layout
 
-TIMING = ("time_s", "tokens_per_s", "images_per_s", "eval_s")  # keys of a row that differ from run to run
+# Keys of a row that differ from run to run.
+TIMING = ("time_s", "tokens_per_s", "images_per_s", "recordings_per_s", "eval_s")
 
 
 class Diverged(Exception):

@@ -31,14 +31,14 @@ def spec_of(config: dict, about: dict, model: str):
     vocabulary = given.get("vocab_size", 0)
     if isinstance(vocabulary, dict):
         vocabulary = vocabulary[model]
-    image = config["data"]["task"] == "image"
+    image, text = (config["data"]["task"] == kind for kind in ("image", "text"))
     return Spec(
         config["data"]["task"],
         "",
         {},
         classes=given.get("classes", 0) if image else 0,
         channels=given.get("channels", 0) if image else 0,
-        vocab_size=0 if image else vocabulary,
+        vocab_size=vocabulary if text else 0,
     )
 
 

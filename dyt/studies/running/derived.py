@@ -106,7 +106,20 @@ def return_poor(rows: list[dict]) -> float | None:
     return next((row["val/return_poor"] for row in reversed(rows) if "val/return_poor" in row), None)
 
 
-DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
+def _ended(metric: str) -> Callable[[list[dict]], float | None]:
+    """The last value of a metric that is no loss."""
+    return lambda rows: next((row[metric] for row in reversed(rows) if row.get(metric) is not None), None)
+
+
+# What linear probes of speech read, from the encoder and from log-mel features (dyt/tasks/hearing.py), and codes used.
+PROBES = {
+    f"{name}{mel}": _ended(f"val/top1_{key}{mel}")
+    for name, key in (("digit", "label"), ("digit_new", "label_new"), ("speaker", "speaker"))
+    for mel in ("", "_mel")
+}
+
+DERIVED: dict[str, Callable[[list[dict]], float | None]] = PROBES | {"codes": _ended("val/codes")}
+DERIVED |= {
     f.__name__: f
     for f in (
         alpha_std_rank,

@@ -53,7 +53,7 @@ def row_of(run: Run, study: Study, hash: str, folder: Path) -> dict | None:
         "best_step": best.get("step"),
         "train_loss": summary["final"].get("train/loss"),
         "parameters": summary["parameters"],
-        "samples": summary.get("tokens", summary.get("images")),
+        "samples": summary.get("tokens", summary.get("images", summary.get("recordings"))),
         "wall_s": summary["wall_s"],
         "peak_memory_mib": summary["peak_memory_mib"],
         "why": summary["why"],

@@ -20,7 +20,7 @@ LEFT_OUT = (
         r"dyt-table9-mae|dyt-table1[23]-.*mae",
         "other methods, rates and starts of MAE; `mae` has the paper's own recipe",
     ),
-    (r".*wav2vec2", "speech models are not in this repository"),
+    (r"dyt-table1[23]-.*wav2vec2", "other rates and starts of wav2vec 2.0; `speech` has the paper's own recipe"),
     (r".*(hyenadna|caduceus)", "DNA models are not in this repository"),
     (r"dyt-table4-.*zeroshot", "zero-shot accuracy needs an evaluation harness; none is here"),
     (r"dyt-table12-lr-no-gain", "a count over ten models, most of which are not in this repository"),
@@ -154,8 +154,8 @@ def verdict_page(results: Path) -> str:
 def told(template: Path, results: Path) -> str:
     """A text of ``configs/study/`` with its numbers filled in.
 
-    ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone, with
-    the name of a derived number that one.
+    ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone,
+    with the name of a derived number that one.
     The levels are of the cell's first factors; a searched one that is left out is at its best. ``{paper|claim|arm}`` is
     a number of the papers.
 
