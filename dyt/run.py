@@ -346,7 +346,7 @@ def announce(run: Run, start: str) -> None:
     short = f"; shorter than the warm-up of {warmup} steps" if total < warmup else ""
     lines = (
         f"model  {config['model']['name']}, {run.parameters:,} parameters; norms: {run.norms.describe()}",
-        f"data   {config['data']['name']}{at} ({data.unit}: {sizes}; sha256 {run.plan.data_sha256[:12]})",
+        f"data   {config['data']['name']}{at} ({getattr(data, 'counts', data.unit)}: {sizes}; sha256 {run.plan.data_sha256[:12]})",
         f"device {device}{threads}, {config['trainer']['precision']}",
         f"batch  {shape}{pieces}; {total} steps, {epochs:.3g} epochs{short}; {start}",
         f"run    {run.plan.dir}",

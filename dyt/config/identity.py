@@ -111,7 +111,7 @@ def by_run(digest: str) -> str:
 
 
 def base_config(config: dict) -> tuple[dict, list[str]] | None:
-    """Config and words of the run that ``init_from`` names by words: of this data and seed.
+    """Config and words of the run that ``init_from`` names by words: of this seed, and of this data unless they name other.
 
     It is of this model too, unless the words name another, a masked autoencoder for one; pictures and patches are then
     as large as here.
@@ -122,7 +122,9 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     words = shlex.split(named)
     made = copy.deepcopy(_base(f"model={config['model']['name']}", f"data={config['data']['name']}", *words))
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
-        if key == "model" and any(word.startswith("model=") for word in words):
+        if key == "data" and any(word.startswith("data=") for word in words):  # a chromosome, for one
+            made["data"]["cache_dir"] = config["data"]["cache_dir"]
+        elif key == "model" and any(word.startswith("model=") for word in words):
             made["model"] |= {k: config["model"][k] for k in ("img_size", "patch_size") if k in made["model"]}
         else:
             made[key] = config[key]

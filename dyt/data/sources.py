@@ -58,6 +58,11 @@ def locate(data: dict) -> Source:
     Raises:
         ValueError, FileNotFoundError: nothing is there; the line says which key to set.
     """
+    if data["task"] in ("genome", "sequence"):
+        from dyt.data.chromosomes import places
+
+        found = places(data)
+        return Source("dna", {"train": [str(f) for f in found.files]}, found.sha256)
     if data["source"] == "shards":
         return _shards(data)
     if data["path"]:

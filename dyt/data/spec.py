@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class Spec:
     """What a model and a summary need to know of a data set."""
 
-    task: str  # image | text
+    task: str  # image | text | genome | sequence
     sha256: str  # of its content
     sizes: dict[str, int]  # samples, or tokens, in each split
-    classes: int = 0  # image
+    classes: int = 0  # image, sequence
     channels: int = 0  # image
-    vocab_size: int = 0  # text
+    vocab_size: int = 0  # text; letters of a genome or sequence
     names: tuple[str, ...] = ()  # of the classes

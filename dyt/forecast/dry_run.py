@@ -62,7 +62,8 @@ def data_of(config: dict):
         ValueError, OSError: what it holds is not known without it; the line says what to type.
     """
     data = config["data"]
-    if data["path"] or data["source"] in ("mnist5k", "stdlib", "shards"):
+    here = data["source"] in ("mnist5k", "stdlib", "shards") or data["task"] in ("genome", "sequence")
+    if data["path"] or here:
         return open_data(data, config["model"].get("context")), False
     classes, size = KNOWN.get(data["name"], (0, None))
     if data["task"] == "image":
