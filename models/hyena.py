@@ -73,9 +73,8 @@ class Hyena(nn.Module):
         after, before, v = u.chunk(3, dim=1)
         v = v * before
         exact = v.dtype if v.dtype == torch.float64 else torch.float32  # an FFT knows no bfloat16
-        with torch.autocast(v.device.type, enabled=False):
-            v = v.to(exact)
-            v = long_convolution(v, self.filters(x.shape[1])) + v * self.skip[:, None]
+        v = v.to(exact)
+        v = long_convolution(v, self.filters(x.shape[1]).to(exact)) + v * self.skip[:, None]
         return self.out((v.to(after) * after).transpose(1, 2))
 
 

@@ -35,6 +35,10 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "data.workers": (0, 256),
     "data.timeout": (0, None),
     "data.train_tokens": (2, None),
+    "data.eval_tokens": (2, None),
+    "data.length": (1, 1 << 20),
+    "data.pieces": (1, None),
+    "data.reverse_complement": (0, 1),
     "data.vocab": (1, 1 << 26),
     "data.img_size": (1, 1 << 16),
     "data.patch_size": (1, 1 << 16),
@@ -68,6 +72,9 @@ WHOLE = (
     "img_size",
     "patch_size",
     "train_tokens",
+    "eval_tokens",
+    "length",
+    "pieces",
     "vocab",
     "crop_padding",
 )  # of data
@@ -108,7 +115,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
     for key in WHOLE:
         value = data.get(key, 1)
-        if key in ("train_tokens", "vocab") and value is None:
+        if key in ("train_tokens", "eval_tokens", "pieces", "vocab") and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"data.{key}={value}: needs a whole number")

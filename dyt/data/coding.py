@@ -48,7 +48,9 @@ def pieces(genome: Path, annotation: Path, length: int, most: int | None) -> tup
     starts, strands = [starts[i] for i in kept], [strands[i] for i in kept]
     count = min(len(starts), len(free), most or len(whole))
     if not count:
-        raise ValueError(f"data.length={length}: no piece of so many bases is coding, or none is not; type a smaller one")
+        raise ValueError(
+            f"data.length={length}: no piece of so many bases is coding, or none is not; type a smaller one"
+        )
     chosen = [np.linspace(0, len(of) - 1, count).astype(int) for of in (starts, free)]
     places = np.array([starts[i] for i in chosen[0]] + [free[i] for i in chosen[1]])
     turned = [strands[i] for i in chosen[0]] * 2

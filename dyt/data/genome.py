@@ -37,8 +37,8 @@ class GenomeData:
         train = whole[: len(whole) - 2 * held]
         self.tokens = {
             "train": train[: data["train_tokens"] or len(train)],
-            "val": whole[len(train) : len(whole) - held],
-            "test": whole[len(whole) - held :],
+            "val": whole[len(train) :][: data["eval_tokens"] or held],
+            "test": whole[len(train) + held :][: data["eval_tokens"] or held],
         }
         for split, bases in self.tokens.items():
             if len(bases) < 2 * context:

@@ -4,6 +4,8 @@ Genes of codons, some much more frequent than others and none a stop, on both st
 letters of the same frequencies. Which place of its codon a base has must be inferred from more than five bases.
 """
 
+import functools
+
 import numpy as np
 
 from dyt.data.bases import complemented
@@ -25,6 +27,7 @@ class Dice:
         return np.minimum(np.searchsorted(ends, self.generator.random(count)), len(weights) - 1)
 
 
+@functools.cache
 def codons() -> tuple[np.ndarray, np.ndarray]:
     """(letters (64, 3), frequency (64,)) of the made-up code; stop codons never occur."""
     table = np.stack([np.arange(64) // 16, np.arange(64) // 4 % 4, np.arange(64) % 4], axis=1)

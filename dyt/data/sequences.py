@@ -37,7 +37,9 @@ class SequenceData:
                              f"{', '.join(known)}")  # fmt: skip
         if known:
             labels, names = np.array([known.index(name) for name in names])[labels], known
-        self.of = {s: (sequences[splits == i], labels[splits == i]) for i, s in enumerate(SPLITS) if (splits == i).any()}
+        self.of = {
+            s: (sequences[splits == i], labels[splits == i]) for i, s in enumerate(SPLITS) if (splits == i).any()
+        }
         for split in ("train", "val"):
             if split not in self.of:
                 raise ValueError(f"data.val_fraction={data['val_fraction']}: leaves no sequence for {split}")

@@ -38,7 +38,9 @@ class Bases(Task):
         if not 0 < mask < 1:
             raise ValueError(f"model.bases.mask={mask}: must be above 0 and below 1")
         if objective == "next" and not causal:
-            raise ValueError("model.bases.objective=next: this model sees the next base; type model.bases.objective=masked")
+            raise ValueError(
+                "model.bases.objective=next: this model sees the next base; type model.bases.objective=masked"
+            )
         self.objective, self.mask = objective, mask
 
     def prepare(self, inputs: Tensor, targets: Tensor, place: Place):

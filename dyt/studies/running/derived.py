@@ -1,4 +1,4 @@
-"""Numbers of one run that are more than a metric's last value, from its metrics.jsonl. All read the probe's rows."""
+"""Numbers of one run that are more than a metric's last value, from its metrics.jsonl. Most read the probe's rows."""
 
 import math
 import statistics
@@ -101,6 +101,12 @@ def before(rows: list[dict]) -> float | None:
     return next((row.get("before/loss") for row in rows if row["step"] == 0), None)
 
 
+def below_markov(rows: list[dict]) -> float | None:
+    """Bits a base that a fifth-order Markov chain needs more than the model, at the end."""
+    last = next((row for row in reversed(rows) if "val/markov5" in row), None)
+    return last["val/markov5"] - last["val/bits"] if last and last.get("val/bits") is not None else None
+
+
 DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
     f.__name__: f
     for f in (
@@ -114,5 +120,6 @@ DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
         gap,
         converted,
         before,
+        below_markov,
     )
 }
