@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dyt.data.spec import Spec
 from dyt.norms import NormFactory

@@ -18,6 +18,9 @@ TINY_DIT = ["model=dit_nano", "model.dim=16", "model.depth=2", "model.heads=2", 
 TINY_DIT += ["data.img_size=16", "data.patch_size=4", "model.diffusion.samples=20", "model.diffusion.sample_steps=2"]
 TINY_MAE = ["model=mae_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 TINY_MAE += ["model.decoder_dim=8", "model.decoder_heads=2"]
+TINY_HYENA = ["model=hyena_nano", "model.dim=16", "model.depth=2", "model.context=32", "trainer.threads=1"]
+TINY_DNABERT = ["model=dnabert_nano", *TINY_HYENA[1:4], "model.heads=2", "trainer.threads=1"]
+TINY_CLASSIFIER = ["model=hyena_nano_classifier", *TINY_HYENA[1:], "data.length=30", "data.pieces=100"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 
@@ -33,6 +36,10 @@ def shrunk(model: str) -> list[str]:
         return [f"model={model}", *TINY_DIT[1:4], *TINY_DIT[5:]]
     if model.startswith("mae"):
         return [f"model={model}", *TINY_MAE[1:4], *TINY_MAE[5:], "model.decoder_depth=1"]
+    if model.startswith(("hyena", "dnabert")):
+        heads = ["model.heads=2"] if model.startswith("dnabert") else []
+        pieces = ["data.length=30", "data.pieces=100"] if model.endswith("classifier") else []
+        return [f"model={model}", *TINY_HYENA[1:4], *heads, *pieces]
     mlp = ["model.mlp_dim=24", "model.kv_heads=null"] if model.startswith("llama") else []
     return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
 

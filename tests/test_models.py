@@ -18,6 +18,7 @@ from .helpers import shrunk
 
 IMAGES = Spec("image", "", {}, classes=10, channels=3)
 TEXT = Spec("text", "", {}, vocab_size=50)
+DNA = {"genome": Spec("genome", "", {}, vocab_size=6), "sequence": Spec("sequence", "", {}, classes=10, vocab_size=6)}
 
 
 def made(*words, spec=None):
@@ -28,9 +29,11 @@ def made(*words, spec=None):
 
 def batch(config, channels=3):
     g = torch.Generator().manual_seed(0)
-    if config["data"]["task"] == "text":
-        ids = torch.randint(50, (4, 17), generator=g)
+    if config["data"]["task"] in ("text", "genome"):
+        ids = torch.randint(50 if config["data"]["task"] == "text" else 5, (4, 17), generator=g)
         return ids[:, :-1], ids[:, 1:]
+    if config["data"]["task"] == "sequence":
+        return torch.randint(5, (4, 17), generator=g), torch.randint(10, (4,), generator=g)
     size = [config["data"]["img_size"]] * 2
     return torch.randn(4, channels, *size, generator=g), torch.randint(10, (4,), generator=g)
 
@@ -49,8 +52,8 @@ def test_forward_and_backward_give_finite_gradients_to_every_parameter(model, no
     start = ["model.zero_init=false"] if model.startswith("dit") else []  # at zero most gradients are zero
     config = load([*shrunk(model), f"norm={norm}", *start])
     seed_all(0)
-    text = config["data"]["task"] == "text"
-    network, factory = build_model(config["model"], config["norm"], TEXT if text else replace(IMAGES, channels=1))
+    spec = {"text": TEXT, **DNA}.get(config["data"]["task"], replace(IMAGES, channels=1))
+    network, factory = build_model(config["model"], config["norm"], spec)
     task = build_task(config, 10)
     task.loss(network.train(), *task.prepare(*batch(config, channels=1), Place(("train", 0, 0), 0))).backward()
     for name, parameter in network.named_parameters():
@@ -218,7 +221,10 @@ def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
         (["model=vit_nano", "model.timm_name=resnet18"], "not a ViT or ConvNeXt"),
         (["model=convnext_base", "data=cifar10", "model.depth=3"], "convnext_base has no such argument"),
         (["model=convnext_base"], "data.img_size=28: convnext_base needs at least 32; type data.img_size=32"),
-        (["model=vit_nano", "model.family=vt"], "model.family=vt: choose from convnet, dit, gpt, mae, vit"),
+        (
+            ["model=vit_nano", "model.family=vt"],
+            "model.family=vt: choose from convnet, dit, dnabert, gpt, hyena, mae, vit",
+        ),
     ],
 )
 def test_wrong_arguments_say_what_to_type(words, message):

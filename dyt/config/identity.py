@@ -111,10 +111,10 @@ def by_run(digest: str) -> str:
 
 
 def base_config(config: dict) -> tuple[dict, list[str]] | None:
-    """Config and words of the run that ``init_from`` names by words: of this seed, and of this data unless they name other.
+    """Config and words of the run that ``init_from`` names by words: of this seed.
 
-    It is of this model too, unless the words name another, a masked autoencoder for one; pictures and patches are then
-    as large as here.
+    It is of this data and model too, unless the words name others, a masked autoencoder for one; pictures and patches
+    are then as large as here.
     """
     named = config["init_from"]
     if not named or "=" not in named or os.path.exists(Path(named).expanduser()):  # long words are no OSError there

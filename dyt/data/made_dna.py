@@ -61,7 +61,7 @@ def chromosome() -> np.ndarray:
 
 
 def pieces(length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sequences (2 count, length) uint8, whether each is of a gene (2 count,)): genes in any frame, on both strands."""
+    """(sequences (2 count, length) uint8, whether each is of a gene (2 count,)): any frame, both strands."""
     dice = Dice(2, length)
     rows = []
     for _ in range(count):

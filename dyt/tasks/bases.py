@@ -1,4 +1,4 @@
-"""Bases told from others: each from those before it, or masked ones from both sides. Bits a base, beside a Markov chain.
+"""Bases told from others: each from those before it, or masked ones from both sides. Beside it, a Markov chain's bits.
 
 Letters that stand for several bases, N first, are seen and never told. Which bases are masked is a function of seed,
 step and the sample's place; of an evaluation, of the place alone.
@@ -53,7 +53,7 @@ class Bases(Task):
         return inputs, targets.masked_fill(targets >= UNKNOWN, LEFT_OUT)
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean over samples of the mean loss of their bases in nats; so a batch's parts add up, whatever is left out."""
+        """Mean over samples of the mean loss of their bases in nats, so that a batch's parts add up."""
         losses = self._losses(wide(model(inputs)), targets)  # (B, T)
         told = (targets != LEFT_OUT).sum(dim=1).clamp_min(1)
         return (losses.sum(dim=1) / told).mean()

@@ -7,7 +7,7 @@ STRENGTH = 16.0  # bases that the shorter context's estimate counts as
 
 
 class Chain:
-    """Of `order`; fitted on ids 0 to 3, all others are unknown. A context seen seldom is smoothed by the shorter one."""
+    """Of `order`, fitted on ids 0 to 3; others are unknown. The shorter context smooths one that is seldom seen."""
 
     def __init__(self, tokens: np.ndarray, order: int = 5):
         self.order = order
@@ -36,7 +36,7 @@ class Chain:
 
 
 def _contexts(tokens: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(number of the `length` letters before each base from the first that has so many, whether all and it are known)."""
+    """Of each base that has `length` letters before it: their number, and whether they and it are known."""
     size = max(0, len(tokens) - length)
     places, known = np.zeros(size, dtype=np.int64), np.asarray(tokens[length:]) < BASES
     for i in range(length):
