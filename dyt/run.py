@@ -337,6 +337,7 @@ def announce(run: Run, start: str) -> None:
     batch = config["data"]["batch_size"]
     shape = f"{batch} x {data.unit_per_sample} tokens" if data.unit == "tokens" else f"{batch} {data.unit}"
     pieces = f" in {run.order.pieces} pieces" if run.order.pieces > 1 else ""
+    counted = getattr(data, "counts", data.unit)
     at = f" at {config['data']['path']}" if config["data"]["path"] else ""
     device = str(world.device) + (f" x {world.size}, {world.strategy}" if world.size > 1 else "")
     device += f", tp {world.tp}" if world.tp > 1 else ""
@@ -346,7 +347,7 @@ def announce(run: Run, start: str) -> None:
     short = f"; shorter than the warm-up of {warmup} steps" if total < warmup else ""
     lines = (
         f"model  {config['model']['name']}, {run.parameters:,} parameters; norms: {run.norms.describe()}",
-        f"data   {config['data']['name']}{at} ({data.unit}: {sizes}; sha256 {run.plan.data_sha256[:12]})",
+        f"data   {config['data']['name']}{at} ({counted}: {sizes}; sha256 {run.plan.data_sha256[:12]})",
         f"device {device}{threads}, {config['trainer']['precision']}",
         f"batch  {shape}{pieces}; {total} steps, {epochs:.3g} epochs{short}; {start}",
         f"run    {run.plan.dir}",

@@ -31,6 +31,8 @@ def build_model(model: dict, norm: dict, spec: Spec) -> tuple[nn.Module, NormFac
     )
     built = build(factory, spec, **arguments)
     factory.check_sites(f"model={model['name']}")
-    if model["task"] == "text":
+    if model["task"] == "text" or (
+        model["task"] == "bases" and (model.get("bases") or {}).get("objective") != "masked"
+    ):
         warn_if_causal(norm["kind"])
     return built, factory

@@ -31,10 +31,10 @@ def rotate(x: Tensor, start: int, base: float = 10000.0) -> Tensor:
 class Attention(nn.Module):
     """Causal self-attention; `kv_heads` below `heads` shares keys and values between groups of heads."""
 
-    def __init__(self, norm, *, dim, heads, kv_heads, bias, dropout, rope, qk_norm):
+    def __init__(self, norm, *, dim, heads, kv_heads, bias, dropout, rope, qk_norm, causal=True):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
-        self.rope, self.dropout = rope, dropout
+        self.rope, self.dropout, self.causal = rope, dropout, causal
         self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
         self.q_norm = norm(self.head_dim, "qk") if qk_norm else None
@@ -61,7 +61,7 @@ class Attention(nn.Module):
             k,
             v,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=T > 1,  # one new token sees all of the cache; several come only with an empty one
+            is_causal=self.causal and T > 1,  # one new token sees all of the cache; several come with an empty one
             enable_gqa=self.kv_heads != self.heads,
         )
         return self.out(x.transpose(1, 2).flatten(2))  # tensor parallelism leaves a process some of the heads

@@ -23,6 +23,9 @@ TINY_DT += ["data.episodes=12", "model.decision.rollouts=2", "model.decision.lev
 TINY_WAV2VEC2 = ["model=wav2vec2_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 TINY_WAV2VEC2 += ["model.conv_dim=8", "model.codes=8", "model.vector_dim=8", "model.output_dim=8"]
 TINY_WAV2VEC2 += ["model.position_kernel=8", "data.source=tones", "data.seconds=0.3", "data.batch_size=16"]
+TINY_HYENA = ["model=hyena_nano", "model.dim=16", "model.depth=2", "model.context=32", "trainer.threads=1"]
+TINY_DNABERT = ["model=dnabert_nano", *TINY_HYENA[1:4], "model.heads=2", "trainer.threads=1"]
+TINY_CLASSIFIER = ["model=hyena_nano_classifier", *TINY_HYENA[1:], "data.length=30", "data.pieces=100"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 
@@ -42,6 +45,10 @@ def shrunk(model: str) -> list[str]:
         return [f"model={model}", *TINY_DT[1:5], *TINY_DT[6:]]
     if model.startswith("wav2vec2"):
         return [f"model={model}", *(w for w in TINY_WAV2VEC2[1:] if w.startswith("model.")), "model.position_groups=4"]
+    if model.startswith(("hyena", "dnabert")):
+        heads = ["model.heads=2"] if model.startswith("dnabert") else []
+        pieces = ["data.length=30", "data.pieces=100"] if model.endswith("classifier") else []
+        return [f"model={model}", *TINY_HYENA[1:4], *heads, *pieces]
     mlp = ["model.mlp_dim=24", "model.kv_heads=null"] if model.startswith("llama") else []
     return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
 

@@ -15,9 +15,11 @@ from dyt.config.compose import load, options
 
 from .helpers import (
     ROOT,
+    TINY_CLASSIFIER,
     TINY_DIT,
     TINY_DT,
     TINY_GPT,
+    TINY_HYENA,
     TINY_MAE,
     TINY_VIT,
     TINY_WAV2VEC2,
@@ -268,12 +270,14 @@ class _Glob:
                 TINY_MAE,
                 [*TINY_DT, "model.dropout=0"],
                 TINY_WAV2VEC2,
+                TINY_HYENA,
+                TINY_CLASSIFIER,
                 [*TINY_GPT, "optim.kind=muon"],
                 [*TINY_GPT, "optim.kind=sgd"],
             )
         ),
     ],
-    ids=["vit", "gpt", "dit", "mae", "dt", "wav2vec2", "muon", "sgd"],
+    ids=["vit", "gpt", "dit", "mae", "dt", "wav2vec2", "hyena", "sequences", "muon", "sgd"],
 )
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
@@ -303,6 +307,7 @@ def test_every_experiment_takes_two_steps(experiment, tmp_path):
     small = [w for w in shrunk(model) if not w.startswith("model=")]
     if experiment.startswith("paper_"):  # their data is not embedded
         kinds = {"image": "data=mnist5k", "audio": "data=speech", "episode": "data=cartpole"}
+        kinds |= {"genome": "data=made_genome", "sequence": "data=made_genes"}
         small += [kinds.get(load([f"model={model}"])["data"]["task"], "data=stdlib"), "data.batch_size=8"]
         small += ["trainer.strategy=auto", "trainer.checkpointing=none"]  # this is one process
     if "init_from" in recipe:  # whose run is small too

@@ -20,7 +20,19 @@ import pytest
 
 from dyt.rundir.files import write_text
 
-from .helpers import TINY_DIT, TINY_DT, TINY_GPT, TINY_MAE, TINY_VIT, TINY_WAV2VEC2, rows_of, shrunk, train
+from .helpers import (
+    TINY_DIT,
+    TINY_DNABERT,
+    TINY_DT,
+    TINY_GPT,
+    TINY_HYENA,
+    TINY_MAE,
+    TINY_VIT,
+    TINY_WAV2VEC2,
+    rows_of,
+    shrunk,
+    train,
+)
 
 pytestmark = pytest.mark.slow
 FILE = Path(__file__).parent / "golden.json"
@@ -36,12 +48,14 @@ FAMILIES = {
     "mae": [*TINY_MAE, "data.batch_size=16"],
     "dt": [*TINY_DT, "data.batch_size=16"],
     "wav2vec2": [*TINY_WAV2VEC2, "model.wav2vec2.probe=0"],
+    "hyena": [*TINY_HYENA, "data.batch_size=8"],
+    "dnabert": [*TINY_DNABERT, "data.batch_size=8"],
     "resnet": [*shrunk("resnet_nano"), "data=mnist5k", "data.batch_size=8"],
 }
 NORMS = ["layernorm", "rmsnorm", "dyt", "derf", "dyt_unit_gain", "none"]
 CASES = [(f, n) for f in ("gpt", "llama", "vit") for n in NORMS]
 SHORT = ["data.batch_size=64", "trainer.max_steps=10", "trainer.log_every=1"]  # what rounding moves, for BatchNorm
-CASES += [(f, n) for f in ("dit", "mae", "dt", "wav2vec2") for n in ("layernorm", "dyt")]
+CASES += [(f, n) for f in ("dit", "mae", "dt", "wav2vec2", "hyena", "dnabert") for n in ("layernorm", "dyt")]
 CASES += [("convnext", n) for n in ("layernorm", "dyt")] + [("resnet", n) for n in ("batchnorm", "dyt")]
 
 

@@ -21,6 +21,8 @@ TEXT = Spec("text", "", {}, vocab_size=50)
 EPISODES = Spec("episode", "", {}, classes=2, states=4, actions=2, steps=500)
 SPOKEN = Spec("audio", "", {}, classes=10, rate=8000)
 SPECS = {"text": TEXT, "image": replace(IMAGES, channels=1), "episode": EPISODES, "audio": SPOKEN}  # by what is read
+SPECS["genome"] = Spec("genome", "", {}, vocab_size=6)
+SPECS["sequence"] = Spec("sequence", "", {}, classes=10, vocab_size=6)
 
 
 def made(*words, spec=None):
@@ -31,8 +33,8 @@ def made(*words, spec=None):
 
 def batch(config, channels=3):
     g = torch.Generator().manual_seed(0)
-    if config["data"]["task"] == "text":
-        ids = torch.randint(50, (4, 17), generator=g)
+    if config["data"]["task"] in ("text", "genome"):
+        ids = torch.randint(50 if config["data"]["task"] == "text" else 5, (4, 17), generator=g)
         return ids[:, :-1], ids[:, 1:]
     if config["data"]["task"] == "episode":
         shape = (4, config["model"]["context"])
@@ -41,6 +43,8 @@ def batch(config, channels=3):
         return inputs, torch.ones(shape, dtype=torch.bool)
     if config["data"]["task"] == "audio":
         return (torch.randn(4, 2400, generator=g), torch.tensor([2400, 2000, 1600, 1200])), torch.zeros(4)
+    if config["data"]["task"] == "sequence":
+        return torch.randint(5, (4, 17), generator=g), torch.randint(10, (4,), generator=g)
     size = [config["data"]["img_size"]] * 2
     return torch.randn(4, channels, *size, generator=g), torch.randint(10, (4,), generator=g)
 
@@ -229,7 +233,7 @@ def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
         (["model=convnext_base"], "data.img_size=28: convnext_base needs at least 32; type data.img_size=32"),
         (
             ["model=vit_nano", "model.family=vt"],
-            "model.family=vt: choose from convnet, decision_transformer, dit, gpt, mae, vit, wav2vec2",
+            "model.family=vt: choose from convnet, decision_transformer, dit, dnabert, gpt, hyena, mae, vit, wav2vec2",
         ),
     ],
 )

@@ -22,7 +22,7 @@ from dyt.studies.statistics import Interval, interval, paired, rank_correlation
 from .helpers import ROOT, one_line, python
 
 GPU = "vit_norms gpt_norms alpha_init depth stability embed_scale gain_init regime methods".split()
-PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm dit mae speech".split()
+PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm dit mae dna speech".split()
 
 
 # -- files ------------------------------------------------------------------------------------------

@@ -14,7 +14,19 @@ from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.optim import learning_rate
 from dyt.training.schedule import Schedule
 
-from .helpers import TINY_DIT, TINY_DT, TINY_GPT, TINY_MAE, TINY_VIT, TINY_WAV2VEC2, rows_of, train
+from .helpers import (
+    TINY_CLASSIFIER,
+    TINY_DIT,
+    TINY_DNABERT,
+    TINY_DT,
+    TINY_GPT,
+    TINY_HYENA,
+    TINY_MAE,
+    TINY_VIT,
+    TINY_WAV2VEC2,
+    rows_of,
+    train,
+)
 
 # All that draws at random, on: dropout, drop path, augmentation, mixup, cutmix; and state beside the weights: EMA.
 HARD = {
@@ -30,6 +42,9 @@ HARD = {
     "mae": [*TINY_MAE, "norm=dyt", "trainer.accumulate=2", "data.batch_size=16"],
     "dt": [*TINY_DT, "norm=dyt", "model.dropout=0.2", "trainer.accumulate=2", "data.batch_size=16"],
     "wav2vec2": [*TINY_WAV2VEC2, "norm=dyt", "trainer.accumulate=2", "model.dropout=0.1", "model.wav2vec2.probe=50"],
+    "hyena": [*TINY_HYENA, "norm=dyt", "model.dropout=0.1", "trainer.accumulate=2", "data.batch_size=8"],
+    "dnabert": [*TINY_DNABERT, "norm=dyt", "trainer.accumulate=2", "data.batch_size=8"],
+    "sequences": [*TINY_CLASSIFIER, "norm=dyt", "data.reverse_complement=0.5", "data.batch_size=8"],
 }
 SHORT = ["trainer.max_steps=12", "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=3"]
 

@@ -40,6 +40,10 @@ RANGES = {  # of a key that takes a number: least and largest, both allowed
     "data.pcm_rate": (100, 1 << 20),
     "data.train_tokens": (2, None),
     "data.episodes": (2, None),
+    "data.eval_tokens": (2, None),
+    "data.length": (1, 1 << 20),
+    "data.pieces": (1, None),
+    "data.reverse_complement": (0, 1),
     "data.vocab": (1, 1 << 26),
     "data.img_size": (1, 1 << 16),
     "data.patch_size": (1, 1 << 16),
@@ -73,6 +77,9 @@ WHOLE = (
     "img_size",
     "patch_size",
     "train_tokens",
+    "eval_tokens",
+    "length",
+    "pieces",
     "vocab",
     "episodes",
     "crop_padding",
@@ -117,7 +124,7 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         raise ValueError("trainer.max_steps and trainer.max_epochs are both null; set one, e.g. trainer.max_steps=1000")
     for key in WHOLE:
         value = data.get(key, 1)
-        if key in ("train_tokens", "vocab", "episodes", "pcm_rate") and value is None:
+        if key in ("train_tokens", "eval_tokens", "pieces", "vocab", "episodes", "pcm_rate") and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"data.{key}={value}: needs a whole number")

@@ -111,10 +111,10 @@ def by_run(digest: str) -> str:
 
 
 def base_config(config: dict) -> tuple[dict, list[str]] | None:
-    """Config and words of the run that ``init_from`` names by words: of this data and seed.
+    """Config and words of the run that ``init_from`` names by words: of this seed.
 
-    It is of this model too, unless the words name another, a masked autoencoder for one; pictures and patches are then
-    as large as here.
+    It is of this data and model too, unless the words name others, a masked autoencoder for one; pictures and patches
+    are then as large as here.
     """
     named = config["init_from"]
     if not named or "=" not in named or os.path.exists(Path(named).expanduser()):  # long words are no OSError there
@@ -122,7 +122,9 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     words = shlex.split(named)
     made = copy.deepcopy(_base(f"model={config['model']['name']}", f"data={config['data']['name']}", *words))
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
-        if key == "model" and any(word.startswith("model=") for word in words):
+        if key == "data" and any(word.startswith("data=") for word in words):  # a chromosome, for one
+            made["data"]["cache_dir"] = config["data"]["cache_dir"]
+        elif key == "model" and any(word.startswith("model=") for word in words):
             made["model"] |= {k: config["model"][k] for k in ("img_size", "patch_size") if k in made["model"]}
         else:
             made[key] = config[key]

@@ -31,6 +31,14 @@ def open_data(data: dict, context: int | None = None, known: dict | None = None)
         from dyt.data.audio import AudioData
 
         return AudioData(data, known.get("classes"))
+    if data["task"] == "genome":
+        from dyt.data.genome import GenomeData
+
+        return GenomeData(data, context)
+    if data["task"] == "sequence":
+        from dyt.data.sequences import SequenceData
+
+        return SequenceData(data, context, known.get("classes"))
     if data["source"] == "shards":
         from dyt.data.tokens import ShardData
 

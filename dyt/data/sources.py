@@ -61,6 +61,11 @@ def locate(data: dict) -> Source:
     """
     if data["task"] == "episode":
         return _episodes(data)
+    if data["task"] in ("genome", "sequence"):
+        from dyt.data.chromosomes import places
+
+        found = places(data)
+        return Source("dna", {"train": [str(f) for f in found.files]}, found.sha256)
     if data["source"] == "shards":
         return _shards(data)
     if data["path"]:

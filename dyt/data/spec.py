@@ -7,12 +7,12 @@ from dataclasses import dataclass
 class Spec:
     """What a model and a summary need to know of a data set."""
 
-    task: str  # image | text | episode | audio
+    task: str  # image | text | episode | audio | genome | sequence
     sha256: str  # of its content
     sizes: dict[str, int]  # samples, or tokens, in each split
-    classes: int = 0  # image; of episodes the actions to choose from, 0 where an action is numbers
+    classes: int = 0  # image, audio, sequence; of episodes the actions to choose from, 0 where an action is numbers
     channels: int = 0  # image
-    vocab_size: int = 0  # text
+    vocab_size: int = 0  # text; letters of a genome or sequence
     names: tuple[str, ...] = ()  # of the classes
     states: int = 0  # numbers of a state; episodes
     actions: int = 0  # numbers of an action, one for each choice; episodes

@@ -123,7 +123,8 @@ def samples_of(config: dict, task, spec, count: int = 2) -> tuple:
         window = window_of(config["data"])
         batch = (torch.zeros(count, window), torch.full((count,), window)), torch.zeros(count, dtype=torch.long)
     else:
-        batch = (torch.zeros(count, config["model"]["context"], dtype=torch.long),) * 2
+        tokens = torch.zeros(count, config["model"]["context"], dtype=torch.long)
+        batch = tokens, tokens[:, 0] if config["data"]["task"] == "sequence" else tokens
     return task.prepare(*batch, Place(("val",), 0))
 
 

@@ -19,6 +19,9 @@ def spec_of(weights: dict, task: str) -> dict:
         return {key: weights[name].shape[1] for key, name in named.items()} | {
             "steps": len(weights["embed_time.weight"])
         }
+    if task in ("bases", "sequence"):
+        letters = len(next(v for k, v in weights.items() if k.endswith("embed.weight")))
+        return {"vocab_size": letters, **({"classes": len(weights["head.weight"])} if task == "sequence" else {})}
     first = next((v for v in weights.values() if v.dim() == 4), None)
     if task == "diffusion":
         return {"channels": first.shape[1], "classes": len(weights["label.weight"]) - 1}

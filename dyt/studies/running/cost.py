@@ -36,7 +36,7 @@ def spec_of(config: dict, about: dict, model: str):
         config["data"]["task"],
         "",
         {},
-        classes=given.get("classes", 0) if image else 0,
+        classes=given.get("classes", 0) if image or config["data"]["task"] == "sequence" else 0,
         channels=given.get("channels", 0) if image else 0,
         vocab_size=vocabulary if text else 0,
     )

@@ -1,4 +1,4 @@
-"""Numbers of one run that are more than a metric's last value, from its metrics.jsonl. All read the probe's rows."""
+"""Numbers of one run that are more than a metric's last value, from its metrics.jsonl. Most read the probe's rows."""
 
 import math
 import statistics
@@ -116,7 +116,11 @@ PROBES = {
     f"{name}{mel}": _ended(f"val/top1_{key}{mel}")
     for name, key in (("digit", "label"), ("digit_new", "label_new"), ("speaker", "speaker"))
     for mel in ("", "_mel")
-}
+}def below_markov(rows: list[dict]) -> float | None:
+    """Bits a base that a fifth-order Markov chain needs more than the model, at the end."""
+    last = next((row for row in reversed(rows) if "val/markov5" in row), None)
+    return last["val/markov5"] - last["val/bits"] if last and last.get("val/bits") is not None else None
+
 
 DERIVED: dict[str, Callable[[list[dict]], float | None]] = PROBES | {"codes": _ended("val/codes")}
 DERIVED |= {
@@ -133,5 +137,6 @@ DERIVED |= {
         converted,
         before,
         return_poor,
+        below_markov,
     )
 }
