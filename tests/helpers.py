@@ -37,7 +37,7 @@ def shrunk(model: str) -> list[str]:
     if model.startswith("mae"):
         return [f"model={model}", *TINY_MAE[1:4], *TINY_MAE[5:], "model.decoder_depth=1"]
     if model.startswith("dino"):
-        return [f"model={model}", *TINY_DINO[1:4], *TINY_DINO[5:9], "model.dino.local_crops_size=${model.patch_size}"]
+        return [f"model={model}", *TINY_DINO[1:4], *TINY_DINO[5:9], "model.dino.local_crops_size=${data.patch_size}"]
     mlp = ["model.mlp_dim=24", "model.kv_heads=null"] if model.startswith("llama") else []
     return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
 

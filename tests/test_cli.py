@@ -13,7 +13,7 @@ import yaml
 
 from dyt.config.compose import options
 
-from .helpers import ROOT, TINY_DIT, TINY_GPT, TINY_MAE, TINY_VIT, one_line, python, rows_of, train
+from .helpers import ROOT, TINY_DINO, TINY_DIT, TINY_GPT, TINY_MAE, TINY_VIT, one_line, python, rows_of, train
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.eval_batches=1", "trainer.log_every=2"]
 
@@ -249,10 +249,16 @@ class _Glob:
         TINY_VIT,  # others are slow ones, or in test_distributed.py
         *(
             pytest.param(words, marks=pytest.mark.slow)
-            for words in (TINY_GPT, TINY_DIT, TINY_MAE, [*TINY_GPT, "optim.kind=muon"], [*TINY_GPT, "optim.kind=sgd"])
+            for words in (
+                TINY_GPT,
+                TINY_DIT,
+                TINY_MAE,
+                TINY_DINO,
+                *([*TINY_GPT, f"optim.kind={k}"] for k in ("muon", "sgd")),
+            )
         ),
     ],
-    ids=["vit", "gpt", "dit", "mae", "muon", "sgd"],
+    ids=["vit", "gpt", "dit", "mae", "dino", "muon", "sgd"],
 )
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
@@ -281,7 +287,8 @@ def test_every_experiment_takes_two_steps(experiment, tmp_path):
     model = next(d["override /model"] for d in recipe["defaults"] if "override /model" in d)
     small = [w for w in shrunk(model) if not w.startswith("model=")]
     if experiment.startswith("paper_"):  # their data is not embedded
-        small += ["data=mnist5k" if model.startswith(("vit", "dit", "mae")) else "data=stdlib", "data.batch_size=8"]
+        pictures = model.startswith(("vit", "dit", "mae", "dino"))
+        small += ["data=mnist5k" if pictures else "data=stdlib", "data.batch_size=8"]
         small += ["trainer.strategy=auto", "trainer.checkpointing=none"]  # this is one process
     if "init_from" in recipe:  # whose run is small too
         first = recipe["init_from"].split()[0].removeprefix("model=")

@@ -422,6 +422,6 @@ def test_an_unknown_task_is_refused_with_the_choices():
     from dyt.tasks import build_task
 
     with pytest.raises(
-        ValueError, match="model.task=txet: did you mean 'text'. choose from diffusion, image, mae, text"
+        ValueError, match="model.task=txet: did you mean 'text'. choose from diffusion, dino, image, mae, text"
     ):
         build_task({"model": {"task": "txet"}}, 0)

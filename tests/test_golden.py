@@ -20,7 +20,7 @@ import pytest
 
 from dyt.rundir.files import write_text
 
-from .helpers import TINY_DIT, TINY_GPT, TINY_MAE, TINY_VIT, rows_of, shrunk, train
+from .helpers import TINY_DINO, TINY_DIT, TINY_GPT, TINY_MAE, TINY_VIT, rows_of, shrunk, train
 
 pytestmark = pytest.mark.slow
 FILE = Path(__file__).parent / "golden.json"
@@ -34,12 +34,13 @@ FAMILIES = {
     "convnext": [*shrunk("convnext_base"), "data=mnist5k", "data.img_size=32", "data.batch_size=8"],
     "dit": [*TINY_DIT, "data.batch_size=16", "model.zero_init=false"],
     "mae": [*TINY_MAE, "data.batch_size=16"],
+    "dino": [*TINY_DINO],
     "resnet": [*shrunk("resnet_nano"), "data=mnist5k", "data.batch_size=8"],
 }
 NORMS = ["layernorm", "rmsnorm", "dyt", "derf", "dyt_unit_gain", "none"]
 CASES = [(f, n) for f in ("gpt", "llama", "vit") for n in NORMS]
 SHORT = ["data.batch_size=64", "trainer.max_steps=10", "trainer.log_every=1"]  # what rounding moves, for BatchNorm
-CASES += [(f, n) for f in ("dit", "mae") for n in ("layernorm", "dyt")]
+CASES += [(f, n) for f in ("dit", "mae", "dino") for n in ("layernorm", "dyt")]
 CASES += [("convnext", n) for n in ("layernorm", "dyt")] + [("resnet", n) for n in ("batchnorm", "dyt")]
 
 

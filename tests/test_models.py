@@ -218,7 +218,7 @@ def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
         (["model=vit_nano", "model.timm_name=resnet18"], "not a ViT or ConvNeXt"),
         (["model=convnext_base", "data=cifar10", "model.depth=3"], "convnext_base has no such argument"),
         (["model=convnext_base"], "data.img_size=28: convnext_base needs at least 32; type data.img_size=32"),
-        (["model=vit_nano", "model.family=vt"], "model.family=vt: choose from convnet, dit, gpt, mae, vit"),
+        (["model=vit_nano", "model.family=vt"], "model.family=vt: choose from convnet, dino, dit, gpt, mae, vit"),
     ],
 )
 def test_wrong_arguments_say_what_to_type(words, message):

@@ -14,7 +14,7 @@ from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.optim import learning_rate
 from dyt.training.schedule import Schedule
 
-from .helpers import TINY_DIT, TINY_GPT, TINY_MAE, TINY_VIT, rows_of, train
+from .helpers import TINY_DINO, TINY_DIT, TINY_GPT, TINY_MAE, TINY_VIT, rows_of, train
 
 # All that draws at random, on: dropout, drop path, augmentation, mixup, cutmix; and state beside the weights: EMA.
 HARD = {
@@ -28,6 +28,7 @@ HARD = {
     ],
     "dit": [*TINY_DIT, "norm=dyt", "trainer.accumulate=2", "trainer.ema_decay=0.9", "data.batch_size=16"],
     "mae": [*TINY_MAE, "norm=dyt", "trainer.accumulate=2", "data.batch_size=16"],
+    "dino": [*TINY_DINO, "norm=dyt", "trainer.accumulate=2", "trainer.ema_decay=0.9", "model.drop_path=0.2"],
 }
 SHORT = ["trainer.max_steps=12", "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=3"]
 

@@ -17,7 +17,7 @@ def spec_of(weights: dict, task: str) -> dict:
     first = next((v for v in weights.values() if v.dim() == 4), None)
     if task == "diffusion":
         return {"channels": first.shape[1], "classes": len(weights["label.weight"]) - 1}
-    if task == "mae":
+    if task in ("mae", "dino"):
         return {"channels": first.shape[1]}
     last = next((v for v in reversed(weights.values()) if v.dim() == 2), None)
     if first is None or last is None:

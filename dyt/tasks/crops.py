@@ -1,7 +1,7 @@
 """Random views of pictures: crops of any size, flipped, with other colours, for a whole batch at once.
 
-What torchvision's RandomResizedCrop, ColorJitter, RandomGrayscale, GaussianBlur and RandomSolarize do to one picture, at
-a hundredth of the time. Brightness, contrast, saturation and hue come in that order; hue turns about the grey axis.
+What torchvision's RandomResizedCrop, ColorJitter, RandomGrayscale, GaussianBlur and RandomSolarize do to one picture in
+half a millisecond. Brightness, contrast, saturation and hue come in that order; hue turns about the grey axis.
 """
 
 import math

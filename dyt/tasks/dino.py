@@ -60,7 +60,7 @@ class Distillation(Task):
                 raise ValueError(f"model.dino.{name}={value}: must be at least 0 and below 1")
         for name, scale in (("global_crops_scale", global_crops_scale), ("local_crops_scale", local_crops_scale)):
             if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-                raise ValueError(f"model.dino.{name}={scale}: two shares of the area, the smaller first, e.g. [0.4, 1.0]")
+                raise ValueError(f"model.dino.{name}={scale}: two shares of the area, the smaller first")
         if local_crops_number < 0:
             raise ValueError(f"model.dino.local_crops_number={local_crops_number}: must be at least 0")
         if local_crops_size < patch_size or local_crops_size % patch_size:

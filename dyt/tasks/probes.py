@@ -68,7 +68,7 @@ def nearest(known: Tensor, of: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def knn(
     known: Tensor, labels: Tensor, of: Tensor, truth: Tensor, classes: int, k: int = 20, temperature: float = 0.07
 ) -> float:
-    """Share of rows whose label the k nearest say, each with weight ``exp(cosine / temperature)`` (arXiv 1805.01978)."""
+    """Share of rows whose label the k nearest say, each weighing ``exp(cosine / temperature)`` (arXiv 1805.01978)."""
     cosines, places = nearest(known, of, k)
     votes = torch.zeros(len(of), classes, device=of.device)
     votes.scatter_add_(1, labels[places], (cosines / temperature).exp())

@@ -101,6 +101,11 @@ def before(rows: list[dict]) -> float | None:
     return next((row.get("before/loss") for row in rows if row["step"] == 0), None)
 
 
+def top1_linear(rows: list[dict]) -> float | None:
+    """What a linear classifier of the finished model's features names rightly."""
+    return next((row["val/top1_linear"] for row in reversed(rows) if "val/top1_linear" in row), None)
+
+
 DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
     f.__name__: f
     for f in (
@@ -114,5 +119,6 @@ DERIVED: dict[str, Callable[[list[dict]], float | None]] = {
         gap,
         converted,
         before,
+        top1_linear,
     )
 }
