@@ -19,8 +19,7 @@ TINY_DIT += ["data.img_size=16", "data.patch_size=4", "model.diffusion.samples=2
 TINY_MAE = ["model=mae_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 TINY_MAE += ["model.decoder_dim=8", "model.decoder_heads=2"]
 TINY_DINO = ["model=dino_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
-TINY_DINO += ["model.head_hidden=8", "model.bottleneck=8", "model.outputs=12", "model.dino.local_crops_number=2"]
-TINY_DINO += ["model.dino.local_crops_size=14", "data.crop_padding=0", "data.batch_size=16"]
+TINY_DINO += ["model.head_hidden=8", "model.bottleneck=8", "model.outputs=12", "data.crop_padding=0", "data.batch_size=16"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 
@@ -37,7 +36,7 @@ def shrunk(model: str) -> list[str]:
     if model.startswith("mae"):
         return [f"model={model}", *TINY_MAE[1:4], *TINY_MAE[5:], "model.decoder_depth=1"]
     if model.startswith("dino"):
-        return [f"model={model}", *TINY_DINO[1:4], *TINY_DINO[5:9], "model.dino.local_crops_size=${data.patch_size}"]
+        return [f"model={model}", *TINY_DINO[1:4], *TINY_DINO[5:8], "model.dino.local_crops_size=${data.patch_size}"]
     mlp = ["model.mlp_dim=24", "model.kv_heads=null"] if model.startswith("llama") else []
     return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
 
