@@ -26,6 +26,14 @@ TINY_WAV2VEC2 += ["model.position_kernel=8", "data.source=tones", "data.seconds=
 TINY_HYENA = ["model=hyena_nano", "model.dim=16", "model.depth=2", "model.context=32", "trainer.threads=1"]
 TINY_DNABERT = ["model=dnabert_nano", *TINY_HYENA[1:4], "model.heads=2", "trainer.threads=1"]
 TINY_CLASSIFIER = ["model=hyena_nano_classifier", *TINY_HYENA[1:], "data.length=30", "data.pieces=100"]
+TINY_DINO = ["model=dino_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
+TINY_DINO += [
+    "model.head_hidden=8",
+    "model.bottleneck=8",
+    "model.outputs=12",
+    "data.crop_padding=0",
+    "data.batch_size=16",
+]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 
@@ -49,6 +57,8 @@ def shrunk(model: str) -> list[str]:
         heads = ["model.heads=2"] if model.startswith("dnabert") else []
         pieces = ["data.length=30", "data.pieces=100"] if model.endswith("classifier") else []
         return [f"model={model}", *TINY_HYENA[1:4], *heads, *pieces]
+    if model.startswith("dino"):
+        return [f"model={model}", *TINY_DINO[1:4], *TINY_DINO[5:8], "model.dino.local_crops_size=${data.patch_size}"]
     mlp = ["model.mlp_dim=24", "model.kv_heads=null"] if model.startswith("llama") else []
     return [f"model={model}", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", *mlp]
 

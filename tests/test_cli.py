@@ -16,6 +16,7 @@ from dyt.config.compose import load, options
 from .helpers import (
     ROOT,
     TINY_CLASSIFIER,
+    TINY_DINO,
     TINY_DIT,
     TINY_DT,
     TINY_GPT,
@@ -26,6 +27,7 @@ from .helpers import (
     one_line,
     python,
     rows_of,
+    shrunk,
     train,
 )
 
@@ -272,12 +274,12 @@ class _Glob:
                 TINY_WAV2VEC2,
                 TINY_HYENA,
                 TINY_CLASSIFIER,
-                [*TINY_GPT, "optim.kind=muon"],
-                [*TINY_GPT, "optim.kind=sgd"],
+                TINY_DINO,
+                *([*TINY_GPT, f"optim.kind={k}"] for k in ("muon", "sgd")),
             )
         ),
     ],
-    ids=["vit", "gpt", "dit", "mae", "dt", "wav2vec2", "hyena", "sequences", "muon", "sgd"],
+    ids="vit gpt dit mae dt wav2vec2 hyena sequences dino muon sgd".split(),
 )
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
@@ -300,7 +302,6 @@ def test_torchrun_and_multirun_do_not_go_together(tmp_path):
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_takes_two_steps(experiment, tmp_path):
-    from .helpers import shrunk, train
 
     recipe = yaml.safe_load((ROOT / "configs/experiment" / f"{experiment}.yaml").read_text())
     model = next(d["override /model"] for d in recipe["defaults"] if "override /model" in d)

@@ -424,6 +424,7 @@ def test_an_unknown_task_is_refused_with_the_choices():
     from dyt.tasks import build_task
 
     with pytest.raises(
-        ValueError, match="model.task=txet: did you mean 'text'. choose from bases, decision, diffusion, image, mae"
+        ValueError,
+        match="model.task=txet: did you mean 'text'. choose from bases, decision, diffusion, dino, image",
     ):
         build_task({"model": {"task": "txet"}}, 0)

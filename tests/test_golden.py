@@ -21,6 +21,7 @@ import pytest
 from dyt.rundir.files import write_text
 
 from .helpers import (
+    TINY_DINO,
     TINY_DIT,
     TINY_DNABERT,
     TINY_DT,
@@ -50,12 +51,13 @@ FAMILIES = {
     "wav2vec2": [*TINY_WAV2VEC2, "model.wav2vec2.probe=0"],
     "hyena": [*TINY_HYENA, "data.batch_size=8"],
     "dnabert": [*TINY_DNABERT, "data.batch_size=8"],
+    "dino": [*TINY_DINO],
     "resnet": [*shrunk("resnet_nano"), "data=mnist5k", "data.batch_size=8"],
 }
 NORMS = ["layernorm", "rmsnorm", "dyt", "derf", "dyt_unit_gain", "none"]
 CASES = [(f, n) for f in ("gpt", "llama", "vit") for n in NORMS]
 SHORT = ["data.batch_size=64", "trainer.max_steps=10", "trainer.log_every=1"]  # what rounding moves, for BatchNorm
-CASES += [(f, n) for f in ("dit", "mae", "dt", "wav2vec2", "hyena", "dnabert") for n in ("layernorm", "dyt")]
+CASES += [(f, n) for f in "dit mae dt wav2vec2 hyena dnabert dino".split() for n in ("layernorm", "dyt")]
 CASES += [("convnext", n) for n in ("layernorm", "dyt")] + [("resnet", n) for n in ("batchnorm", "dyt")]
 
 

@@ -233,7 +233,7 @@ def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
         (["model=convnext_base"], "data.img_size=28: convnext_base needs at least 32; type data.img_size=32"),
         (
             ["model=vit_nano", "model.family=vt"],
-            "model.family=vt: choose from convnet, decision_transformer, dit, dnabert, gpt, hyena, mae, vit, wav2vec2",
+            "model.family=vt: choose from convnet, decision_transformer, dino, dit, dnabert, gpt, hyena, mae, vit, wav",
         ),
     ],
 )

@@ -22,7 +22,7 @@ from dyt.studies.statistics import Interval, interval, paired, rank_correlation
 from .helpers import ROOT, one_line, python
 
 GPU = "vit_norms gpt_norms alpha_init depth stability embed_scale gain_init regime methods".split()
-PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm dit mae dna speech".split()
+PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm dit mae dna speech dino".split()
 
 
 # -- files ------------------------------------------------------------------------------------------
@@ -297,6 +297,7 @@ def test_derived_numbers():
     assert DERIVED["saturated"]([probe(1, a={"saturated": 0.2}, b={"saturated": 0.4})]) == pytest.approx(0.3)
     assert DERIVED["tanh_gain"]([probe(1, a={"tanh_r2": 0.9, "line_r2": 0.7})]) == pytest.approx(0.2)
     assert DERIVED["gap"]([{"step": 1, "val/loss": 2.0}, {"step": 2, "val/loss": 3.0}]) == 1.0
+    assert DERIVED["top1_linear"]([{"step": 1, "val/top1_linear": 0.8}, {"step": 2, "val/loss": 3.0}]) == 0.8
     assert all(f([]) is None for f in DERIVED.values())
 
 

@@ -16,6 +16,7 @@ from dyt.training.schedule import Schedule
 
 from .helpers import (
     TINY_CLASSIFIER,
+    TINY_DINO,
     TINY_DIT,
     TINY_DNABERT,
     TINY_DT,
@@ -45,6 +46,7 @@ HARD = {
     "hyena": [*TINY_HYENA, "norm=dyt", "model.dropout=0.1", "trainer.accumulate=2", "data.batch_size=8"],
     "dnabert": [*TINY_DNABERT, "norm=dyt", "trainer.accumulate=2", "data.batch_size=8"],
     "sequences": [*TINY_CLASSIFIER, "norm=dyt", "data.reverse_complement=0.5", "data.batch_size=8"],
+    "dino": [*TINY_DINO, "norm=dyt", "trainer.accumulate=2", "trainer.ema_decay=0.9", "model.drop_path=0.2"],
 }
 SHORT = ["trainer.max_steps=12", "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=3"]
 

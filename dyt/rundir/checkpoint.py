@@ -150,12 +150,14 @@ def load_weights(model: torch.nn.Module, weights: dict, source: str) -> None:
 
 
 def encoder_of(weights: dict, ours: dict) -> dict:
-    """A masked autoencoder's weights as those of a classifier: its encoder's, and `ours` of the head.
+    """A masked autoencoder's weights, or DINO's, as those of a classifier: its encoder's, and `ours` of the head.
 
-    Weights without an encoder come back as they are, and so do those for a model that has one too.
+    Of DINO it is the teacher's. Weights without an encoder come back as they are, and so do those for a model that has
+    one too.
     """
-    inside = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
-    if not inside or any(k.startswith("encoder.") for k in ours):
+    begins = ("encoder.", "teacher.encoder.")
+    inside = {k.split("encoder.", 1)[1]: v for k, v in weights.items() if k.startswith(begins)}
+    if not inside or any(k.startswith(begins) for k in ours):
         return weights
     return inside | {k: v for k, v in ours.items() if k.startswith("head.")}
 

@@ -25,7 +25,7 @@ def spec_of(weights: dict, task: str) -> dict:
     first = next((v for v in weights.values() if v.dim() == 4), None)
     if task == "diffusion":
         return {"channels": first.shape[1], "classes": len(weights["label.weight"]) - 1}
-    if task == "mae":
+    if task in ("mae", "dino"):
         return {"channels": first.shape[1]}
     if task == "wav2vec2":
         return {}

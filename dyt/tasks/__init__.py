@@ -50,6 +50,13 @@ class Task:
         """Mean loss of a batch that training takes."""
         raise NotImplementedError
 
+    def after_step(self, model: nn.Module, step: int, total: int, world) -> None:
+        """What is done to the model after each optimizer step, `step` from 0 of `total`, in every process.
+
+        A teacher follows its student here. What it keeps from step to step must be in the model's state, so that a
+        checkpoint has it; `world.add` sums over processes.
+        """
+
     def measure(self, model: nn.Module, inputs, targets) -> Tensor:
         """Sums of what `names` says over a batch's samples, and last their count."""
         raise NotImplementedError

@@ -174,6 +174,7 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_step(self.model, self.step, self.schedule.total, self.world)
         if self.ema:
             self.ema.update(self.model)
         return loss, norm, asked > 0

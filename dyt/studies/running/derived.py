@@ -101,11 +101,6 @@ def before(rows: list[dict]) -> float | None:
     return next((row.get("before/loss") for row in rows if row["step"] == 0), None)
 
 
-def return_poor(rows: list[dict]) -> float | None:
-    """The return of a Decision Transformer that is asked for a poor one."""
-    return next((row["val/return_poor"] for row in reversed(rows) if "val/return_poor" in row), None)
-
-
 def _ended(metric: str) -> Callable[[list[dict]], float | None]:
     """The last value of a metric that is no loss."""
     return lambda rows: next((row[metric] for row in reversed(rows) if row.get(metric) is not None), None)
@@ -116,13 +111,20 @@ PROBES = {
     f"{name}{mel}": _ended(f"val/top1_{key}{mel}")
     for name, key in (("digit", "label"), ("digit_new", "label_new"), ("speaker", "speaker"))
     for mel in ("", "_mel")
-}def below_markov(rows: list[dict]) -> float | None:
+}
+
+
+def below_markov(rows: list[dict]) -> float | None:
     """Bits a base that a fifth-order Markov chain needs more than the model, at the end."""
     last = next((row for row in reversed(rows) if "val/markov5" in row), None)
     return last["val/markov5"] - last["val/bits"] if last and last.get("val/bits") is not None else None
 
 
-DERIVED: dict[str, Callable[[list[dict]], float | None]] = PROBES | {"codes": _ended("val/codes")}
+DERIVED: dict[str, Callable[[list[dict]], float | None]] = PROBES | {
+    "codes": _ended("val/codes"),
+    "return_poor": _ended("val/return_poor"),  # of a Decision Transformer that is asked for a poor one
+    "top1_linear": _ended("val/top1_linear"),  # what a linear classifier of the features names rightly
+}
 DERIVED |= {
     f.__name__: f
     for f in (
@@ -136,7 +138,6 @@ DERIVED |= {
         gap,
         converted,
         before,
-        return_poor,
         below_markov,
     )
 }
