@@ -14,7 +14,7 @@ from dyt.data.order import Order, derive, pieces_of
 from dyt.data.sources import locate
 from dyt.forecast.estimate import OF_A_MACHINE, Memory, chosen, memory
 from dyt.forecast.hardware import GIB, Device, device_of
-from dyt.forecast.trace import Traced, trace, window_of
+from dyt.forecast.trace import Traced, batch_like, trace, window_of
 from dyt.rundir.processes import place
 from dyt.tasks import build_task
 from dyt.training.schedule import Schedule
@@ -48,23 +48,7 @@ class StandIn:
         for step in range(start, stop):
             for piece in order.of_step(step):
                 generator = torch.Generator().manual_seed(derive(order.seed, step))
-                if self.unit == "recordings":
-                    window = window_of(self.config["data"])
-                    waves = torch.randn(len(piece), window, generator=generator)
-                    yield (waves, torch.full((len(piece),), window)), torch.zeros(len(piece), dtype=torch.long)
-                elif self.unit == "images":
-                    shape = len(piece), self.spec.channels, *[self.config["data"]["img_size"]] * 2
-                    labels = torch.randint(self.spec.classes, (len(piece),), generator=generator)
-                    yield torch.randn(shape, generator=generator), labels
-                elif self.spec.task == "episode":
-                    shape, numbers = (len(piece), self.unit_per_sample // 3), (self.spec.states, self.spec.actions)
-                    states, actions = (torch.randn(*shape, n, generator=generator) for n in numbers)
-                    times = torch.arange(shape[1]).expand(shape)
-                    yield (states[..., 0], states, actions.tanh(), times), torch.ones(shape, dtype=torch.bool)
-                else:
-                    shape = len(piece), self.unit_per_sample + 1
-                    ids = torch.randint(self.spec.vocab_size, shape, generator=generator)
-                    yield ids[:, :-1], ids[:, 1:]
+                yield batch_like(self.config, self.spec, len(piece), generator)
 
 
 def data_of(config: dict):

@@ -110,22 +110,34 @@ def window_of(data: dict) -> int:
     return round(data["seconds"] * data["sample_rate"])
 
 
+def batch_like(config: dict, spec, count: int, generator: torch.Generator | None = None) -> tuple:
+    """(inputs, targets) as a run's data gives them: of zeros, or of noise where there is a generator."""
+    data, context = config["data"], config["model"].get("context")
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
+
+    def whole(below: int, *shape: int) -> Tensor:
+        if generator is None:
+            return torch.zeros(shape, dtype=torch.long)
+        return torch.randint(below, shape, generator=generator)
+
+    if data["task"] == "image":
+        return numbers(count, spec.channels, data["img_size"], data["img_size"]), whole(spec.classes, count)
+    if data["task"] == "audio":
+        window = window_of(data)
+        return (numbers(count, window), torch.full((count,), window)), torch.zeros(count, dtype=torch.long)
+    if data["task"] == "episode":
+        steps = count, context
+        parts = numbers(*steps), numbers(*steps, spec.states), numbers(*steps, spec.actions).tanh()
+        return (*parts, torch.arange(context).expand(steps)), torch.ones(steps, dtype=torch.bool)
+    ids = whole(spec.vocab_size, count, context + 1)
+    return ids[:, :-1], whole(spec.classes, count) if data["task"] == "sequence" else ids[:, 1:]
+
+
 def samples_of(config: dict, task, spec, count: int = 2) -> tuple:
     """A few samples, of zeros, as the task prepares what a run's data gives."""
-    if config["data"]["task"] == "image":
-        size = config["data"]["img_size"]
-        batch = torch.zeros(count, spec.channels, size, size), torch.zeros(count, dtype=torch.long)
-    elif config["data"]["task"] == "episode":
-        steps = count, config["model"]["context"]
-        parts = torch.zeros(steps), torch.zeros(*steps, spec.states), torch.zeros(*steps, spec.actions)
-        batch = (*parts, torch.zeros(steps, dtype=torch.long)), torch.ones(steps, dtype=torch.bool)
-    elif config["data"]["task"] == "audio":
-        window = window_of(config["data"])
-        batch = (torch.zeros(count, window), torch.full((count,), window)), torch.zeros(count, dtype=torch.long)
-    else:
-        tokens = torch.zeros(count, config["model"]["context"], dtype=torch.long)
-        batch = tokens, tokens[:, 0] if config["data"]["task"] == "sequence" else tokens
-    return task.prepare(*batch, Place(("val",), 0))
+    return task.prepare(*batch_like(config, spec, count), Place(("val",), 0))
 
 
 def trace(
