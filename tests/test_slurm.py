@@ -73,9 +73,14 @@ def cluster(tmp_path_factory):
         until(lambda: set(said("sinfo", "-h", "-o", "%t", env=env).split()) == {"idle"})
         yield env
     finally:
+        said("scancel", "--user=root", "--signal=KILL", env=env)
+        said("scancel", "--user=root", env=env)
         for process in reversed(started):
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def free_port() -> int:

@@ -18,6 +18,7 @@ from dyt.config.identity import flatten
 from dyt.report.answer import MAIN, about_study, by_chance, findings
 from dyt.rundir.files import finite, read_json
 from dyt.rundir.lock import held
+from dyt.rundir.meaning import RISING
 from dyt.studies.running.rows import read_curves, read_runs, thin
 from dyt.studies.running.study import SCALES, Study, names, result_folder
 from dyt.studies.showing.figures import COLOURS
@@ -111,8 +112,8 @@ def _of_directory(folder: Path, _changed: tuple) -> tuple[dict, dict] | None:
 
 def judged_by(unit: str | None, series: Iterable[str]) -> str:
     """The metric by which a run's task is judged, of those that it has: accuracy of pictures, else the loss."""
-    known = ("val/loss", "train/loss") if unit in ("tokens", "recordings") else ("val/top1", "val/loss", "train/loss")
-    return next((m for m in known if m in series), "")
+    first = "val/top1" if unit == "images" else "val/return"
+    return next((m for m in (first, "val/loss", "train/loss") if m in series), "")
 
 
 def sample_of(folder: Path) -> str:
@@ -346,7 +347,8 @@ def pack(studies: list[dict], runs: list[dict], series: dict[str, dict]) -> dict
         for key in ("final", "best"):
             run[key] = {k: short(v) for k, v in run[key].items() if isinstance(v, int | float) and math.isfinite(v)}
     norms = sorted({run["norm"] for run in runs})
-    return {"studies": studies, "runs": runs, "curves": curves, "colours": colours(norms), "thinned_to": most}
+    packed = {"studies": studies, "runs": runs, "curves": curves, "colours": colours(norms), "thinned_to": most}
+    return packed | {"rising": RISING}
 
 
 def as_script(data: dict) -> str:

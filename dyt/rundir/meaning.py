@@ -1,4 +1,4 @@
-"""A run directory or export of somebody else: its config, and what its weights' inputs and outputs mean. No torch."""
+"""What a run says: its config, its metrics' names, what its weights' inputs and outputs mean. No torch."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,12 @@ import yaml
 from dyt.rundir.files import read_json
 
 NEEDED = (("model", "task"), ("model", "name"), ("data", "task"), ("data", "name"), ("norm", "kind"), ("norm", "name"))
+RISING = ("top", "precision", "recall", "return")  # how the names of metrics begin of which more is better
+
+
+def rises(metric: str) -> bool:
+    """Whether more is better: by the name's last part, as in ``val/top1``."""
+    return metric.split("/")[-1].startswith(RISING)
 
 
 def read_config(run: Path) -> dict:

@@ -39,7 +39,6 @@ class Task:
     """What the loop, the probe and ``eval.py`` ask of a task: `names`, `best`, `loss` and `measure` are its own."""
 
     names: tuple[str, ...]  # of what `measure` sums; the first is the loss
-    rising: tuple[str, ...] = ()  # how the names of metrics begin of which more is better
     best: tuple[str, Callable]  # the metric that picks the best checkpoint, and min or max
 
     def prepare(self, inputs, targets, place: Place):

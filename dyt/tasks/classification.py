@@ -12,7 +12,6 @@ class Classification(Task):
 
     best = ("val/top1", max)
     names = ("loss", "top1", "top5")
-    rising = ("top",)
 
     def __init__(self, data: dict, classes: int, label_smoothing: float):
         self.label_smoothing = label_smoothing

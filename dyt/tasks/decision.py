@@ -21,7 +21,6 @@ class Decision(Task):
 
     best = ("val/loss", min)
     names = ("loss",)
-    rising = ("return",)
 
     def __init__(
         self,

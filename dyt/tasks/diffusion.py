@@ -61,7 +61,6 @@ class Diffusion(Task):
 
     best = ("val/loss", min)
     names = ("loss",)
-    rising = ("precision", "recall")
 
     def __init__(
         self,

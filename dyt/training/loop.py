@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dyt.data.ahead import ahead
 from dyt.data.order import Order, seed_all
+from dyt.rundir.meaning import rises
 from dyt.tasks import Place, sums_over
 from dyt.training.average import Average
 from dyt.training.distributed import World
@@ -239,7 +240,7 @@ class Trainer:
             self.final[key] = value if math.isfinite(value) else None
             if not math.isfinite(value):
                 continue
-            better = max if key.split("/")[-1].startswith(self.task.rising) else min
+            better = max if rises(key) else min
             if key not in self.best or better(value, self.best[key][0]) != self.best[key][0]:
                 self.best[key] = [value, self.step]
                 improved |= key == self.task.best[0]

@@ -110,7 +110,7 @@ const chosen = (scope) => data.runs.filter((run) => inScope(run, scope) && match
 // -- numbers and downloads --------------------------------------------------------------------------------------------
 
 const UNITS = { step: "step", samples: "samples", wall: "wall time (s)", share: "share of training" };
-const higher = (metric) => /top\d/.test(metric);
+const higher = (metric) => data.rising.some((name) => metric.split("/").at(-1).startsWith(name));
 
 function number(value) {
   if (value === null || value === undefined) return "–";

@@ -11,6 +11,7 @@ import yaml
 
 from dyt.config import compose
 from dyt.config.arguments import closest
+from dyt.rundir.meaning import rises
 
 SCALES = ("smoke", "small", "medium", "gpu", "paper")
 FOLDER = compose.CONFIGS / "study"
@@ -82,9 +83,8 @@ class Study:
         self.raw = copy.deepcopy(_parsed(self.path.read_text()))
         self._check(self.raw, KEYS, "")
         self.title, self.metric = self.raw["title"], self.raw["metric"]
-        last = self.metric.split("/")[-1]
-        self.percent = "top" in last  # an accuracy
-        self.higher_is_better = self.percent or last.startswith("return")
+        self.percent = self.metric.split("/")[-1].startswith("top")  # an accuracy
+        self.higher_is_better = rises(self.metric)
         self.factors = {name: _levels(name, levels) for name, levels in self.raw["factors"].items()}
         self.baseline: dict = _strings(self.raw.get("baseline", {}))
         self.search, self.unsearched = self._search(self.raw.get("search"))
