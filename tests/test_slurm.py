@@ -93,7 +93,7 @@ def said(*command: str, env: dict) -> str:
     return subprocess.run(command, env=os.environ | env, capture_output=True, text=True).stdout.strip()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_pre_empted_run_of_two_processes_goes_on(cluster, tmp_path):
     script = tmp_path / "job.sh"
     words = " ".join([*LONG, "trainer.max_steps=600", "trainer.strategy=fsdp", "trainer.threads=1"])
@@ -117,7 +117,7 @@ def test_a_pre_empted_run_of_two_processes_goes_on(cluster, tmp_path):
         file = folder() / "summary.json"
         return json.loads(file.read_text()) if file.exists() else {}
 
-    until(lambda: len(steps()) > 5, 120)
+    until(lambda: len(steps()) > 5, 240)
     subprocess.run(["sbatch", "--partition=high", "--ntasks=2", str(other)], **queue)
     until(lambda: said("squeue", "-h", "-j", job, "-o", "%T", env=cluster) == "PENDING", 60)
     (saved,) = (int(file.stem.split("-")[1]) for file in folder().glob("checkpoints/step-*.json"))
@@ -127,7 +127,7 @@ def test_a_pre_empted_run_of_two_processes_goes_on(cluster, tmp_path):
     assert steps() == list(range(1, 601))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_sweep_of_four_jobs_of_which_one_fails_and_a_second_call_runs_that_one(cluster, tmp_path):
     texts = [tmp_path / f"text{i}" for i in range(4)]
     for number, place in enumerate(texts[:3]):
