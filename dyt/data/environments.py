@@ -49,15 +49,14 @@ class Environment:
         except ImportError as error:
             raise ValueError(f"data.env={name}: gymnasium is not installed; type pip install gymnasium") from error
         try:
-            self.make = lambda: gymnasium.make(name, disable_env_checker=True)
-            made = self.make()
+            self.name, made = name, gymnasium.make(name, disable_env_checker=True)
         except gymnasium.error.DependencyNotInstalled as error:
             told = " ".join(str(error).split()).replace("run `pip", "type `pip")
             raise ValueError(f"data.env={name}: is not installed: {told}") from error
         except (gymnasium.error.Error, ImportError) as error:
             raise ValueError(f"data.env={name}: {' '.join(str(error).split())}") from error
         space, seen = made.action_space, made.observation_space
-        self.name, self.choices, self.steps = name, 0, made.spec.max_episode_steps or 0
+        self.choices, self.steps = 0, made.spec.max_episode_steps or 0
         if not (isinstance(seen, gymnasium.spaces.Box) and len(seen.shape) == 1):
             raise ValueError(f"data.env={name}: its states are {seen}; a vector of numbers is needed")
         if isinstance(space, gymnasium.spaces.Discrete):
@@ -68,6 +67,12 @@ class Environment:
         else:
             raise ValueError(f"data.env={name}: its actions are {space}; a choice or a vector within limits is needed")
         self.states = seen.shape[0]
+
+    def make(self):
+        """A new one of it, of gymnasium's own interface."""
+        import gymnasium
+
+        return gymnasium.make(self.name, disable_env_checker=True)
 
     def vector(self, action) -> np.ndarray:
         """``(actions,)`` float32 of an action of the environment's own."""
