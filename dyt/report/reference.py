@@ -246,8 +246,9 @@ def page(configs: Path = compose.CONFIGS) -> str:
                 )
     parts.append("## model\n\n`model=<option>` picks a file that sets the keys of its family.")
     for base in sorted((configs / "model" / "base").glob("*.yaml")):
-        build = importlib.import_module(f"models.{base.stem}").build
-        keys = argument_keys("model", build, yaml_keys(base))
+        found = yaml_keys(base)
+        build = importlib.import_module(f"models.{found['family'][0]}").build  # a family may have several tasks
+        keys = argument_keys("model", build, found)
         about = build.__doc__.strip().splitlines()[0]
         parts.append(f"### {base.stem}\n\n{about}\n\n{table(keys)}\n\n{options_table(base)}")
     parts.append("## data\n\n`data=<option>` picks a file; `data.path=` points any of them at a local file or folder.")
