@@ -241,6 +241,8 @@ def limits(to: str, config: dict, model: nn.Module) -> list[str]:
             f"Other tokens: ids are those of the {kind} tokenizer described in "
             + ("tokenizer.json." if to == "pt" else "tokenizer_dyt.json, which AutoTokenizer cannot read.")
         )
+    elif config["model"]["task"] in ("bases", "sequence"):
+        found.append(f"Sequences of more than {about['context']} bases; ids are 0 to 5, for A, C, G, T, N and a mask.")
     elif config["model"]["task"] == "diffusion":
         found.append("Sampling: forward(x, t, y) gives the noise; dyt/tasks/diffusion.py has the sampler.")
     elif config["model"]["task"] == "decision":

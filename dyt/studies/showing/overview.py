@@ -21,7 +21,7 @@ LEFT_OUT = (
         "other methods, rates and starts of MAE; `mae` has the paper's own recipe",
     ),
     (r"dyt-table1[23]-.*wav2vec2", "other rates and starts of wav2vec 2.0; `speech` has the paper's own recipe"),
-    (r".*(hyenadna|caduceus)", "DNA models are not in this repository"),
+    (r".*caduceus", "Caduceus is built of Mamba blocks, whose scan needs CUDA kernels; `dna` has HyenaDNA"),
     (r"dyt-table4-.*zeroshot", "zero-shot accuracy needs an evaluation harness; none is here"),
     (r"dyt-table12-lr-no-gain", "a count over ten models, most of which are not in this repository"),
     (
