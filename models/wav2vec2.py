@@ -127,7 +127,7 @@ class Wav2Vec2(nn.Module):
 
     def __init__(
         self, norm, conv: tuple, dim: int, depth: int, heads: int, mlp_dim: int, positions: tuple, codes: tuple,
-        vector_dim: int, output_dim: int, dropout: float, norm_first: bool, gradient_scale: float,
+        vector_dim: int, output_dim: int, dropout: float, norm_first: bool, gradient_scale: float, project_std: float,
     ):  # fmt: skip
         super().__init__()
         conv_dim, *self.conv = conv
@@ -146,7 +146,7 @@ class Wav2Vec2(nn.Module):
         self.from_context, self.from_codes = nn.Linear(dim, output_dim), nn.Linear(vector_dim, output_dim)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and name != "quantizer.scores":
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=project_std if name == "project" else 0.02)
                 nn.init.zeros_(module.bias)
         for convolution in self.extractor.convs:
             nn.init.kaiming_normal_(convolution.weight)
@@ -213,6 +213,7 @@ def build(
     dropout: float = 0.0,
     norm_first: bool = False,
     gradient_scale: float = 0.1,
+    project_std: float = 0.02,
 ) -> Wav2Vec2:
     """A wav2vec 2.0 for recordings of `spec`; ``configs/model/base/wav2vec2.yaml`` says what the rest means.
 
@@ -240,5 +241,5 @@ def build(
         )
     return Wav2Vec2(
         norm, (conv_dim, kernels, strides), dim, depth, heads, mlp_dim or 4 * dim, (position_kernel, position_groups),
-        (code_groups, codes), vector_dim, output_dim, dropout, norm_first, gradient_scale,
+        (code_groups, codes), vector_dim, output_dim, dropout, norm_first, gradient_scale, project_std,
     )  # fmt: skip

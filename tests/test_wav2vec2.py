@@ -565,6 +565,7 @@ def test_probes_choose_the_layer_and_tell_new_speakers_apart():
     )
     assert near["top1_label"] == 1 == near["top1_label_new"] == far["top1_label"] == far["top1_speaker"]
     assert far["top1_label_new"] < 0.7 and near["top1_speaker"] < 0.6
+    assert far["top1_label_all"] == 1 and far["top1_speaker_all"] == 1
     assert {"top1_label_mel", "top1_label_new_mel", "top1_speaker_mel"} <= near.keys()
 
 

@@ -25,6 +25,7 @@ NEUTRAL: dict[str, Any] = {
     "optim.kind": "adamw",
     "optim.decay_gain": False,
     "model.frozen": False,
+    "model.project_std": 0.02,
 }
 
 

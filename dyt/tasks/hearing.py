@@ -1,12 +1,13 @@
 """What an encoder of sound knows: linear probes of its frames' means, held against log-mel features; and a picture.
 
 A probe is scikit-learn's logistic regression on standardised features, learned from training recordings and measured on
-those of a split. The layer is chosen within training: four fifths learn, the last tells.
+those of a split. One layer's means are its features, chosen within training: four fifths learn, the last tells.
 
     top1_label        recordings named rightly, of speakers that the probe knows
     top1_label_new    the same of a speaker that the probe never heard, the mean over speakers
     top1_speaker      speakers told rightly
-    ..._mel           the same, of the mean log-mel spectrum in place of the encoder
+    ..._all           of all layers' means side by side, in place of one layer's
+    ..._mel           of the mean log-mel spectrum, in place of the encoder
 """
 
 import colorsys
@@ -94,11 +95,12 @@ def probed(model: nn.Module, data, split: str, frames, most: int, device: torch.
     (rows, layers, mels), (test_rows, test_layers, test_mels) = (
         features(model, data, part, frames, most, device) for part in ("train", split)
     )
-    found = {}
+    found, whole, test_whole = {}, np.concatenate(layers, axis=1), np.concatenate(test_layers, axis=1)
     for name, of in data.labels.items():
         y, test_y = of["train"][rows], of[split][test_rows]
         at = best_layer(layers, y)
-        for ending, x, test_x in (("", layers[at], test_layers[at]), ("_mel", mels, test_mels)):
+        read_from = (("", layers[at], test_layers[at]), ("_all", whole, test_whole), ("_mel", mels, test_mels))
+        for ending, x, test_x in read_from:
             found[f"top1_{name}{ending}"] = _score(x, y, test_x, test_y)
             if name == "label" and "speaker" in data.labels:
                 speakers = data.labels["speaker"]
