@@ -40,6 +40,7 @@ FAMILIES = {
 NORMS = ["layernorm", "rmsnorm", "dyt", "derf", "dyt_unit_gain", "none"]
 CASES = [(f, n) for f in ("gpt", "llama", "vit") for n in NORMS]
 SHORT = ["data.batch_size=64", "trainer.max_steps=10", "trainer.log_every=1"]  # what rounding moves, for BatchNorm
+EARLY = ["trainer.max_steps=20", "trainer.log_every=2"]  # DINO's: its sharp teacher makes rounding grow fast
 CASES += [(f, n) for f in ("dit", "mae", "dino") for n in ("layernorm", "dyt")]
 CASES += [("convnext", n) for n in ("layernorm", "dyt")] + [("resnet", n) for n in ("batchnorm", "dyt")]
 
@@ -60,7 +61,7 @@ def text(tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("family, norm", CASES)
 def test_the_curve_is_the_golden_one(family, norm, text):
     data = text if family in ("gpt", "llama") else []
-    short = SHORT if norm == "batchnorm" else []
+    short = SHORT if norm == "batchnorm" else EARLY if family == "dino" else []
     summary, folder = train(*FAMILIES[family], f"norm={norm}", *data, *COMMON, *short)
     assert summary["status"] == "finished"
     losses = [row["train/loss"] for row in rows_of(folder) if "train/loss" in row]
