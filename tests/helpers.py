@@ -19,7 +19,8 @@ TINY_DIT += ["data.img_size=16", "data.patch_size=4", "model.diffusion.samples=2
 TINY_MAE = ["model=mae_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 TINY_MAE += ["model.decoder_dim=8", "model.decoder_heads=2"]
 TINY_DINO = ["model=dino_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
-TINY_DINO += ["model.head_hidden=8", "model.bottleneck=8", "model.outputs=12", "data.crop_padding=0", "data.batch_size=16"]
+TINY_DINO += ["model.head_hidden=8", "model.bottleneck=8", "model.outputs=12", "data.crop_padding=0"]
+TINY_DINO += ["data.batch_size=16"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 
