@@ -27,13 +27,8 @@ TINY_HYENA = ["model=hyena_nano", "model.dim=16", "model.depth=2", "model.contex
 TINY_DNABERT = ["model=dnabert_nano", *TINY_HYENA[1:4], "model.heads=2", "trainer.threads=1"]
 TINY_CLASSIFIER = ["model=hyena_nano_classifier", *TINY_HYENA[1:], "data.length=30", "data.pieces=100"]
 TINY_DINO = ["model=dino_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
-TINY_DINO += [
-    "model.head_hidden=8",
-    "model.bottleneck=8",
-    "model.outputs=12",
-    "data.crop_padding=0",
-    "data.batch_size=16",
-]
+TINY_DINO += ["model.head_hidden=8", "model.bottleneck=8", "model.outputs=12", "data.crop_padding=0"]
+TINY_DINO += ["data.batch_size=16"]
 TINY_VIT = ["model=vit_nano", "model.dim=16", "model.depth=2", "model.heads=2", "trainer.threads=1"]
 
 

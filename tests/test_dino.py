@@ -124,6 +124,18 @@ def test_every_norm_runs_forward_and_backward(norm):
     assert all(torch.isfinite(v).all() for v in model.state_dict().values())
 
 
+@pytest.mark.parametrize("patch, tokens", [(16, 196), (8, 784)])
+def test_the_papers_models_are_vit_b_twice(patch, tokens):
+    config = load(["experiment=paper_dino", f"data.patch_size={patch}", "norm=dyt"])
+    with torch.device("meta"):
+        model, factory = build_model(config["model"], config["norm"], Spec("image", "", {}, classes=1000, channels=3))
+        theirs = timm.create_model("vit_base_patch16_224", num_classes=0, patch_size=patch)
+    count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
+    assert len(factory.made) == 25 and model.teacher.encoder.patch_embed.num_patches == tokens
+    assert count(model.student.encoder) - count(theirs) == 25  # an alpha for each norm
+    assert model.student.head.last.weight.shape == (65536, 256)
+
+
 # -- the loss ----------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +312,18 @@ def test_a_vit_takes_the_teachers_encoder_and_keeps_its_own_head(pretrained):
         assert torch.equal(value, scratch[key] if key.startswith("head.") else theirs[f"teacher.encoder.{key}"]), key
     with pytest.raises(ValueError, match="weights of another model or norm"):
         train(*TINY_VIT, "norm=rmsnorm", *SHORT, f"init_from={source}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_learns():
+    """After a quarter of the demo's steps its features name more digits than at the start, and it has not collapsed."""
+    words = ["experiment=demo_dino", "norm=layernorm", "logger.mode=disabled", "trainer.eval_every=250"]
+    trained, untrained = (train(*words, f"trainer.max_steps={n}", *more)[0]["final"] for n, more in
+                          ((250, []), (1, ["optim.lr=0", "optim.min_lr=0"])))  # fmt: skip
+    assert trained["val/top1_knn"] > untrained["val/top1_knn"] + 0.02
+    assert 0.5 < trained["val/entropy"] < math.log(256) - 0.1
+    assert trained["val/top1_linear_pixels"] == untrained["val/top1_linear_pixels"]
 
 
 @pytest.mark.parametrize(
