@@ -155,9 +155,8 @@ def told(template: Path, results: Path) -> str:
     """A text of ``configs/study/`` with its numbers filled in.
 
     ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone,
-    with the name of a derived number that one.
-    The levels are of the cell's first factors; a searched one that is left out is at its best. ``{paper|claim|arm}`` is
-    a number of the papers.
+    with a derived number's name that one. The levels are of the cell's first factors; a searched one that is left out
+    is at its best. ``{paper|claim|arm}`` is a number of the papers.
 
     Raises:
         ValueError: a study, cell, claim or arm that does not exist. Missing rows show as "not run".
