@@ -18,7 +18,7 @@ from dyt.data.coding import pieces, regions
 from dyt.data.order import Order, seed_all
 from dyt.data.sequences import Rows
 from dyt.rundir import checkpoint
-from dyt.tasks import Place, build_task
+from dyt.tasks import Place, build_task, markov
 from dyt.tasks.bases import LEFT_OUT
 from dyt.tasks.markov import Chain
 from models import build_model
@@ -243,6 +243,16 @@ def test_a_chain_comes_near_the_entropy_of_what_made_the_sequence():
     counts = np.zeros((4, 4))
     np.add.at(counts, (made[:-1], made[1:]), 1)
     np.testing.assert_allclose(Chain(made, order=1).shares, counts / counts.sum(axis=1, keepdims=True), atol=2e-3)
+
+
+def test_a_long_chromosome_is_counted_in_blocks(monkeypatch):
+    bases = np.random.default_rng(2).integers(0, 5, 1000).astype(np.uint8)
+    whole = Chain(bases)
+    monkeypatch.setattr(markov, "BLOCK", 64)
+    assert np.array_equal(Chain(bases).shares, whole.shares) and Chain(bases).bits(bases) < 2
+    in_blocks = whole.bits(bases)
+    monkeypatch.undo()
+    assert in_blocks == pytest.approx(whole.bits(bases), rel=1e-12)
 
 
 def test_a_chain_neither_learns_from_unknown_bases_nor_is_asked_for_them():
