@@ -409,6 +409,13 @@ def test_the_demo_beats_the_chain_and_names_genes():
     assert last["val/bits"] < last["val/markov5"] - 0.03
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [TINY_HYENA, ["model=hyena_nano_classifier", "data.pieces=100"]])
+def test_a_dry_run_says_what_it_takes(words, capsys):
+    train(*words, "trainer.dry_run=true", "trainer.max_steps=10", "trainer.threads=1")
+    assert "memory" in capsys.readouterr().out
+
+
 def test_order_counts_windows_and_sequences():
     data = open_data(load(TINY_CLASSIFIER)["data"], 32)
     batch = next(iter(data.train_batches(Order(data.samples, 8, 0), 0, 1)))
