@@ -14,7 +14,7 @@ from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.optim import learning_rate
 from dyt.training.schedule import Schedule
 
-from .helpers import TINY_CLASSIFIER, TINY_DIT, TINY_DNABERT, TINY_GPT, TINY_HYENA, TINY_MAE, TINY_VIT, rows_of, train
+from .helpers import TINY_CLASSIFIER, TINY_DIT, TINY_GPT, TINY_HYENA, TINY_MAE, TINY_VIT, rows_of, train
 
 # All that draws at random, on: dropout, drop path, augmentation, mixup, cutmix; and state beside the weights: EMA.
 HARD = {
@@ -28,8 +28,7 @@ HARD = {
     ],
     "dit": [*TINY_DIT, "norm=dyt", "trainer.accumulate=2", "trainer.ema_decay=0.9", "data.batch_size=16"],
     "mae": [*TINY_MAE, "norm=dyt", "trainer.accumulate=2", "data.batch_size=16"],
-    "hyena": [*TINY_HYENA, "norm=dyt", "model.dropout=0.1", "trainer.accumulate=2", "data.batch_size=8"],
-    "dnabert": [*TINY_DNABERT, "norm=dyt", "trainer.accumulate=2", "data.batch_size=8"],
+    "bases": [*TINY_HYENA, "norm=dyt", "model.bases.objective=masked", "trainer.accumulate=2", "data.batch_size=8"],
     "sequences": [*TINY_CLASSIFIER, "norm=dyt", "data.reverse_complement=0.5", "data.batch_size=8"],
 }
 SHORT = ["trainer.max_steps=12", "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=3"]

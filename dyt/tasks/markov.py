@@ -35,7 +35,7 @@ class Chain:
             chance = np.where(known, self.shares[places, np.minimum(following, BASES - 1)], anywhere[following % BASES])
             total -= np.log2(chance[following < BASES]).sum()
             count += int((following < BASES).sum())
-        return total / max(1, count)
+        return float(total / max(1, count))  # a plain number: it goes into checkpoints
 
 
 def _blocks(tokens: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
