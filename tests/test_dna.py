@@ -18,7 +18,7 @@ from dyt.data.coding import pieces, regions
 from dyt.data.order import Order, seed_all
 from dyt.data.sequences import Rows
 from dyt.rundir import checkpoint
-from dyt.tasks import Place, build_task
+from dyt.tasks import Place, build_task, markov
 from dyt.tasks.bases import LEFT_OUT
 from dyt.tasks.markov import Chain
 from models import build_model
@@ -245,6 +245,16 @@ def test_a_chain_comes_near_the_entropy_of_what_made_the_sequence():
     np.testing.assert_allclose(Chain(made, order=1).shares, counts / counts.sum(axis=1, keepdims=True), atol=2e-3)
 
 
+def test_a_long_chromosome_is_counted_in_blocks(monkeypatch):
+    bases = np.random.default_rng(2).integers(0, 5, 1000).astype(np.uint8)
+    whole = Chain(bases)
+    monkeypatch.setattr(markov, "BLOCK", 64)
+    assert np.array_equal(Chain(bases).shares, whole.shares) and Chain(bases).bits(bases) < 2
+    in_blocks = whole.bits(bases)
+    monkeypatch.undo()
+    assert in_blocks == pytest.approx(whole.bits(bases), rel=1e-12)
+
+
 def test_a_chain_neither_learns_from_unknown_bases_nor_is_asked_for_them():
     cycle = np.tile(letters("ACGT"), 500)
     broken = cycle.copy()
@@ -307,6 +317,7 @@ def test_a_classifier_takes_a_pretrained_encoder_of_other_data(first, second):
     summary, folder = train(*second, *SHORT, *still, base)
     assert summary["status"] == "finished" and {"val/loss", "val/top1"} <= set(summary["final"])
     (source,) = [p for p in folder.parent.iterdir() if "made_genome" in p.name]
+    assert type(checkpoint.newest(source / "checkpoints")[0]["final"]["val/loss"]) is float
     theirs, ours = (checkpoint.read_weights(str(f)) for f in (source, folder))
     encoder = {k.removeprefix("encoder."): v for k, v in theirs.items() if k.startswith("encoder.")}
     assert all(torch.equal(v, encoder[k]) for k, v in ours.items() if not k.startswith("head."))
@@ -397,6 +408,13 @@ def test_the_demo_beats_the_chain_and_names_genes():
     (source,) = [p for p in folder.parents[1].rglob("*") if p.name.startswith("hyena_nano-layernorm-made_genome")]
     last = rows_of(source)[-1]
     assert last["val/bits"] < last["val/markov5"] - 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [TINY_HYENA, ["model=hyena_nano_classifier", "data.pieces=100"]])
+def test_a_dry_run_says_what_it_takes(words, capsys):
+    train(*words, "trainer.dry_run=true", "trainer.max_steps=10", "trainer.threads=1")
+    assert "memory" in capsys.readouterr().out
 
 
 def test_order_counts_windows_and_sequences():

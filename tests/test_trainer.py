@@ -18,7 +18,6 @@ from .helpers import (
     TINY_CLASSIFIER,
     TINY_DINO,
     TINY_DIT,
-    TINY_DNABERT,
     TINY_DT,
     TINY_GPT,
     TINY_HYENA,
@@ -43,8 +42,7 @@ HARD = {
     "mae": [*TINY_MAE, "norm=dyt", "trainer.accumulate=2", "data.batch_size=16"],
     "dt": [*TINY_DT, "norm=dyt", "model.dropout=0.2", "trainer.accumulate=2", "data.batch_size=16"],
     "wav2vec2": [*TINY_WAV2VEC2, "norm=dyt", "trainer.accumulate=2", "model.dropout=0.1", "model.wav2vec2.probe=50"],
-    "hyena": [*TINY_HYENA, "norm=dyt", "model.dropout=0.1", "trainer.accumulate=2", "data.batch_size=8"],
-    "dnabert": [*TINY_DNABERT, "norm=dyt", "trainer.accumulate=2", "data.batch_size=8"],
+    "bases": [*TINY_HYENA, "norm=dyt", "model.bases.objective=masked", "trainer.accumulate=2", "data.batch_size=8"],
     "sequences": [*TINY_CLASSIFIER, "norm=dyt", "data.reverse_complement=0.5", "data.batch_size=8"],
     "dino": [*TINY_DINO, "norm=dyt", "trainer.accumulate=2", "trainer.ema_decay=0.9", "model.drop_path=0.2"],
 }

@@ -46,7 +46,7 @@ class GenomeData:
                     f"data={data['name']}: its {split} part has {len(bases)} bases, less than two windows of "
                     f"model.context={context}; use a longer sequence or a smaller context"
                 )
-            if not (bases != UNKNOWN).any():
+            if bases.min() >= UNKNOWN:
                 raise ValueError(f"data={data['name']}: its {split} part has no known base, N alone")
         self.spec = Spec("genome", found.sha256, {s: len(t) for s, t in self.tokens.items()}, vocab_size=SIZE)
         self.samples, self.unit_per_sample = (len(self.tokens["train"]) - context) // context, context

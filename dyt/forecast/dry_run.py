@@ -98,7 +98,7 @@ def shrunk(config: dict) -> dict:
     model, trainer = small["model"], small["trainer"]
     kv = bool(model.get("kv_heads"))
     for key, value in {"dim": 64, "depth": 2, "heads": 4, "context": 64, "kv_heads": 2 if kv else None}.items():
-        if key in model:
+        if key in model and not (key == "context" and small["data"]["task"] == "sequence"):  # which are as long as it
             model[key] = min(value, model["context"]) if key == "context" else value
     if model.get("mlp_dim"):
         model["mlp_dim"] = 128
