@@ -82,19 +82,20 @@ class DINO(nn.Module):
         """The teacher's features ``(B, D)`` of ``(B, C, H, W)`` images, or what the loss needs of views.
 
         Args:
-            images: of views those that the teacher sees too, ``(G, B, C, H, W)``.
-            small: views that the student alone sees, ``(L, B, C, h, w)``; L may be 0.
-            learns: (), 1 where the last layer learns and 0 where it does not.
+            images: of views those that the teacher sees too, ``(B, G, C, H, W)``.
+            small: views that the student alone sees, ``(B, L, C, h, w)``; L may be 0.
+            learns: (B,), all 1 where the last layer learns and all 0 where it does not.
 
         Returns:
-            The student's cosines ``(G + L, B, K)`` and the teacher's less the centre ``(G, B, K)``.
+            The student's cosines ``(B, G + L, K)`` and the teacher's less the centre ``(B, G, K)``.
         """
         if small is None:
             return self.teacher.features(images)
-        parts = [self.student(x.flatten(0, 1), learns).unflatten(0, x.shape[:2]) for x in (images, small) if len(x)]
+        learns, sizes = learns.mean(), [x for x in (images, small) if x.shape[1]]
+        ours = [self.student(x.flatten(0, 1), learns).unflatten(0, x.shape[:2]) for x in sizes]
         with torch.no_grad():
             theirs = self.teacher(images.flatten(0, 1), learns).unflatten(0, images.shape[:2])
-        return torch.cat(parts), theirs.float() - self.centre
+        return torch.cat(ours, dim=1), theirs - self.centre
 
     @torch.no_grad()
     def follow(self, momentum: float, seen: Tensor) -> None:

@@ -74,15 +74,11 @@ def test_student_and_teacher_start_equal_and_the_teacher_follows():
     with torch.no_grad():
         for p in model.student.parameters():
             p.add_(torch.randn_like(p))
-    inputs, temperature = batch(task)
-    task.loss(model, inputs, temperature).backward()
-    assert all(p.grad is None for p in model.teacher.parameters())
-    said = model.teacher(inputs[0].flatten(0, 1), inputs[2]).detach()
     for step, momentum in ((0, 0.9), (5, 1 - 0.1 * (1 + math.cos(math.pi / 2)) / 2), (10, 1.0)):
-        centre = model.centre.clone()
-        if step:
-            task.loss(model, inputs, temperature)
-            said = model.teacher(inputs[0].flatten(0, 1), inputs[2]).detach()
+        centre, (inputs, temperature) = model.centre.clone(), batch(task, step=step)
+        task.loss(model, inputs, temperature).backward()
+        assert all(p.grad is None for p in model.teacher.parameters())
+        said = model.teacher(inputs[0].flatten(0, 1), torch.ones(()))
         task.after_step(model, step, 10, ALONE)
         for k, v in model.teacher.state_dict().items():
             torch.testing.assert_close(v, momentum * before[k] + (1 - momentum) * ours[k])
@@ -146,12 +142,12 @@ def test_the_loss_is_the_papers():
     model.centre.copy_(torch.randn(12, generator=torch.Generator().manual_seed(2)) / 10)
     (large, small, learns), temperature = batch(task)
     large, small, learns = large.double(), small.double(), learns.double()
-    views, each = [*large, *small], []
+    views, each = [*large.unbind(dim=1), *small.unbind(dim=1)], []
     for g in range(2):
-        t = ((model.teacher(views[g], learns) - model.centre) / 0.05).softmax(dim=1)
+        t = ((model.teacher(views[g], learns[0]) - model.centre) / 0.05).softmax(dim=1)
         for v in range(5):
             if v != g:
-                s = (model.student(views[v], learns) / 0.1).softmax(dim=1)
+                s = (model.student(views[v], learns[0]) / 0.1).softmax(dim=1)
                 each.append(-(t * s.log()).sum(dim=1))
     want = torch.stack(each)  # (pairs, B)
     assert len(want) == 2 * 4
@@ -164,10 +160,10 @@ def test_the_loss_is_the_papers():
 def test_the_teachers_temperature_warms_up_and_the_last_layer_waits():
     warm = ["model.dino.warmup_teacher_temp=0.02", "model.dino.teacher_temp=0.06"]
     model, _, task, _ = made(*warm, "model.dino.warmup_teacher_temp_steps=4", "model.dino.freeze_last_layer_steps=2")
-    got = [batch(task, step=step)[1].item() for step in range(6)]
+    got = [batch(task, step=step)[1][0].item() for step in range(6)]
     assert got == pytest.approx([0.02, 0.03, 0.04, 0.05, 0.06, 0.06])
     images = torch.zeros(2, 1, 28, 28)
-    assert task.prepare(images, images, Place(("val",), 0))[1] == pytest.approx(0.06)
+    assert task.prepare(images, images, Place(("val",), 0))[1].tolist() == pytest.approx([0.06, 0.06])
     for step, moves in ((1, False), (2, True)):
         task.loss(model, *batch(task, step=step)).backward()
         assert bool(model.student.head.last.weight.grad.abs().max() > 0) == moves
@@ -182,12 +178,12 @@ def test_views_depend_on_seed_step_and_place_alone():
     task, images = made()[2], torch.randn(6, 1, 28, 28)
     views = lambda part, *place: task.prepare(part, part, Place(*place))[0][:2]  # noqa: E731
     whole, first, second = (views(images[a:b], ("train", 1, 5), a) for a, b in ((0, 6), (0, 3), (3, 6)))
-    for i, shape in enumerate([(2, 6, 1, 28, 28), (2, 6, 1, 14, 14)]):
+    for i, shape in enumerate([(6, 2, 1, 28, 28), (6, 2, 1, 14, 14)]):
         assert whole[i].shape == shape
-        torch.testing.assert_close(whole[i], torch.cat((first[i], second[i]), dim=1), rtol=0, atol=1e-6)
+        torch.testing.assert_close(whole[i], torch.cat((first[i], second[i])), rtol=0, atol=1e-6)
     assert not torch.equal(whole[0], views(images, ("train", 1, 6), 0)[0])
     same = images[:1].expand(3, -1, -1, -1)
-    assert not torch.equal(*views(same, ("train", 1, 5), 0)[0][0, :2])  # each sample has its own
+    assert not torch.equal(*views(same, ("train", 1, 5), 0)[0][:2, 0])  # each sample has its own
 
 
 def draws(count=1, **fixed):
@@ -312,6 +308,17 @@ def test_a_vit_takes_the_teachers_encoder_and_keeps_its_own_head(pretrained):
         assert torch.equal(value, scratch[key] if key.startswith("head.") else theirs[f"teacher.encoder.{key}"]), key
     with pytest.raises(ValueError, match="weights of another model or norm"):
         train(*TINY_VIT, "norm=rmsnorm", *SHORT, f"init_from={source}")
+
+
+def test_what_a_run_takes_is_foreseen():
+    """The forecast takes any number of samples, so each prepared tensor has them first; it leaves nothing behind."""
+    assert train(*TINY_DINO, "trainer.dry_run=true")[0]["status"] == "dry run"
+    _, _, task, _ = made()
+    (large, small, learns), temperature = batch(task, count=5)
+    assert {len(part) for part in (large, small, learns, temperature)} == {5}
+    task.seen = torch.zeros(13)
+    batch(task, step=1)
+    assert task.seen is None
 
 
 @pytest.mark.slow

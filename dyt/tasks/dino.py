@@ -23,7 +23,8 @@ SHOWN, NEIGHBOURS = 10, 9  # pictures, and how many of the nearest to each are d
 
 
 class Distillation(Task):
-    """Batches are images and labels, not read; prepared ones (large views, small ones, learns) and a temperature."""
+    """Batches are images and labels, not read; prepared ones (large views (B, 2, C, H, W), small ones,
+    whether the last layer learns (B,)) and the temperature (B,)."""
 
     best = ("val/top1_knn", max)  # measured at the end: the loss does not tell better features from worse
     names = ("loss", "entropy")
@@ -77,19 +78,23 @@ class Distillation(Task):
         self.student_temp, self.momentum, self.center_momentum = student_temp, momentum_teacher, center_momentum
         self.temps, self.warmup = (warmup_teacher_temp, teacher_temp), warmup_teacher_temp_steps
         self.frozen = freeze_last_layer_steps
+        self.step: tuple = ()  # key of the step that `seen` is of
         self.seen: Tensor | None = None  # (K + 1,): sum of the teacher's outputs in this step, and their count
 
     # -- a batch ---------------------------------------------------------------------------------------------------
 
     def prepare(self, images: Tensor, labels: Tensor, place: Place):
+        if place.trains and place.key != self.step:
+            self.step, self.seen = place.key, None
         hows = [*self.large, *self.small]
         draws = place.rows(len(images), lambda g: torch.rand(len(hows), DRAWS, generator=g))
         pixels = self.to_pixels(images)
         views = [self.from_pixels(2 * view(pixels, how, draws[:, i]) - 1) for i, how in enumerate(hows)]
-        large, small = torch.stack(views[:2]), torch.stack(views[2:]) if self.small else images.new_empty(0)
+        large = torch.stack(views[:2], dim=1)
+        small = torch.stack(views[2:], dim=1) if self.small else large[:, :0]
         step = place.key[2] if place.trains else math.inf
-        learns = images.new_tensor(float(step >= self.frozen))
-        return (large, small, learns), images.new_tensor(self.temperature(step))
+        learns = images.new_full((len(images),), float(step >= self.frozen))
+        return (large, small, learns), images.new_full((len(images),), self.temperature(step))
 
     def temperature(self, step: float) -> float:
         """The teacher's in step `step`: linear over the warm-up."""
@@ -111,18 +116,17 @@ class Distillation(Task):
 
     def _losses(self, student: Tensor, teacher: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
         """``(B,)`` each: the loss and the teacher's entropy."""
-        log_q = (wide(teacher) / temperature).log_softmax(dim=-1)  # (G, B, K)
-        log_p = (wide(student) / self.student_temp).log_softmax(dim=-1)  # (V, B, K)
+        log_q = (wide(teacher) / temperature[:, None, None]).log_softmax(dim=-1)  # (B, G, K)
+        log_p = (wide(student) / self.student_temp).log_softmax(dim=-1)  # (B, V, K)
         q = log_q.exp()
-        pairs = -torch.einsum("gbk,vbk->bgv", q, log_p)
-        unequal = 1 - torch.eye(len(q), len(log_p)).to(pairs)
-        return (pairs * unequal).sum(dim=(1, 2)) / unequal.sum(), -(q * log_q).sum(dim=-1).mean(dim=0)
+        pairs = -q @ log_p.transpose(1, 2)  # (B, G, V)
+        unequal = 1 - torch.eye(*pairs.shape[1:]).to(pairs)
+        return (pairs * unequal).sum(dim=(1, 2)) / unequal.sum(), -(q * log_q).sum(dim=-1).mean(dim=1)
 
     def after_step(self, model: nn.Module, step: int, total: int, world) -> None:
         momentum = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * step / total)) / 2
         said = world.add(self.seen)
         model.follow(momentum, (1 - self.center_momentum) * said[:-1] / said[-1])
-        self.seen = None
 
     # -- what was learned ------------------------------------------------------------------------------------------
 
