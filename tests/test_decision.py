@@ -1,6 +1,5 @@
 """Decision Transformer: episodes and their windows, the model's formula, what it may see, and playing."""
 
-import json
 import sys
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import eval as evaluation
 from dyt.config.compose import load
 from dyt.data import open_data
 from dyt.data.environments import SCRIPTED, Environment, record
@@ -18,7 +18,7 @@ from dyt.tasks import build_task
 from dyt.tasks.decision import play
 from models import build_model
 
-from .helpers import TINY_DT, python, train
+from .helpers import TINY_DT, train
 
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "logger.mode=disabled"]
 
@@ -231,9 +231,9 @@ def test_a_run_says_what_it_reaches_and_eval_says_the_same():
     assert summary["status"] == "finished" and {"val/loss", "val/return", "val/return_poor"} <= final.keys()
     assert 15 < final["val/data_mean"] < final["val/data_best"] == 500
     assert Image.open(folder / "samples.png").size == (720, 480)
-    done = python("eval.py", f"run={folder}", "ckpt=last")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["val/return"] == pytest.approx(final["val/return"])
+    again = evaluation.evaluate_run(evaluation.parse([f"run={folder}", "ckpt=last"]))
+    assert again["val/return"] == pytest.approx(final["val/return"])
+    assert Image.open(folder / "eval.png").size == (720, 480)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
