@@ -191,7 +191,7 @@ def _cell(study: Study, about: Rows, levels: list[str], only_mean: bool, where: 
         return "not run"
     if None in values:
         return f"diverged in {values.count(None)} of {len(values)} runs"
-    factor, digits, unit = (100, 1, " %") if study.higher_is_better else (1, 2, "")
+    factor, digits, unit = (100, 1, " %") if study.higher_is_better else (1, words.DECIMALS.get(study.metric, 2), "")
     found = interval([factor * v for v in values])
     return words.spread(Interval(found.n, found.mean) if only_mean else found, digits) + unit
 

@@ -17,7 +17,11 @@ DERIVED = {
     "alpha_std_time": "rank correlation {} between alpha and 1 / std over training",
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
 }  # metrics that are rank correlations themselves
-UNITS = {"val/frechet": "Frechet distance", "val/bits": "bits a base"}  # of a metric that is no accuracy and not in nats
+UNITS = {
+    "val/frechet": "Frechet distance",
+    "val/bits": "bits a base",
+}  # of a metric that is no accuracy and not in nats
+DECIMALS = {"val/bits": 4}  # of a metric that is no accuracy; others have 2
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
 
@@ -140,7 +144,7 @@ def _of(study: Study) -> tuple[str, str, float, int]:
     if study.higher_is_better:
         return "% top-1", "points", 100, 1
     unit = UNITS.get(study.metric, "nats")
-    return unit, unit, 1, 3 if study.metric == "val/bits" else 2
+    return unit, unit, 1, DECIMALS.get(study.metric, 2)
 
 
 def _times(found: Interval, study: Study) -> Interval:
