@@ -20,7 +20,7 @@ DERIVED = {
 UNITS = {
     "val/frechet": "Frechet distance",
     "val/bits": "bits a base",
-}  # of a metric that is no accuracy and not in nats
+}  # what is neither accuracy nor nats
 DECIMALS = {"val/bits": 4}  # of a metric that is no accuracy; others have 2
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
