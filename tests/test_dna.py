@@ -317,7 +317,6 @@ def test_a_classifier_takes_a_pretrained_encoder_of_other_data(first, second):
     summary, folder = train(*second, *SHORT, *still, base)
     assert summary["status"] == "finished" and {"val/loss", "val/top1"} <= set(summary["final"])
     (source,) = [p for p in folder.parent.iterdir() if "made_genome" in p.name]
-    assert type(checkpoint.newest(source / "checkpoints")[0]["final"]["val/loss"]) is float
     theirs, ours = (checkpoint.read_weights(str(f)) for f in (source, folder))
     encoder = {k.removeprefix("encoder."): v for k, v in theirs.items() if k.startswith("encoder.")}
     assert all(torch.equal(v, encoder[k]) for k, v in ours.items() if not k.startswith("head."))

@@ -17,8 +17,9 @@ DERIVED = {
     "alpha_std_time": "rank correlation {} between alpha and 1 / std over training",
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
 }  # metrics that are rank correlations themselves
-UNITS = {"val/frechet": "Frechet distance", "val/return": "return"}  # of a metric that is no accuracy and not in nats
-DIGITS = {"val/return": 0}  # after the point, where two are too many
+# Of a metric that is no accuracy and not in nats.
+UNITS = {"val/frechet": "Frechet distance", "val/return": "return", "val/bits": "bits a base"}
+DIGITS = {"val/return": 0, "val/bits": 4}  # after the point, where two do not fit
 RISING = {"val/loss": "the loss", "val/top1": "the accuracy", "saturated": "the saturated share",
           "gradient_ratio": "the ratio of first to last gradient"}  # fmt: skip
 
@@ -128,6 +129,8 @@ def ours(test: dict, finding, about, study: Study) -> str:
     if test["metric"] == "gradient_ratio":  # log10
         between = "" if found.low is None else f" ({10**found.low:.2f} to {10**found.high:.2f})"
         return f"the first block's gradient is {10**found.mean:.2f} times the last's{between}, {seeds}"
+    if test["metric"] == "below_markov":
+        return f"{spread(found, 4)} bits a base fewer than the chain, {seeds}"
     if test["metric"] == "tanh_gain":  # of R squared
         gain = spread(Interval(found.n, *(v if v is None else 100 * v for v in (found.mean, found.low, found.high))), 1)
         return f"a tanh explains {gain} points more of a layer's output than a line, {seeds}"
