@@ -246,6 +246,7 @@ def test_neighbours_vote_with_the_papers_weights():
     assert knn(known, labels, of, torch.tensor([0]), 3, k=3, temperature=0.001) == 1
 
 
+@pytest.mark.slow
 def test_the_linear_classifier_is_scikit_learns():
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
@@ -310,10 +311,14 @@ def test_a_vit_takes_the_teachers_encoder_and_keeps_its_own_head(pretrained):
         train(*TINY_VIT, "norm=rmsnorm", *SHORT, f"init_from={source}")
 
 
+@pytest.mark.slow
 def test_what_a_run_takes_is_foreseen():
-    """The forecast takes any number of samples, so each prepared tensor has them first; it leaves nothing behind."""
     assert train(*TINY_DINO, "trainer.dry_run=true")[0]["status"] == "dry run"
-    _, _, task, _ = made()
+
+
+def test_each_prepared_tensor_has_its_samples_first_and_a_new_step_begins_anew():
+    """The forecast takes any number of samples, and leaves nothing behind that a step's centre would count."""
+    task = made()[2]
     (large, small, learns), temperature = batch(task, count=5)
     assert {len(part) for part in (large, small, learns, temperature)} == {5}
     task.seen = torch.zeros(13)
