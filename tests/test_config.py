@@ -27,7 +27,7 @@ def test_every_model_composes_with_every_norm(model, norm):
 
 @pytest.mark.parametrize("data", options("data"))
 def test_every_data_set_composes(data):
-    model = "gpt_nano" if compose.option_task(data) == "text" else "vit_tiny"
+    model = {"text": "gpt_nano", "audio": "wav2vec2_nano"}.get(compose.option_task(data), "vit_tiny")
     assert load([f"model={model}", f"data={data}"])["data"]["name"] == data
 
 
