@@ -616,13 +616,13 @@ def test_the_demo_refuses_nothing_and_one_line_for_a_missing_folder(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_third_of_the_demo_learns_which_sound_was_hidden_and_more_words_are_read():
+def test_a_third_of_the_demo_learns_which_sound_was_hidden():
     words = ["experiment=demo_speech", "norm=layernorm", "data.source=tones", "logger.mode=disabled"]
     learned, fresh = (
         train(*words, *more)[0]["final"] for more in (["trainer.max_steps=200"], ["trainer.max_steps=1", "optim.lr=0"])
     )
     assert learned["val/loss"] < fresh["val/loss"] - 0.5
-    assert learned["val/top1_label_new"] > fresh["val/top1_label_new"] + 0.05
+    assert learned["val/top1"] > fresh["val/top1"] + 0.1
 
 
 def test_steps_of_two_epochs_meet_each_recording_twice():
