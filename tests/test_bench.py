@@ -125,6 +125,7 @@ def test_step_compares_norms():
     assert rows[1]["saved_mib"] <= rows[0]["saved_mib"]
 
 
+@pytest.mark.slow
 def test_model_gives_a_verdict_on_each_latency_claim():
     sizes = {"dim": 32, "depth": 1, "heads": 2, "context": 16, "mlp_dim": 64}
     rows = measure.measure_model(sizes, "cpu", torch.float32, 2, False)
@@ -137,6 +138,7 @@ def test_model_gives_a_verdict_on_each_latency_claim():
     assert len({line.split("|")[1] for line in judged}) == 8
 
 
+@pytest.mark.slow
 def test_profile_accounts_for_the_whole_step():
     row = measure.measure_profile("gpt_nano", "dyt", 12)
     parts = row["parts_ms"]
@@ -148,6 +150,7 @@ def test_profile_accounts_for_the_whole_step():
     assert "matrix products, %" in tables.profile_table([row])
 
 
+@pytest.mark.slow
 def test_data_rates():
     rows = measure.measure_data(2)
     assert [r["unit"] for r in rows] == ["images a second", "tokens a second"]
@@ -196,6 +199,7 @@ def test_overhead_compares_the_loop_with_a_bare_step():
     assert 0.5 < float(done.stdout.rpartition("ratio ")[2].split()[0]) < 2
 
 
+@pytest.mark.slow
 def test_data_says_whether_loading_keeps_up():
     words = ["model=gpt_nano", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16"]
     done = bench("data", *words, "--rounds", "2")

@@ -300,7 +300,12 @@ def test_torchrun_and_multirun_do_not_go_together(tmp_path):
     assert "torchrun and -m do not go together" in one_line(done)
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+QUICK = ("demo_gpt", "demo_vit", "paper_gpt2", "paper_imagenet")  # the others measure at the end; slow ones
+
+
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(e, marks=() if e in QUICK else pytest.mark.slow) for e in options("experiment")]
+)
 def test_every_experiment_takes_two_steps(experiment, tmp_path):
 
     recipe = yaml.safe_load((ROOT / "configs/experiment" / f"{experiment}.yaml").read_text())

@@ -179,6 +179,7 @@ def test_links_in_code_do_not_count():
     assert "".join(seen).split() == ["[a](b)", "[g](h)"]
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere():
     pytest.importorskip("zensical")
     docs.build()  # raises for a dead link, a docstring that does not render, a script or font from elsewhere

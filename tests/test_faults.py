@@ -329,7 +329,11 @@ def loader_of(pid: int) -> int | None:
 
 
 @pytest.mark.parametrize(
-    "number, says", [(signal.SIGKILL, "a data loader process ended"), (signal.SIGSTOP, "no data for 3 s")]
+    "number, says",
+    [
+        (signal.SIGKILL, "a data loader process ended"),
+        pytest.param(signal.SIGSTOP, "no data for 3 s", marks=pytest.mark.slow),
+    ],
 )
 def test_a_loader_that_dies_or_hangs_ends_the_run_with_one_line(number, says, tmp_path):
     words = [

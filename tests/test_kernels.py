@@ -87,6 +87,7 @@ def test_without_a_build_plain_pytorch_takes_over_with_one_line(why, tmp_path):
     assert forced.returncode == 0 and not forced.stderr.strip()
 
 
+@pytest.mark.slow
 @NATIVE
 def test_the_environment_forces_one_or_says_why_not(tmp_path):
     done = fresh(tmp_path, DYT_CACHE_DIR=os.environ.get("DYT_CACHE_DIR", ""), DYT_KERNEL="native")

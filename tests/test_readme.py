@@ -94,6 +94,7 @@ def test_one_changed_digit_in_a_part_is_found(copy, part):
     assert [w for w in marked.differs([part], copy / "results") if f"part {part.name}" in w] == []
 
 
+@pytest.mark.slow
 def test_the_command_says_so_and_mends_it(copy, monkeypatch, capsys):
     page = copy / "docs" / "speed.md"
     text = page.read_text()

@@ -46,6 +46,8 @@ HARD = {
     "sequences": [*TINY_CLASSIFIER, "norm=dyt", "data.reverse_complement=0.5", "data.batch_size=8"],
     "dino": [*TINY_DINO, "norm=dyt", "trainer.accumulate=2", "trainer.ema_decay=0.9", "model.drop_path=0.2"],
 }
+# `make test` has one of text and one of pictures; the others are slow ones.
+EACH = [pytest.param(family, marks=() if family in ("gpt", "vit") else pytest.mark.slow) for family in HARD]
 SHORT = ["trainer.max_steps=12", "trainer.eval_every=4", "trainer.eval_batches=1", "trainer.log_every=3"]
 
 
@@ -77,7 +79,7 @@ def same(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("family", HARD)
+@pytest.mark.parametrize("family", EACH)
 def test_interrupted_and_resumed_equals_undisturbed_to_the_bit(family, monkeypatch):
     words = [*HARD[family], *SHORT]
     whole, undisturbed = train(*words, out="a")
@@ -154,7 +156,7 @@ def _fail_at(step):
     return fails
 
 
-@pytest.mark.parametrize("family", HARD)
+@pytest.mark.parametrize("family", EACH)
 def test_same_seed_same_curve_twice_and_other_seed_another(family):
     words = [*HARD[family], *SHORT]
     _, a = train(*words, out="a")

@@ -593,6 +593,7 @@ def test_the_picture_shows_spectra_and_codes():
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_leaves_probes_and_a_picture_and_eval_gives_them(tmp_path):
     summary, folder = train(*TINY_WAV2VEC2, "norm=dyt", *SHORT[:3], "model.wav2vec2.probe=100")
     assert summary["status"] == "finished" and Image.open(folder / "samples.png").size[0] > 200
