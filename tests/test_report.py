@@ -618,7 +618,7 @@ def test_a_study_under_way_is_followed_without_a_reload(browser, tmp_path):
 def studies(tmp_path_factory):
     """The page of the committed studies."""
     out = tmp_path_factory.mktemp("studies")
-    names = "gpt_norms gain_clip stability alpha_tracks_std dropin".split()
+    names = "gpt_norms gain_clip stability alpha_tracks_std dropin decision".split()
     done = python(REPORT, *names, "--out", str(out / "page"))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -739,6 +739,14 @@ def test_the_crosshair_moves_by_keyboard_in_all_panels(browser, studies):
     assert len(boxes) == 2 and all("step 750" in box and "LayerNorm" in box for box in boxes)
     value = keys.get_attribute("aria-valuetext")
     assert keys.get_attribute("aria-valuenow") == "750" and value.startswith("step 750: DyT 2.3")
+
+
+@pytest.mark.slow
+def test_a_metric_that_is_measured_once_is_no_curve_but_chooses_the_variants(browser, studies):
+    """A Decision Transformer's return comes at the end; the rates are those that the return chose, with three seeds."""
+    show(browser, studies, "view=curves&study=decision/small")
+    assert browser.find_element("id", "choose-metric").get_attribute("value") == "val/loss"
+    assert "LayerNorm, lr 0.07" in text(browser, ".legend") and "DyT, lr 0.03" in text(browser, ".legend")
 
 
 @pytest.mark.slow

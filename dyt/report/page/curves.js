@@ -12,13 +12,14 @@ function metrics(runs) {
 function curvesView() {
   const now = scope((s) => s === OWN || data.runs.some((r) => r.studies.includes(s) && data.curves[r.id]));
   const study = studyOf(now), runs = chosen(now), found = metrics(runs);
-  const metric = found.includes(state.metric) ? state.metric : study && found.includes(study.metric) ? study.metric : found[0];
+  const curved = (m) => runs.some((r) => data.curves[r.id]?.[m]?.[0].length > 1);  // a metric that is measured once, at the end, is no curve
+  const metric = found.includes(state.metric) ? state.metric : study && found.includes(study.metric) && curved(study.metric) ? study.metric : found.find(curved) ?? found[0];
   const shown = runs.filter((r) => data.curves[r.id]?.[metric]);
   const variants = variantsOf(shown, now), size = {}, silent = state.q ? [] : runs.filter((r) => !data.curves[r.id]?.[metric]);
   for (const v of variants) for (const [place, own] of v.places) size[place] = (size[place] ?? 0) + own.length;
   const places = Object.keys(size).sort((a, b) => size[b] - size[a]);  // the fullest first
   const hidden = new Set(words(state.hide)), added = new Set(words(state.add));
-  const first = new Map(places.map((place) => [place, picks(variants, place, metric)]));
+  const first = new Map(places.map((place) => [place, picks(variants, place, study?.metric ?? metric)]));
   const opening = [...new Set([...first.values()].flat())];
   giveLooks(variants, opening);
   const open = (v, place) => !hidden.has(v.id) && (first.get(place).includes(v) || added.has(v.id)) && v.places.has(place);
