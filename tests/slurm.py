@@ -9,11 +9,15 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+# Whether SLURM itself can be started here, by test_slurm.py.
+REAL = all(map(shutil.which, ("slurmctld", "slurmd", "sbatch", "munged"))) and os.geteuid() == 0
 
 
 def install(folder: Path) -> dict[str, str]:

@@ -22,7 +22,6 @@ from .helpers import (
     TINY_GPT,
     TINY_HYENA,
     TINY_MAE,
-    TINY_VIT,
     TINY_WAV2VEC2,
     one_line,
     python,
@@ -259,28 +258,21 @@ class _Glob:
         return iter(self.root.glob(self.pattern))
 
 
-@pytest.mark.slow  # ViT and GPT over 50 steps: test_distributed.py
-@pytest.mark.parametrize(
-    "family",
-    [
-        TINY_VIT,
-        *(
-            pytest.param(words, marks=pytest.mark.slow)
-            for words in (
-                TINY_GPT,
-                TINY_DIT,
-                TINY_MAE,
-                [*TINY_DT, "model.dropout=0"],
-                [*TINY_WAV2VEC2, "model.wav2vec2.probe=0"],  # whose share of hits jumps where rounding does
-                TINY_HYENA,
-                TINY_CLASSIFIER,
-                TINY_DINO,
-                *([*TINY_GPT, f"optim.kind={k}"] for k in ("muon", "sgd")),
-            )
-        ),
-    ],
-    ids="vit gpt dit mae dt wav2vec2 hyena sequences dino muon sgd".split(),
-)
+BY_FAMILY = {  # ViT and GPT: test_distributed.py, over 50 steps
+    "dit": TINY_DIT,
+    "mae": TINY_MAE,
+    "dt": [*TINY_DT, "model.dropout=0"],
+    "wav2vec2": [*TINY_WAV2VEC2, "model.wav2vec2.probe=0"],  # whose share of hits jumps where rounding does
+    "hyena": TINY_HYENA,
+    "sequences": TINY_CLASSIFIER,
+    "dino": TINY_DINO,
+    "muon": [*TINY_GPT, "optim.kind=muon"],
+    "sgd": [*TINY_GPT, "optim.kind=sgd"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", BY_FAMILY.values(), ids=BY_FAMILY)
 def test_two_processes_give_the_curve_of_one(family, tmp_path):
     words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
     one = python("train.py", *words, "out_root=one", cwd=tmp_path)

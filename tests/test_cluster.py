@@ -18,6 +18,8 @@ QUICK = [*TINY_GPT, "trainer.max_steps=4", "trainer.eval_batches=1", "logger.mod
 LONG = [*TINY_GPT, "trainer.max_steps=100000", "trainer.log_every=1", "trainer.eval_every=100000"]
 LONG += ["trainer.eval_batches=1", "logger.mode=disabled", "trainer.save_every=100000"]
 
+STAND_IN = pytest.mark.skipif(slurm.REAL, reason="SLURM itself is here: test_slurm.py")
+
 
 def clear(monkeypatch, **env):
     """An environment with `env` alone, in which what is set does not outlive the test."""
@@ -75,7 +77,7 @@ def statuses(done) -> list[str]:
     [
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
         ["hydra/launcher=submitit_local"],
-        ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null"],
+        pytest.param(["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null"], marks=STAND_IN),
     ],
     ids=["joblib", "submitit_local", "slurm"],
 )
@@ -112,7 +114,7 @@ def until(condition, seconds=60):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["submitit_local", "slurm", "srun"])
+@pytest.mark.parametrize("how", ["submitit_local", "slurm", pytest.param("srun", marks=STAND_IN)])
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_a_pre_empted_job_goes_back_into_the_queue_and_goes_on(how, tasks, tmp_path):
     """SIGUSR1, then SIGTERM, to every process of the job, as SLURM sends them."""
