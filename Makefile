@@ -1,6 +1,8 @@
 # Every target is one line a person could type; `make help` prints them. The first one that needs it makes .venv.
 PY := .venv/bin/python
 READY := .venv/.ready
+# One worker more than there are processors: many tests wait for a process that they started.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: help setup demo test test-slow lint docs bundle clean
 help:             ## print this list
@@ -18,10 +20,10 @@ demo: $(READY)    ## 2 families x 5 norms on embedded data, then results/demo/
 	@$(PY) scripts/demo.py
 
 test: $(READY)    ## the tests that take at most 10 minutes together on 2 CPU cores
-	@$(PY) -m pytest -n auto
+	@$(PY) -m pytest -n $(WORKERS)
 
 test-slow: $(READY)    ## minutes each: every study at smoke scale, kills and resumes, the notebook
-	@$(PY) -m pytest -n auto -m slow
+	@$(PY) -m pytest -n $(WORKERS) -m slow
 
 lint: $(READY)    ## style, format, and which room may import which
 	@$(PY) -m ruff check .
