@@ -160,6 +160,7 @@ def test_data_rates():
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, says",
     [
@@ -175,6 +176,7 @@ def test_refusals(words, says):
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_said():
     done = bench("op", "--device", "cuda")

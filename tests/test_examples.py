@@ -76,6 +76,7 @@ def test_its_defaults_are_the_packages_recipe(minimal):
     assert recipe["optim"]["betas"] == [0.9, 0.99] and "betas=(0.9, 0.99)" in MINIMAL.read_text()
 
 
+@pytest.mark.slow
 def test_it_prints_losses_and_refuses_in_one_line(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the same line over and over\n" * 200)

@@ -304,6 +304,7 @@ def test_a_corrupt_picture_is_named_by_file_and_row(pictures, workers, capsys):
     assert "\n" not in summary["why"] and "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_or_left_out_and_counted(pictures, workers, caplog):
     words = [*PICTURES, f"data.path={pictures}", f"data.workers={workers}", "data.on_error=skip"]
@@ -372,6 +373,7 @@ def test_a_truncated_token_cache_is_made_anew_and_a_truncated_table_refused(tmp_
     assert f"data.path={table}: unreadable as parquet" in line
 
 
+@pytest.mark.slow
 def test_a_document_without_text_is_named_or_left_out_and_counted(tmp_path, caplog):
     import datasets
 

@@ -116,6 +116,7 @@ def test_the_gpu_scale_without_a_gpu_says_so(tmp_path, monkeypatch):
 # -- W&B: sweeps, long names, offline files ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_multirun_under_an_agent_is_one_wandb_run_each(tmp_path):
     with Server() as server:
         words = [*TINY_GPT, *SHORT, "seed=0,1,2"]

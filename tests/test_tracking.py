@@ -116,6 +116,7 @@ def test_wandb_failing_in_the_middle_is_one_warning(monkeypatch, caplog):
     assert sum("W&B stopped working" in r.message for r in caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_never_stops_a_run(monkeypatch, caplog):
     """A key, and nobody there: on with the run, after one warning."""
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -281,6 +282,7 @@ def test_without_the_package_tensorboard_is_one_line(monkeypatch):
         train(*TINY_GPT, *SHORT, "logger=tensorboard", "logger.mode=auto")
 
 
+@pytest.mark.slow
 def test_the_sweep_file_makes_commands_that_compose_and_its_run_is_the_agents(monkeypatch, tmp_path):
     import yaml
 
