@@ -396,14 +396,14 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     """The first finds the run in a step that does not end; the checkpoint before stays, and the run goes on from it."""
     driver = tmp_path / "driver.py"
     driver.write_text(f"""
-import runpy, signal, sys
+import runpy, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from dyt.training.loop import Trainer
 real = Trainer.train_step
 def step(self, batches, lr, stop):
     while self.step == 7:
-        open("in_step", "w").close()
-        signal.pause()
+        open("asked" if stop.asked else "in_step", "w").close()
+        time.sleep(0.05)
     return real(self, batches, lr, stop)
 Trainer.train_step = step
 sys.argv[0] = {str(ROOT / "train.py")!r}
@@ -411,9 +411,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """)
     process = subprocess.Popen([sys.executable, str(driver), *SLOW_RUN, "trainer.save_every=5"], text=True)
     until(lambda: (tmp_path / "in_step").exists(), process)
-    (tmp_path / "in_step").unlink()
     process.send_signal(signal.SIGTERM)
-    until(lambda: (tmp_path / "in_step").exists(), process)  # it still waits in its step
+    until(lambda: (tmp_path / "asked").exists(), process)  # it still waits in its step
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 75
     (folder,) = tmp_path.glob("runs/default/g*")
