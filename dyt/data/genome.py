@@ -1,32 +1,24 @@
 """Chromosomes as windows of bases, to predict bases: a chromosome after the other, an unknown base between them."""
 
-import itertools
-from collections.abc import Iterator
-
 import numpy as np
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dyt.data import made_dna
 from dyt.data.bases import SIZE, UNKNOWN, records
 from dyt.data.cache import kept
 from dyt.data.chromosomes import Places, places
-from dyt.data.order import Order, Steps, loader
 from dyt.data.sources import cache_dir
 from dyt.data.spec import Spec
-from dyt.data.text import Windows, in_order, paired
+from dyt.data.text import Tokens
 
 
-class GenomeData:
+class GenomeData(Tokens):
     """The last share of the bases is for the test, as much before it for validation, the rest for training.
 
     Raises:
         ValueError, OSError: no bases, less of them than two windows, or a letter that is no base.
     """
 
-    unit = "tokens"
-
-    def __init__(self, data: dict, context: int):
+    def __init__(self, data: dict, context: int):  # of Tokens it takes the windows; bases have no tokenizer
         self.data, self.context = data, context
         found, share = places(data), data["val_fraction"]
         if not 0 < share < 0.5:
@@ -50,18 +42,6 @@ class GenomeData:
                 raise ValueError(f"data={data['name']}: its {split} part has no known base, N alone")
         self.spec = Spec("genome", found.sha256, {s: len(t) for s, t in self.tokens.items()}, vocab_size=SIZE)
         self.samples, self.unit_per_sample = (len(self.tokens["train"]) - context) // context, context
-
-    def train_batches(self, order: Order, start: int, stop: int) -> DataLoader:
-        """(bases, the bases one later), each (B, T) int64, for the steps from `start` to `stop`."""
-        return loader(Windows(self.tokens["train"], self.context, order.seed), Steps(order, start, stop), self.data)
-
-    def eval_batches(
-        self, split: str, rank: int = 0, world: int = 1, limit: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole split in order, every base but the first predicted once; the last window may be short."""
-        batches = in_order(self.tokens[split], self.context, self.data["eval_batch_size"])
-        for rows in itertools.islice(batches, rank, limit, world):
-            yield paired(rows())
 
 
 def _write(found: Places, folder) -> dict:
