@@ -195,7 +195,7 @@ def test_data_writes_rows_and_table(tmp_path):
 
 @pytest.mark.slow
 def test_overhead_compares_the_loop_with_a_bare_step():
-    words = [sys.executable, str(ROOT / "scripts/maintain/overhead.py"), "rounds=1"]
+    words = [sys.executable, str(ROOT / "scripts/maintain/overhead.py"), "rounds=2"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert 0.5 < float(done.stdout.rpartition("ratio ")[2].split()[0]) < 2

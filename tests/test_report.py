@@ -12,6 +12,7 @@ import time
 import pytest
 
 from dyt.config import variants
+from dyt.report.answer import about_study
 from dyt.report.collect import as_script, collect, pack
 from dyt.studies.judging.rules import asked
 from dyt.studies.running.rows import read_runs
@@ -614,12 +615,14 @@ def test_a_study_under_way_is_followed_without_a_reload(browser, tmp_path):
 # -- the views, each by what a user does -------------------------------------------------------------------------------
 
 
+SHOWN = "gpt_norms gain_clip stability alpha_tracks_std dropin decision".split()
+
+
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """The page of the committed studies."""
+    """The page of six committed studies."""
     out = tmp_path_factory.mktemp("studies")
-    names = "gpt_norms gain_clip stability alpha_tracks_std dropin decision".split()
-    done = python(REPORT, *names, "--out", str(out / "page"))
+    done = python(REPORT, *SHOWN, "--out", str(out / "page"))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -665,9 +668,14 @@ def test_the_forest_is_filtered_and_a_click_opens_the_study(browser, studies):
     soon(lambda: browser.execute_script(rows))
     everything = browser.execute_script(rows)
     drawn = "return document.querySelectorAll(arguments[0]).length"
-    assert browser.execute_script(drawn, "#ranks .row svg circle") == 5  # a trend, and four correlations of layers
-    assert browser.execute_script(drawn, "#others .row svg path") == 2  # runs that diverged, of six
-    assert browser.execute_script(drawn, "#others .row svg circle") == 4
+    told = [test for name in SHOWN for test in about_study(Study(name), "small", ROOT / "results")["tests"]]
+    scales = [test["scale_of"] for test in told if test.get("scale_of")]
+    on = {kind: [s for s in scales if s["on"] == kind] for kind in ("rank", "own", "count")}
+    assert all(on.values())  # correlations, other units, runs that diverged
+    assert browser.execute_script(drawn, "#ranks .row svg circle") == len(on["rank"])
+    assert browser.execute_script(drawn, "#others .row svg path") == sum(s["lost"] for s in on["count"])
+    kept = sum(s["of"] - s["lost"] for s in on["count"])
+    assert browser.execute_script(drawn, "#others .row svg circle") == len(on["own"]) + kept
     find(browser, "#verdict-disagrees").click()
     soon(lambda: "verdict=disagrees" in browser.current_url and browser.execute_script(rows) < everything)
     told = json.loads((ROOT / "results/gpt_norms/small/verdicts.json").read_text())

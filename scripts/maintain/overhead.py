@@ -71,6 +71,8 @@ def main(words: list[str]) -> float:
     from dyt.training.distributed import join
 
     rounds = int(next((w.partition("=")[2] for w in words if w.startswith("rounds=")), 12))
+    if rounds < 2:
+        sys.exit(f"overhead.py: rounds={rounds}: at least 2, since quartiles of the ratios are told.")
     words = [w for w in words if not w.startswith("rounds=")] or ["model=gpt_nano"]
     config = compose.load([*words, "trainer.eval_batches=1"])
     world = join("cpu")
