@@ -15,14 +15,7 @@ from dyt.config.compose import load, options
 
 from .helpers import (
     ROOT,
-    TINY_CLASSIFIER,
-    TINY_DINO,
-    TINY_DIT,
-    TINY_DT,
     TINY_GPT,
-    TINY_HYENA,
-    TINY_MAE,
-    TINY_WAV2VEC2,
     one_line,
     python,
     rows_of,
@@ -256,35 +249,6 @@ class _Glob:
 
     def __iter__(self):
         return iter(self.root.glob(self.pattern))
-
-
-BY_FAMILY = {  # ViT and GPT: test_distributed.py, over 50 steps
-    "dit": TINY_DIT,
-    "mae": TINY_MAE,
-    "dt": [*TINY_DT, "model.dropout=0"],
-    "wav2vec2": [*TINY_WAV2VEC2, "model.wav2vec2.probe=0"],  # whose share of hits jumps where rounding does
-    "hyena": TINY_HYENA,
-    "sequences": TINY_CLASSIFIER,
-    "dino": TINY_DINO,
-    "muon": [*TINY_GPT, "optim.kind=muon"],
-    "sgd": [*TINY_GPT, "optim.kind=sgd"],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", BY_FAMILY.values(), ids=BY_FAMILY)
-def test_two_processes_give_the_curve_of_one(family, tmp_path):
-    words = [*family, *SHORT, "trainer.eval_batches=3", "data.batch_size=16", "trainer.accumulate=2"]
-    one = python("train.py", *words, "out_root=one", cwd=tmp_path)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
-    two = python(*torchrun, *words, "out_root=two", cwd=tmp_path, OMP_NUM_THREADS="1")
-    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    (a,), (b,) = ((tmp_path / d / "default").iterdir() for d in ("one", "two"))
-    assert json.loads((b / "summary.json").read_text())["processes"] == 2
-    for x, y in zip(rows_of(a), rows_of(b), strict=True):
-        assert x.keys() == y.keys()
-        for key in x:
-            assert x[key] == pytest.approx(y[key], rel=1e-4, abs=1e-6), (key, x["step"])
 
 
 def test_torchrun_and_multirun_do_not_go_together(tmp_path):

@@ -16,7 +16,21 @@ from dyt.data.order import pieces_of
 from dyt.rundir import checkpoint
 from dyt.rundir.files import sha256_of
 
-from .helpers import ROOT, TINY_GPT, TINY_VIT, python, rows_of, train
+from .helpers import (
+    ROOT,
+    TINY_CLASSIFIER,
+    TINY_DINO,
+    TINY_DIT,
+    TINY_DT,
+    TINY_GPT,
+    TINY_HYENA,
+    TINY_MAE,
+    TINY_VIT,
+    TINY_WAV2VEC2,
+    python,
+    rows_of,
+    train,
+)
 from .ranks import Ranks, curve, fault
 
 GPT = [
@@ -77,6 +91,36 @@ def test_two_processes_give_the_curve_of_one_over_50_steps(family, layout, norm,
     assert worst(one, both) < close
     assert worst(one, both, "grad_norm") < 10 * close
     assert worst(one, both, "val/loss") < close
+
+
+FAMILIES = {
+    "dit": TINY_DIT,
+    "mae": TINY_MAE,
+    "dt": [*TINY_DT, "model.dropout=0"],
+    "wav2vec2": [*TINY_WAV2VEC2, "model.wav2vec2.probe=0"],  # whose share of hits jumps where rounding does
+    "hyena": TINY_HYENA,
+    "sequences": TINY_CLASSIFIER,
+    "dino": TINY_DINO,
+    "muon": [*TINY_GPT, "optim.kind=muon"],
+    "sgd": [*TINY_GPT, "optim.kind=sgd"],
+}
+SIX = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.eval_batches=3", "trainer.log_every=2"]
+SIX += ["data.batch_size=16", "trainer.accumulate=2", "logger.mode=disabled"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_processes_give_the_curve_of_one_in_every_family(family, layout, two, alone):
+    """What is measured at the end too; sharded, with blocks whose activations are computed twice."""
+    words = [*FAMILIES[family], *SIX]
+    one = alone(*words)
+    both = two.trained(*words, *LAYOUTS[layout], f"trainer.checkpointing={'block' if layout == 'fsdp' else 'none'}")
+    assert json.loads((both / "summary.json").read_text())["processes"] == 2
+    for x, y in zip(rows_of(one), rows_of(both), strict=True):
+        assert x.keys() == y.keys()
+        for key in x:
+            assert x[key] == pytest.approx(y[key], rel=1e-4, abs=1e-6), (key, x["step"])
 
 
 @pytest.fixture(scope="module")

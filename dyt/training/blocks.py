@@ -7,11 +7,15 @@ from torch import nn
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a ViT, a GPT, a ConvNeXt or a ResNet, in order; none of another model."""
-    if hasattr(model, "blocks"):
-        return list(model.blocks)
+    """The repeated parts of a model, in order, and of the models in it: an encoder and a decoder, a teacher.
+
+    None of a model that has no ``blocks``, and no stages or layers as a ResNet.
+    """
+    blocks = [block for module in model.modules() for block in getattr(module, "blocks", ())]
+    if blocks:
+        return blocks
     if hasattr(model, "stages"):
-        return [block for stage in model.stages for block in getattr(stage, "blocks", [stage])]
+        return list(model.stages)
     layers = [getattr(model, f"layer{i}") for i in range(1, 5) if hasattr(model, f"layer{i}")]
     return [block for layer in layers for block in layer]
 

@@ -44,7 +44,7 @@ class Layout:
         self.model, self.world = model, world
         self.cuts: dict[str, tuple[int, list[int]]] = {}  # of tensor parallelism, by parameter
         modules = [model, *also]
-        start = dict(model.state_dict()) if world.sharded and world.leads else None
+        start = tensors_of(model) if world.sharded and world.leads else None
         if world.tp > 1:
             group = world.mesh["tensor"].get_group()
             for module in modules:
@@ -57,7 +57,7 @@ class Layout:
                 self._shard(module, bf16=trainer["precision"] == "bf16")
             if world.sharded:
                 materialise(module, world.device)
-                self.spread({f"model/{k}": v for k, v in module.state_dict().items()}, start)
+                self.spread({f"model/{k}": v for k, v in tensors_of(module).items()}, start)
         self.wrapped = torch.compile(model) if trainer["compile"] and not blockwise else model
         if world.strategy == "ddp" and world.data_size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
@@ -239,6 +239,11 @@ def _parts(optimizer) -> list[torch.optim.Optimizer]:
 
 def _slices(place: tuple[int, ...], values: Tensor) -> tuple[slice, ...]:
     return tuple(slice(at, at + size) for at, size in zip(place, values.shape, strict=True))
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All that a model holds, by name: its state dict, and the buffers that a checkpoint leaves out."""
+    return dict(module.named_buffers(remove_duplicate=False)) | module.state_dict()
 
 
 def materialise(module: nn.Module, device: torch.device) -> None:
