@@ -16,7 +16,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-demo: $(READY)    ## 2 families x 5 norms on embedded data, then results/demo/
+demo: $(READY)    ## 2 families x 5 norms on embedded data, then runs/demo/
 	@$(PY) scripts/demo.py
 
 test: $(READY)    ## the tests that take at most 10 minutes together on 2 CPU cores

@@ -2,7 +2,8 @@
 
     python scripts/demo.py        about 6 minutes on 2 CPU cores; again: a few seconds, nothing is trained twice
 
-Writes results/demo/rows.json, table.md and curves.png from the runs' own files.
+Writes rows.json, table.md and curves.png from the runs' own files to runs/demo/: what is committed stays as it is.
+With --readme they become results/demo/ and the table of docs/running.md.
 """
 
 import math
@@ -15,7 +16,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-OUT = ROOT / "results" / "demo"
 NORMS = ("layernorm", "rmsnorm", "dyt", "dyt_unit_gain", "none")
 # alpha0 1.0 is the paper's value at its smallest width, 1024; the GPT's DyT has it at every site. dyt_unit_gain starts
 # where it does best in the study gain_init: alpha0 0.2 in a GPT, 0.5 in a ViT. The two families run side by side, a
@@ -37,6 +37,11 @@ COLOURS = {
     "none": "#777777",
 }
 EVERY = 20  # seconds between two signs of life where no bar can be drawn
+
+
+def folder_of(words: list[str]) -> Path:
+    """Where the table goes: into the repository where that is asked for, else where git looks away."""
+    return ROOT / ("results" if "--readme" in words else "runs") / "demo"
 
 
 def plans() -> list:
@@ -194,16 +199,17 @@ def main() -> int:
     from dyt.studies.showing.demo import PART
 
     runs = [(plan, read_json(ROOT / plan.dir / "summary.json")) for plan in plans()]
-    OUT.mkdir(parents=True, exist_ok=True)
-    picture(runs, OUT / "curves.png")
+    out = folder_of(sys.argv)
+    out.mkdir(parents=True, exist_ok=True)
+    picture(runs, out / "curves.png")
     about = {"rows": [row(*run) for run in runs], "unigram_entropy": unigram_entropy()}
     about |= {"load_average": os.getloadavg()[2], "provenance": runs[0][1]["provenance"]}
-    write_json(OUT / "rows.json", about)
-    text = PART.text(OUT.parent)
-    write_text(OUT / "table.md", text)
+    write_json(out / "rows.json", about)
+    text = PART.text(out.parent)
+    write_text(out / "table.md", text)
     if "--readme" in sys.argv:
-        PART.write(OUT.parent)
-    print(f"\n{text}\ntable    {OUT / 'table.md'}\npicture  {OUT / 'curves.png'}", flush=True)
+        PART.write(out.parent)
+    print(f"\n{text}\ntable    {out / 'table.md'}\npicture  {out / 'curves.png'}", flush=True)
     done = subprocess.run([sys.executable, str(ROOT / "scripts/report.py")], cwd=ROOT, capture_output=True, text=True)
     print(f"page     {done.stdout.strip()}" if done.returncode == 0 else done.stderr.strip())
     print(f"W&B's own view of these runs, without an account: wandb leet {ROOT / plans()[0].dir / 'wandb'}")

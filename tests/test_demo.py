@@ -34,6 +34,14 @@ def test_the_lesson_is_what_the_rows_say():
     assert lesson(rows) == ""
 
 
+def test_the_demo_leaves_what_is_committed_as_it_is():
+    """So that ``make test`` passes after ``make demo``."""
+    at = demo.folder_of(["demo.py"])
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    assert at.relative_to(ROOT).parts[0] in ignored
+    assert demo.folder_of(["demo.py", "--readme"]) == ROOT / "results" / "demo"
+
+
 def test_the_ten_runs_differ_only_in_the_norm():
     """Within a family, config hashes agree once the norm is taken out."""
     plans = demo.plans()
