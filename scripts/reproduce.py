@@ -70,7 +70,7 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.config.compose import options
     from dyt.config.identity import NOT_HASHED
     from dyt.rundir.streams import STOPS, heard
-    from dyt.studies import runner
+    from dyt.studies import runner, written
     from dyt.studies.running.study import SCALES, Study, names
     from dyt.studies.sharing.counter import seeds_in
     from dyt.studies.showing import explain_figures, front, marked, overview
@@ -109,14 +109,14 @@ def reproduce(asked: argparse.Namespace) -> int:
     if asked.check:
         from dyt.report import reference
 
-        wrong = runner.check([(s, scale) for s in studies for scale in s.scales], asked.results)
+        wrong = written.check([(s, scale) for s in studies for scale in s.scales], asked.results)
         if not chosen:
             wrong += marked.differs(parts(asked.results), asked.results) + front.differs(asked.results)
             wrong += explain_figures.differs(asked.results, marked.ROOT / "docs" / "img") + reference.differs()
         print("\n".join(wrong) if wrong else "README, pages and tables are what the rows say")
         return 1 if wrong else 0
     if asked.report:
-        made = [runner.report(s, scale, asked.results) for s in studies for scale in s.scales]
+        made = [written.report(s, scale, asked.results) for s in studies for scale in s.scales]
         print("\n".join(str(path) for path in made if path))
         if asked.readme:
             write_pages(asked.results)

@@ -14,15 +14,16 @@ from dyt.data import Spec, open_data
 from dyt.data.order import Order
 from dyt.efficiency.timing import peak_bytes
 from dyt.forecast import dry_run as dry
-from dyt.forecast import hardware, warn
+from dyt.forecast import hardware, reckon, warn
 from dyt.forecast.estimate import memory
 from dyt.forecast.trace import rough, trace
 from dyt.tasks import build_task
+from dyt.training.blocks import blocks_of
 from dyt.training.distributed import World
 from dyt.training.optim import build
 from models import build_model
 
-from .helpers import ROOT, one_line, python, train
+from .helpers import ROOT, TINY_DINO, TINY_MAE, one_line, python, train
 
 TEXT, IMAGE = Spec("text", "", {}, vocab_size=256), Spec("image", "", {}, classes=10, channels=1)
 ALONE = World(torch.device("cpu"))
@@ -30,7 +31,7 @@ ALONE = World(torch.device("cpu"))
 
 def built(*words, meta=False, spec=None):
     config = compose.load(list(words))
-    spec = spec or (IMAGE if config["model"]["task"] == "image" else TEXT)
+    spec = spec or (IMAGE if config["data"]["task"] == "image" else TEXT)
     with torch.device("meta" if meta else "cpu"):
         model, _ = build_model(config["model"], config["norm"], spec)
     return config, spec, model, build_task(config, spec.classes)
@@ -141,6 +142,22 @@ def test_checkpointing_and_accumulation_are_traced_as_they_run():
     assert half.peak >= sum(half.kept.values()) + gradients
 
 
+def test_blocks_are_found_in_the_models_within_a_model():
+    for words in (TINY_MAE, TINY_DINO):
+        _, _, model, _ = built(*words, meta=True)
+        names = {id(module): name for name, module in model.named_modules()}
+        found = [names[id(block)].rpartition(".")[0] for block in blocks_of(model)]
+        parts = ["encoder.blocks"] * 2 + ["decoder.blocks"] if words is TINY_MAE else []
+        assert found == (parts or ["student.encoder.blocks"] * 2 + ["teacher.encoder.blocks"] * 2)
+    for words, count in ((["model=convnext_base", "model.timm_name=test_convnext"], 9), (["model=resnet18"], 8)):
+        _, _, model, _ = built(*words, "data.img_size=32", meta=True)
+        assert len(blocks_of(model)) == count
+    config, spec, model, task = built("model=mae_nano", meta=True)
+    plain, block = (trace(model, task, config, spec, 8, checkpointing=c) for c in ("none", "block"))
+    assert sum(block.kept.values()) < 0.5 * sum(plain.kept.values())
+    assert {"encoder.blocks.3", "decoder.blocks.0"} <= plain.kept.keys()
+
+
 def test_flops_are_three_forwards():
     from dyt.studies.running.cost import cost
 
@@ -194,11 +211,22 @@ PAPER = [
     ["experiment=paper_gpt2", "norm=layernorm", "norm.bias=false"],
     ["experiment=paper_llama", "model=llama_7b", "norm=dyt", "norm.bias=false"],
     ["experiment=paper_llama", "model=llama_70b", "norm=rmsnorm", "hardware.devices=512"],
+    ["experiment=paper_dit", "norm=dyt"],
+    ["experiment=paper_mae", "norm=dyt"],
+    ["experiment=paper_dino", "norm=dyt"],
+    ["experiment=paper_dt", "norm=layernorm"],
+    ["experiment=paper_wav2vec2", "norm=dyt"],
+    ["experiment=paper_hyenadna", "norm=dyt"],
 ]
 
 
+def test_each_recipe_of_the_paper_has_a_dry_run():
+    asked = {f"experiment={e}" for e in compose.options("experiment") if e.startswith("paper_")}
+    assert asked == {words[0] for words in PAPER}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("words", PAPER, ids=lambda w: w[1])
+@pytest.mark.parametrize("words", PAPER, ids=lambda w: w[1] if "model" in w[1] else w[0])
 def test_every_recipe_of_the_paper_passes_within_a_minute_and_4_gib(words):
     code = "import resource, runpy, sys, time; sys.argv[0] = 'train.py'\n"
     code += f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
@@ -240,6 +268,8 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(tmp_path):
             ["model=gpt_nano", "data=hf_text", "data.hub=a/b", "data.tokenizer=char"],
             "is not known before it is here; type data.path=",
         ),
+        (["model=hyena_nano_classifier", "data=dna_folder"], "what data=dna_folder holds is not known before"),
+        (["model=dt_gym", "data=hopper", "data.path=no.npz"], "data.path=no.npz: no such file"),
         (["model=gpt_nano", "hardware.devices=5"], "data.batch_size=12 must be divisible by"),
         (["model=gpt_nano", "hardware.kind=h1000"], "hardware.kind=h1000: did you mean 'h100'"),
         (["model=gpt_nano", "hardware.utilisation=1.5"], "hardware.utilisation=1.5: must be"),
@@ -247,7 +277,7 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(tmp_path):
     ],
 )
 def test_a_recipe_that_cannot_run_is_one_line(words, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, OSError), match=said):
         dry.dry_run(compose.load([*words, "trainer.dry_run=true", "optim.warmup_steps=0"]))
 
 
@@ -257,9 +287,12 @@ def test_every_family_is_shrunk_to_something_that_runs():
         ["model=vit_small"],
         ["model=convnext_base", "data.img_size=32"],
         ["model=resnet18"],
+        ["model=mae_base", "data.patch_size=4"],
+        ["model=dino_base", "data=mnist5k", "data.patch_size=4", "model.dino.local_crops_size=16"],
+        ["model=hyena_nano", "data=fasta"],
     ):
         config = compose.load([*words, "norm=layernorm"] if "resnet" not in words[0] else words)
-        data, stand_in = dry.data_of(config)
+        data, stand_in = reckon.data_of(config)
         small = dry.shrunk(config)
         model, _ = build_model(small["model"], small["norm"], data.spec)
         assert sum(p.numel() for p in model.parameters()) < 1_500_000, words
@@ -341,7 +374,7 @@ def test_the_ladder_is_what_dry_runs_say(tmp_path):
     committed = {row["where"]: row for row in json.loads((ROOT / "results" / rungs.FILE).read_text())["rows"]}
     assert list(committed) == [where for where, *_ in rungs.RUNGS]
     for where, _, words, more in rungs.RUNGS[1:3]:
-        r = dry.reckon(compose.load([*words.split(), *more.split()]))
+        r = reckon.reckon(compose.load([*words.split(), *more.split()]))
         assert abs(r.memory.total / 2**30 - committed[where]["memory_gib"]) < 0.01
         assert r.hours == pytest.approx(committed[where]["hours"])
     page = (ROOT / "docs" / "ladder.md").read_text()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dyt.studies import runner
+from dyt.studies import written
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.curves import Curves, gaps, steps_to, steps_to_target
 from dyt.studies.judging.rules import RULES, deviation, matters, settle
@@ -354,7 +354,7 @@ def squash(tmp_path):
 
 def test_check_refuses_a_table_made_under_other_rules(squash):
     pairs = [(Study("squash"), "small")]
-    assert runner.check(pairs, squash) == []
+    assert written.check(pairs, squash) == []
     folder = squash / "squash/small"
     for name, now, then in (
         ("table.md", f"Rules of comparison {RULES}:", "Rules of comparison 1:"),
@@ -363,13 +363,13 @@ def test_check_refuses_a_table_made_under_other_rules(squash):
         text = (folder / name).read_text()
         assert now in text
         (folder / name).write_text(text.replace(now, then))
-        (wrong,) = runner.check(pairs, squash)
+        (wrong,) = written.check(pairs, squash)
         assert f"{name} was made under rules 1, and {RULES} are the present ones" in wrong
         assert "type python scripts/reproduce.py squash --report" in wrong
         (folder / name).write_text(text)
     table = folder / "table.md"  # what the first version wrote said nothing of rules
     table.write_text(re.sub("^Rules of comparison.*\n", "", table.read_text(), flags=re.MULTILINE))
-    assert "rules 1, and" in runner.check(pairs, squash)[0]
+    assert "rules 1, and" in written.check(pairs, squash)[0]
 
 
 def test_a_report_is_written_from_committed_rows_without_data(squash):
@@ -377,9 +377,9 @@ def test_a_report_is_written_from_committed_rows_without_data(squash):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     for name in ("table.md", "verdicts.json", "figure.png"):
         (folder / name).unlink()
-    assert runner.report(Study("squash"), "small", squash) == folder / "table.md"
+    assert written.report(Study("squash"), "small", squash) == folder / "table.md"
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert runner.report(Study("squash"), "smoke", squash) is None
+    assert written.report(Study("squash"), "smoke", squash) is None
 
 
 def test_every_committed_verdict_says_its_rules_and_its_search():

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dyt.config.identity import base_config, by_run, config_hash
-from dyt.studies import runner
+from dyt.studies import runner, written
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.verdicts import below_floor, judge
 from dyt.studies.running import rows
@@ -388,14 +388,14 @@ def test_check_finds_one_changed_digit(gradient_depth, tmp_path):
 
     shutil.copytree(gradient_depth / "results", tmp_path / "results")
     pairs = [(Study("gradient_depth"), "smoke")]
-    assert runner.check(pairs, tmp_path / "results") == []
+    assert written.check(pairs, tmp_path / "results") == []
     for name in ("table.md", "verdicts.json"):
         file = tmp_path / "results/gradient_depth/smoke" / name
         text = file.read_text()
         digit = re.search(r"\d\.\d+(\d)", text) if name == "table.md" else re.search(r'"n?seeds": (\d)', text)
         at = digit.start(1)
         file.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
-        wrong = runner.check(pairs, tmp_path / "results")
+        wrong = written.check(pairs, tmp_path / "results")
         assert len(wrong) == 1 and name in wrong[0]
         file.write_text(text)
 
@@ -475,7 +475,7 @@ def _hash_of(config: dict, mine: str) -> str:
 @pytest.mark.slow
 def test_tables_are_what_the_rows_say():
     pairs = [(Study(p.parts[-3]), p.parts[-2]) for p in COMMITTED]
-    assert runner.check(pairs, ROOT / "results") == []
+    assert written.check(pairs, ROOT / "results") == []
 
 
 def test_no_file_of_results_names_a_path_of_a_machine():

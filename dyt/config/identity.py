@@ -84,7 +84,8 @@ def plan(config: dict, overrides: list[str] = ()) -> Plan:
     from dyt.data.sources import locate
     from dyt.rundir.files import weights_sha256
 
-    data_sha256 = locate(config["data"]).sha256
+    dry = config["trainer"]["dry_run"]  # which needs no data
+    data_sha256 = "" if dry else locate(config["data"]).sha256
     named = base_config(config)
     base = plan(*named) if named else None
     if base is not None:

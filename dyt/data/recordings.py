@@ -98,8 +98,6 @@ def recordings_of(data: dict, source: Source) -> dict[str, Recordings]:
         from dyt.data import speech
 
         return speech.made(source.builder, cache_dir(data), source.sha256)
-    if source.builder == "absent":
-        raise ValueError(f"data={data['name']} needs data.path=<Parquet, or folder of wav files>")
     place = f"data.path={data['path']}"
     if source.builder == "parquet":
         return {split: _of_parquet(files, data, place) for split, files in source.files.items()}

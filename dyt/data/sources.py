@@ -141,12 +141,12 @@ def _stdlib() -> Source:
 
 
 def _made(data: dict) -> Source:
-    """Recordings without a path: made here, by espeak-ng where it is installed, else tones; or absent."""
+    """Recordings that are made here: by espeak-ng where it is installed, else tones."""
     from dyt.data import speech
 
     builder = data["source"]
-    if builder == "files":  # refused where they are read; a dry run reads none
-        return Source("absent", {}, hashlib.sha256(f"absent:{data['name']}".encode()).hexdigest())
+    if builder == "files":
+        raise ValueError(f"data={data['name']} needs data.path=<Parquet, or folder of wav files>")
     if builder == "made":
         builder = "espeak" if shutil.which("espeak-ng") else "tones"
     return Source(builder, {}, hashlib.sha256(speech.about(builder).encode()).hexdigest())

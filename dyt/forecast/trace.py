@@ -23,7 +23,8 @@ from dyt.tasks import Place
 from dyt.training.sharding import blocks_of, change_forward
 
 DEEP, SOME = 8, 2  # blocks above which only so many, and twice as many, are traced
-LAYER = re.compile(r"stages\.\d+\.(?:blocks\.\d+|downsample)|\w+\.\d+|\w+")  # of a module's name: the block it is in
+# Of a module's name the block it is in.
+LAYER = re.compile(r"stages\.\d+\.(?:blocks\.\d+|downsample)|(?:\w+\.)*?\w+\.\d+(?=\.|$)|\w+")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _key(t: Tensor) -> int:
 
 
 def layer_of(name: str) -> str:
-    """``blocks.3.attn.qkv`` is in ``blocks.3``."""
+    """``blocks.3.attn.qkv`` is in ``blocks.3``, ``encoder.blocks.3.attn.qkv`` in ``encoder.blocks.3``."""
     found = LAYER.match(name)
     return found[0] if found else ""
 

@@ -16,6 +16,11 @@ def rises(metric: str) -> bool:
     return metric.split("/")[-1].startswith(RISING)
 
 
+def unit_of(task: str) -> str:
+    """What training on data of this task is counted in."""
+    return {"image": "images", "audio": "recordings"}.get(task, "tokens")
+
+
 def read_config(run: Path) -> dict:
     """The config of a run directory.
 

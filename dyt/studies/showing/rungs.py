@@ -21,8 +21,8 @@ RUNGS = (  # where, how the command begins, its words, and what the dry run reck
 def measure(results: Path) -> None:
     """Reckons every rung, and writes the rows."""
     from dyt.config import compose
-    from dyt.forecast.dry_run import reckon
     from dyt.forecast.hardware import GIB
+    from dyt.forecast.reckon import reckon
 
     rows = []
     for where, begins, words, more in RUNGS:
