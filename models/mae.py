@@ -77,9 +77,12 @@ class MAE(nn.Module):
         first = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(x), -1, -1)
         return vit.fc_norm(vit.blocks(torch.cat((first.to(x.dtype), x), dim=1)))
 
-    def forward(self, images: Tensor, kept: Tensor) -> Tensor:
-        """``(B, N, p p C)``: every patch's pixels, foreseen from the `kept` ones."""
-        return self.decoder(self.encode(images, kept), kept)
+    def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """``(B, N, p p C)``: every patch's pixels, foreseen from the `kept` ones.
+
+        Of images alone it is the features ``(B, D)`` that ``model=vit_nano init_from=<run>`` starts with.
+        """
+        return self.encoder(images) if kept is None else self.decoder(self.encode(images, kept), kept)
 
 
 def build(

@@ -1,6 +1,7 @@
 """Masked autoencoding (arXiv 2111.06377): the mean squared error of the pixels in patches that the model does not see.
 
-Which patches are kept is a function of seed, step and the sample's place; of an evaluation, of the place alone.
+Which patches are kept is a function of seed, step and the sample's place; of an evaluation, of the place alone. At the
+end the encoder's features are measured as DINO's are: weighted k-NN and a linear classifier, beside those of the pixels.
 """
 
 import torch
@@ -10,6 +11,7 @@ from dyt.config.arguments import check_arguments
 from dyt.data.ahead import each
 from dyt.tasks import Place, Task, wide
 from dyt.tasks.pictures import grid, patchify, pixel_range, unpatchify
+from dyt.tasks.probes import gathered, worth, worth_of_pixels
 
 SHOWN = 10  # images whose reconstruction is drawn
 
@@ -58,7 +60,10 @@ class MaskedAutoencoding(Task):
         return torch.ones(len(kept), self.patches, dtype=torch.bool, device=kept.device).scatter(1, kept, False)
 
     def at_end(self, model: nn.Module, data, split: str, device: torch.device):
-        """A picture of ten images: what the model sees, what it makes of it, and what was there."""
+        """k-NN and a linear classifier of features and pixels, and ten images: what is seen, made of it, and true."""
+        see = lambda images: model(images.to(device))  # noqa: E731
+        found = worth(gathered(data, "train", see), gathered(data, split, see), data.classes)
+        found |= worth_of_pixels(data, split)
         images = each(next(iter(data.eval_batches(split, limit=1))), lambda part: part[:SHOWN].to(device))
         inputs, images = self.prepare(*images, Place((split,), 0))
         true, made = patchify(images, self.patch_size), wide(model(*inputs))
@@ -68,7 +73,7 @@ class MaskedAutoencoding(Task):
         hidden = self._hidden(inputs[1])[..., None]
         sheets = (true.masked_fill(hidden, 0.0), torch.where(hidden, made, true), true)
         shown = torch.cat([self.to_pixels(unpatchify(sheet, self.patch_size)) for sheet in sheets])
-        return {}, grid(shown, columns=len(images), rows=3)
+        return found, grid(shown, columns=len(images), rows=3)
 
 
 def _spread(patches: Tensor) -> tuple[Tensor, Tensor]:
