@@ -1,7 +1,7 @@
 """Masked autoencoding (arXiv 2111.06377): the mean squared error of the pixels in patches that the model does not see.
 
 Which patches are kept is a function of seed, step and the sample's place; of an evaluation, of the place alone. At the
-end the encoder's features are measured as DINO's are: weighted k-NN and a linear classifier, beside those of the pixels.
+end the encoder's features are measured as those of DINO: by weighted k-NN and linearly, beside the pixels.
 """
 
 import torch
