@@ -12,6 +12,7 @@ if not os.environ.get("DYT_TEST_CACHE"):
 os.environ["DYT_CACHE_DIR"] = os.environ["DYT_TEST_CACHE"]
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and each is faster so
 os.environ.pop("WANDB_API_KEY", None)
 
 import pytest  # noqa: E402
