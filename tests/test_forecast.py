@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dyt.config import compose
+from dyt.config import compose, identity
 from dyt.data import Spec, open_data
 from dyt.data.order import Order
 from dyt.efficiency.timing import peak_bytes
@@ -279,6 +279,13 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(tmp_path):
 def test_a_recipe_that_cannot_run_is_one_line(words, said):
     with pytest.raises((ValueError, OSError), match=said):
         dry.dry_run(compose.load([*words, "trainer.dry_run=true", "optim.warmup_steps=0"]))
+
+
+def test_a_dry_run_needs_the_data_of_no_run_it_begins_from():
+    words = ["experiment=paper_hyenadna", "init_from='model=hyena_dna data=fasta trainer.max_steps=10'"]
+    assert identity.plan(compose.load([*words, "trainer.dry_run=true"])).base is not None
+    with pytest.raises(ValueError, match="needs data.path="):
+        identity.plan(compose.load(words))
 
 
 def test_every_family_is_shrunk_to_something_that_runs():

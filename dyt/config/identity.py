@@ -130,7 +130,8 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
             made["model"] |= {k: config["model"][k] for k in ("img_size", "patch_size") if k in made["model"]}
         else:
             made[key] = config[key]
-    for key in ("threads", "device", "kernel", "precision", "strategy", "tp", "checkpointing", "micro_batch"):
+    alike = "threads device kernel precision strategy tp checkpointing micro_batch dry_run"
+    for key in alike.split():
         made["trainer"][key] = config["trainer"][key]
     return made, words
 
