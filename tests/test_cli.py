@@ -16,6 +16,7 @@ from dyt.config.compose import load, options
 from .helpers import (
     ROOT,
     TINY_GPT,
+    TINY_VIT,
     one_line,
     python,
     rows_of,
@@ -249,6 +250,20 @@ class _Glob:
 
     def __iter__(self):
         return iter(self.root.glob(self.pattern))
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_curve_of_one_process(tmp_path):
+    """As typed; of every family, in processes that stay: test_distributed.py."""
+    words = [*TINY_VIT, *SHORT, "data.batch_size=16", "logger.mode=disabled"]
+    _, alone = train(*words)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
+    done = python(*torchrun, *words, "out_root=two", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "two/default").iterdir()
+    assert json.loads((folder / "summary.json").read_text())["processes"] == 2
+    for x, y in zip(rows_of(alone), rows_of(folder), strict=True):
+        assert x == pytest.approx(y, rel=1e-4, abs=1e-6)
 
 
 def test_torchrun_and_multirun_do_not_go_together(tmp_path):

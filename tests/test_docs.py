@@ -56,7 +56,7 @@ TRIED = {
     "python train.py -m hydra/launcher=slurm": LAUNCHED,
     "python train.py -m hydra/launcher=slurm_8gpus": LAUNCHED,
     "python scripts/reproduce.py gain_init --launcher": SENT_AWAY,
-    "torchrun": "test_cli.py::test_two_processes_give_the_curve_of_one",
+    "torchrun": "test_cli.py::test_torchrun_gives_the_curve_of_one_process",
     "python eval.py": "test_cli.py::test_eval_uses_the_runs_config",
     "python eval.py run=<run directory> sample=200": "test_cli.py::test_eval_samples_text_from_a_raw_prompt",
     "python eval.py run=<run directory> steps=100": "test_dit.py::test_a_run_leaves_samples_and_eval_takes_options",
