@@ -86,6 +86,14 @@ def wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def exactly(tensor: Tensor):
+    """A context for what a task computes of a model's outputs: matrix products too are in the tensors' own precision.
+
+    With ``trainer.precision=bf16`` the loop's autocast lasts as long as the loss, and would round them.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def sums_over(model: nn.Module, batches, measure) -> Tensor:
     """Adds ``measure(model, inputs, targets)``, a 1-D tensor whose last entry counts, over batches. float64."""
     total = None
