@@ -261,7 +261,8 @@ def open_directory(run: Run):
     about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
     path = plan.config["data"]["path"]
     about |= {"name": plan.dir.name, "data_path": path and str(Path(path).expanduser().absolute())}
-    about |= {"classes": list(run.data.spec.names)} if run.data.spec.names else {}
+    named = run.data.spec.names if run.task.knows_classes else ()
+    about |= {"classes": list(named)} if named else {}
     about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)

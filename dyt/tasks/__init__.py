@@ -40,6 +40,7 @@ class Task:
 
     names: tuple[str, ...]  # of what `measure` sums; the first is the loss
     best: tuple[str, Callable]  # the metric that picks the best checkpoint, and min or max
+    knows_classes = True  # whether trained weights stand for the data's classes; else other data may follow them
 
     def prepare(self, inputs, targets, place: Place):
         """What `loss` and `measure` get of a batch that the data gave: here its parts are chosen and noise is drawn."""
