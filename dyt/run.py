@@ -62,11 +62,16 @@ def assemble(config: dict, world, rng_seed: int, known: dict | None = None):
         raise ValueError(
             f"model={config['model']['name']}: cannot be built from these model.* values ({text})"
         ) from error
-    if config["trainer"]["precision"] == "double":
-        model.double().register_forward_pre_hook(_as_double)
+    _precise(model, config)
     if not world.sharded:
         model.to(world.device)
     return data, model, factory, build_task(config, data.spec.classes)
+
+
+def _precise(model, config: dict) -> None:
+    """In double precision where the config says so; the model then takes floats of any kind."""
+    if config["trainer"]["precision"] == "double":
+        model.double().register_forward_pre_hook(_as_double)
 
 
 def _as_double(_, inputs: tuple) -> tuple:
@@ -177,18 +182,23 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     import torch
 
     from dyt.conversion.calibrate import BATCHES, Swap
+    from dyt.data.order import Order, pieces_of
     from dyt.rundir import checkpoint
     from dyt.tasks import Place
     from dyt.training.loop import evaluate
     from models import build_model
 
     old, _ = build_model(plan.base.config["model"], plan.base.config["norm"], loop.data.spec)
+    _precise(old, plan.config)
     checkpoint.load_weights(old.to(loop.world.device), weights, named)
     measured = (loop.task, loop.data, "val", loop.world, loop.autocast, loop.trainer["eval_batches"])
     before = evaluate(old, *measured)
     swap = Swap.of(old, loop.model)
     if plan.config["convert"] == "calibrated":
-        some = itertools.islice(loop.data.train_batches(loop.order, 0, BATCHES), BATCHES)
+        # The same ones in each process, so that all calibrate alike: those of one process alone.
+        pieces = pieces_of(loop.order.batch, 1, loop.trainer["micro_batch"]) or loop.trainer["accumulate"]
+        order = Order(loop.order.size, loop.order.batch, loop.order.seed, pieces)
+        some = itertools.islice(loop.data.train_batches(order, 0, BATCHES), BATCHES)
         prepared = [loop.task.prepare(*loop.world.moved(b), Place(("val",), i)) for i, b in enumerate(some)]
         swap.calibrate(prepared, forward=lambda model, batch: loop.task.measure(model, *batch))
     else:
@@ -251,7 +261,8 @@ def open_directory(run: Run):
     about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
     path = plan.config["data"]["path"]
     about |= {"name": plan.dir.name, "data_path": path and str(Path(path).expanduser().absolute())}
-    about |= {"classes": list(run.data.spec.names)} if run.data.spec.names else {}
+    named = run.data.spec.names if run.task.knows_classes else ()
+    about |= {"classes": list(named)} if named else {}
     about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dyt.data.spec import Spec
 from dyt.norms import NormFactory
@@ -45,15 +46,21 @@ class Filters(nn.Module):
 
     def forward(self, length: int) -> Tensor:
         weight = self.last.weight
-        exact = {"device": weight.device, "dtype": weight.dtype}
-        place = torch.arange(length, **exact)
+        # Never bfloat16, neither autocast's nor that of a sharded weight: it has no room for places above 256.
+        exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        with torch.autocast(weight.device.type, enabled=False):
+            return self._values(torch.arange(length, device=weight.device, dtype=exact)).T
+
+    def _values(self, place: Tensor) -> Tensor:
+        """``(T, dim)`` at places (T,)."""
+        alike = {"device": place.device, "dtype": place.dtype}
         time = place / max(1, self.context - 1)  # 0 to 1 over the context
-        angle = 2 * math.pi / self.context * place[:, None] * torch.linspace(1e-4, self.bands - 1, self.bands, **exact)
+        angle = 2 * math.pi / self.context * place[:, None] * torch.linspace(1e-4, self.bands - 1, self.bands, **alike)
         x = torch.cat((time[:, None], angle.cos(), -angle.sin()), dim=-1)  # (T, 1 + 2 bands)
         for layer in self.inner:
-            x = torch.sin(self.frequency * layer(x))
-        decay = torch.linspace(math.log(FLOOR) / SLOW, math.log(FLOOR) / FAST, len(weight), **exact)
-        return (self.last(x) * (torch.exp(decay * time[:, None]) + SHIFT)).T
+            x = torch.sin(self.frequency.to(x) * F.linear(x, layer.weight.to(x), layer.bias.to(x)))
+        decay = torch.linspace(math.log(FLOOR) / SLOW, math.log(FLOOR) / FAST, len(self.last.weight), **alike)
+        return F.linear(x, self.last.weight.to(x)) * (torch.exp(decay * time[:, None]) + SHIFT)
 
 
 class Hyena(nn.Module):

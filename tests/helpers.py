@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from dyt.config import compose, identity
 from dyt.run import execute
 from dyt.training.loop import TIMING
@@ -63,6 +66,16 @@ def train(*overrides: str, out: str = "runs") -> tuple[dict, Path]:
     words = [*overrides, f"out_root={out}"]
     plan = identity.plan(compose.load(words), words)
     return execute(plan), plan.dir
+
+
+def pictures_at(root: Path, *folders: str, count: int = 12) -> Path:
+    """So many random pictures of 16 x 16 pixels in each folder below `root`."""
+    for n, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.random.default_rng((n, i)).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / folder / f"{i}.png")
+    return root
 
 
 def rows_of(folder: Path, timing: bool = False) -> list[dict]:

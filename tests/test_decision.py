@@ -297,6 +297,13 @@ def test_without_gymnasium_the_line_says_what_to_install(monkeypatch):
         ({"actions": np.zeros(5)}, "actions are .5,."),
         ({"terminals": np.zeros(19)}, "no whole episode"),
         ({"rewards": np.full(19, np.nan)}, "holds numbers that are not finite"),
+        ({"rewards": np.ones((19, 1))}, "rewards are .19, 1.; data.env=CartPole-v1 needs .19,."),
+        ({"rewards": np.full(19, "one")}, "rewards are no numbers"),
+        ({"actions": np.full(19, -1)}, "no choices of data.env=CartPole-v1, which are whole .* from 0 to 1"),
+        ({"actions": np.full(19, 2)}, "actions are no choices"),
+        ({"actions": np.full(19, 0.5)}, "actions are no choices"),
+        ({"actions": np.full((19, 2), 0.5)}, "actions are no choices"),
+        ({"actions": np.ones((19, 2))}, "actions are no choices"),
     ],
 )
 def test_a_file_that_does_not_fit_gets_one_line(changed, message, tmp_path):

@@ -411,6 +411,15 @@ def test_weights_of_another_model_are_refused_in_every_process(two):
         assert status == "refused" and "weights of another model or norm" in why
 
 
+def test_processes_convert_as_one_does_from_a_run_that_they_train_first(two, alone):
+    """Two runs, one after the other, meet at one place; all calibrate on the same batches, or their weights part."""
+    first = ["init_from='norm=layernorm trainer.max_steps=3'", "convert=calibrated", "trainer.max_steps=3"]
+    words = [*GPT, *SHORT, "norm=dyt", *first, "optim.lr=1e-2", "trainer.eval_every=1", "trainer.precision=double"]
+    one, both = alone(*words), two.trained(*words)
+    for key in ("val/loss", "before/loss", "train/loss"):
+        assert worst(one, both, key) < 1e-9, key
+
+
 @pytest.mark.slow
 def test_what_processes_wrote_is_exported_and_evaluated_by_one(two):
     folder = two.trained(*GPT, *SHORT, "norm=dyt", "trainer.max_steps=2", "trainer.strategy=fsdp")

@@ -21,7 +21,7 @@ from dyt.tasks.features import Features, frechet, precision_recall
 from dyt.tasks.pictures import grid, pixel_range
 from models import build_model
 
-from .helpers import TINY_DIT, one_line, python, train
+from .helpers import TINY_DIT, one_line, pictures_at, python, train
 
 SPEC = Spec("image", "", {}, classes=10, channels=3)
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "logger.mode=disabled"]
@@ -281,6 +281,16 @@ def test_sampler_options_are_for_diffusion_models():
 
     _, folder = train(*TINY_VIT, *SHORT)
     assert "vit_nano is not a diffusion model" in one_line(python("eval.py", f"run={folder}", "guidance=2"))
+
+
+def test_samples_are_not_held_against_fewer_pictures_than_have_neighbours(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    pictures_at(tmp_path / "few", "train/a", "train/b")
+    pictures_at(tmp_path / "few", "val/a", count=3)
+    small = ["data=imagefolder", "data.path=few", "data.batch_size=4"]
+    summary, run = train(*TINY_DIT, *small, *SHORT)
+    assert summary["status"] == "finished" and set(summary["final"]) == {"train/loss", "val/loss"}
+    assert "val has too few pictures (3)" in caplog.text and (run / "samples.png").is_file()
 
 
 def test_a_trained_model_can_be_converted():

@@ -307,6 +307,18 @@ def test_a_run_says_what_a_chain_needs_for_the_same_bases():
     assert "val/markov5" not in masked["final"] and "val/bits" in masked["final"]
 
 
+@pytest.mark.parametrize("model", [TINY_HYENA, TINY_DNABERT])
+def test_an_evaluation_of_unknown_bases_alone_gets_one_line(model, tmp_path):
+    """As at the beginning of many chromosomes: the mean over none is no number."""
+    bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 5000))
+    (tmp_path / "own.fa").write_text(f">1\n{bases[:4000]}{'N' * 400}{bases[4400:]}\n")
+    words = [*model, *SHORT, "data=fasta", f"data.path={tmp_path / 'own.fa'}", "data.batch_size=4"]
+    summary, _ = train(*words, "data.eval_batch_size=4")
+    assert summary["status"] == "failed"
+    assert summary["why"].startswith("the first 1 batches of val: hold nothing to measure; set trainer.eval_batches")
+    assert train(*words, "data.eval_batch_size=64")[0]["status"] == "finished"
+
+
 @pytest.mark.parametrize("first, second", [(TINY_HYENA, TINY_CLASSIFIER), (TINY_DNABERT, None)])
 def test_a_classifier_takes_a_pretrained_encoder_of_other_data(first, second):
     second = second or [*(w.replace("dnabert_nano", "dnabert_nano_classifier") for w in first), *TINY_CLASSIFIER[-2:]]

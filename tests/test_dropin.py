@@ -43,6 +43,15 @@ def test_conversions_keep_all_else_and_say_what_they_cost():
     assert abs(before["calibrated"]) < 0.5 * min(abs(before["naive"]), abs(before["reset"]))
 
 
+def test_a_run_in_double_precision_converts_as_one_in_single():
+    words = [*TINY_GPT, *SHORT, BASE, "norm=dyt", "convert=calibrated", "optim.lr=0", "optim.min_lr=0"]
+    single, double = (
+        rows_of(train(*words, f"trainer.precision={precision}", out=precision)[1]) for precision in ("fp32", "double")
+    )
+    for key in ("val/loss", "before/loss"):
+        assert double[0][key] == pytest.approx(single[0][key], rel=1e-4)
+
+
 def test_site_by_site_keeps_what_is_converted_already():
     """The final norm first, then all: a run that starts from one that starts from one."""
     still = ["optim.lr=0", "optim.min_lr=0"]

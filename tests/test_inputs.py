@@ -495,5 +495,5 @@ def test_a_share_of_few_pictures_a_class_is_still_a_share():
 
     kept, held = hold_out(np.repeat(np.arange(4), 5), 0.1)
     assert len(held) == 2 and len(kept) == 18 and not set(kept) & set(held)
-    with pytest.raises(ValueError, match="of 4 training images leaves one side empty"):
+    with pytest.raises(ValueError, match="of 4 training samples leaves one side empty"):
         hold_out(np.arange(4), 0.1)

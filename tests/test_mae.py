@@ -13,7 +13,7 @@ from dyt.tasks import Place, build_task
 from dyt.tasks.pictures import patchify, pixel_range, unpatchify
 from models import build_model
 
-from .helpers import TINY_MAE, TINY_VIT, train
+from .helpers import TINY_DINO, TINY_MAE, TINY_VIT, pictures_at, train
 
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "logger.mode=disabled"]
 
@@ -98,6 +98,20 @@ def test_a_vit_takes_the_encoder_and_keeps_its_own_head(norm):
         assert torch.equal(value, scratch[key] if key.startswith("head.") else theirs[f"encoder.{key}"]), key
     with pytest.raises(ValueError, match="weights of another model or norm"):
         train(*TINY_VIT, "norm=rmsnorm", *SHORT, f"init_from={source}")
+
+
+@pytest.mark.parametrize("pretraining", ["mae", "dino"])
+def test_what_was_learned_without_labels_is_for_data_of_other_classes(pretraining, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, then = pictures_at(tmp_path / "first", "cat", "dog"), pictures_at(tmp_path / "then", "oak", "elm", "fir")
+    small = ["data=imagefolder", "data.img_size=16", "data.patch_size=8", "data.batch_size=4", *SHORT]
+    words = TINY_MAE if pretraining == "mae" else [*TINY_DINO, "model.dino.local_crops_size=8"]
+    _, run = train(*words, *small, f"data.path={first}")
+    summary, vit = train(*TINY_VIT, *small, f"data.path={then}", f"init_from={run}")
+    assert summary["status"] == "finished"
+    assert checkpoint.read_weights(str(vit))["head.weight"].shape == (3, 16)
+    with pytest.raises(ValueError, match="class cat is unknown to the weights, whose classes are elm, fir, oak"):
+        train(*TINY_VIT, *small, f"data.path={first}", f"init_from={vit}")
 
 
 def test_a_linear_probe_leaves_all_but_the_head_alone():

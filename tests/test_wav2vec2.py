@@ -514,6 +514,27 @@ def test_broken_and_short_recordings_get_one_line(folder, tmp_path, caplog):
         audio(f"data.path={tmp_path / 'flac'}", "data.source=files")
 
 
+def test_recordings_of_one_folder_have_no_labels(tmp_path, monkeypatch):
+    """There is nothing to tell apart, and the model asks for no labels."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(20):
+        write(tmp_path / "read" / "anna" / f"{i}.wav", sine(8000, 0.3, 200 + 20 * i))
+    data = audio("data.source=made", "data.path=read")
+    assert data.labels == {} and data.spec.names == ()
+    probing = ["data.source=made", "data.path=read", "data.batch_size=4", *SHORT[:-1]]
+    summary, _ = train(*TINY_WAV2VEC2, *probing)
+    assert summary["status"] == "finished" and not any("label" in name for name in summary["final"])
+
+
+def test_samples_that_are_no_numbers_get_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(20):
+        broken = np.where(np.arange(2400) == 7, np.nan, sine(8000, 0.3)).astype(np.float32)
+        write(tmp_path / "broken" / f"{i}.wav", broken)
+    with pytest.raises(ValueError, match=r"\.wav: holds samples that are not finite"):
+        next(iter(audio("data.source=made", "data.path=broken").eval_batches("val")))
+
+
 def test_a_recording_shorter_than_the_model_needs(folder):
     write(folder / "no/short.wav", sine(8000, 0.02))
     words = [*TINY_WAV2VEC2, *SHORT, f"data.path={folder}", "data.source=files", "data.min_seconds=0.01"]

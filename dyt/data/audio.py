@@ -63,11 +63,11 @@ class AudioData:
         self.unit_per_sample = 1
 
     def _number(self, kind: str, known: list[str] | None) -> list[str]:
-        """Numbers the labels of a kind where the recordings have them; returns their names."""
+        """Numbers the labels of a kind where the recordings have them, two or more; returns their names."""
         import datasets
 
         given = {split: getattr(rows, f"{kind}s") for split, rows in self.splits.items()}
-        if any(values is None for values in given.values()):
+        if any(values is None for values in given.values()) or len(set().union(*given.values()) - {None}) < 2:
             return []
         tables = {split: datasets.Dataset.from_dict({kind: values}) for split, values in given.items()}
         self.labels[kind], names = numbered(tables, kind, self.data, known)

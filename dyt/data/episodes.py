@@ -133,7 +133,7 @@ def _read(data: dict, env: Environment) -> dict[str, np.ndarray]:
     steps = len(found["rewards"])
     taken = env.choices and found["actions"].ndim == 1
     shapes = {"observations": (steps, env.states), "actions": (steps,) if taken else (steps, env.actions)}
-    for name, shape in shapes.items():
+    for name, shape in (shapes | {"rewards": (steps,)}).items():
         if found[name].shape != shape:
             raise ValueError(f"{where}: {name} are {found[name].shape}; data.env={env.name} needs {shape}")
     if any(end.shape != (steps,) for end in ends) or not np.logical_or.reduce(ends).any():
@@ -141,8 +141,17 @@ def _read(data: dict, env: Environment) -> dict[str, np.ndarray]:
     over = np.logical_or.reduce(ends)
     whole = np.flatnonzero(over)[-1] + 1  # what comes after the last end is an episode that was cut off
     found = {name: found[name][:whole] for name in NAMES}
+    if strange := [name for name, part in found.items() if part.dtype.kind not in "biuf"]:
+        raise ValueError(f"{where}: {strange[0]} are no numbers")
     if not all(np.isfinite(part).all() for part in found.values()):
         raise ValueError(f"{where}: holds numbers that are not finite")
+    if env.choices:
+        of = np.arange(env.first, env.first + env.choices) if taken else [0, 1]
+        if not np.isin(found["actions"], of).all() or not (taken or (found["actions"].sum(axis=1) == 1).all()):
+            raise ValueError(
+                f"{where}: actions are no choices of data.env={env.name}, which are whole numbers from {env.first} to "
+                f"{env.first + env.choices - 1}, or a 1 among {env.choices} zeros"
+            )
     if not taken:
         vectors = found["actions"] if env.choices else env.vector(found["actions"])
     else:

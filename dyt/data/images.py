@@ -241,7 +241,7 @@ def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
     if not chosen.any():  # each class has too few for a share of its own
         chosen[generator.permutation(len(labels))[: round(len(labels) * fraction)]] = True
     if not 0 < chosen.sum() < len(labels):
-        raise ValueError(f"data.val_fraction={fraction} of {len(labels)} training images leaves one side empty")
+        raise ValueError(f"data.val_fraction={fraction} of {len(labels)} training samples leaves one side empty")
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 

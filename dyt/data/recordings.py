@@ -41,13 +41,15 @@ class Recordings:
         """``(samples,)`` float32 at ``data.sample_rate``.
 
         Raises:
-            ValueError: no wav file; one line with its name.
+            ValueError: no wav file, or samples that are no numbers; one line with its name.
         """
         rate, samples = _opened(self.cells[index], self.name(index), data)
         if samples.dtype.kind in "iu":
             low, high = (np.iinfo(samples.dtype).min, np.iinfo(samples.dtype).max)
             samples = (samples.astype(np.float32) - (low + high + 1) / 2) / ((high - low + 1) / 2)
         samples = samples.astype(np.float32)
+        if not np.isfinite(samples).all():
+            raise ValueError(f"{self.name(index)}: holds samples that are not finite")
         if samples.ndim == 2:
             samples = samples.mean(axis=1)
         if rate != data["sample_rate"]:

@@ -40,6 +40,7 @@ class Task:
 
     names: tuple[str, ...]  # of what `measure` sums; the first is the loss
     best: tuple[str, Callable]  # the metric that picks the best checkpoint, and min or max
+    knows_classes = True  # whether trained weights stand for the data's classes; else other data may follow them
 
     def prepare(self, inputs, targets, place: Place):
         """What `loss` and `measure` get of a batch that the data gave: here its parts are chosen and noise is drawn."""
@@ -84,6 +85,14 @@ def build_task(config: dict, classes: int):
 def wide(logits: Tensor) -> Tensor:
     """Logits for a loss: float32 at least, float64 where the model is."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def exactly(tensor: Tensor):
+    """A context for what a task computes of a model's outputs: matrix products too are in the tensors' own precision.
+
+    With ``trainer.precision=bf16`` the loop's autocast lasts as long as the loss, and would round them.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def sums_over(model: nn.Module, batches, measure) -> Tensor:

@@ -4,6 +4,7 @@ Pixels go from -1 (black) to 1 (white). Noise, time and the labels left out are 
 sample's place; of an evaluation, of the sample's place alone, so that losses compare.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -14,9 +15,10 @@ from torch.nn import functional as F
 
 from dyt.config.arguments import check_arguments
 from dyt.tasks import Place, Task, wide
-from dyt.tasks.features import Features, frechet, precision_recall
+from dyt.tasks.features import NEIGHBOURS, Features, frechet, precision_recall
 from dyt.tasks.pictures import grid, pixel_range
 
+log = logging.getLogger(__name__)
 AT_ONCE = 250  # images sampled together
 
 
@@ -148,14 +150,21 @@ class Diffusion(Task):
         return noise_in
 
     def at_end(self, model: nn.Module, data, split: str, device: torch.device):
-        """Frechet distance, precision and recall against the split, on features of a classifier trained here."""
+        """Frechet distance, precision and recall against the split, on features of a classifier trained here.
+
+        Against a split of less than four images they say nothing, and are left out.
+        """
         labels = torch.arange(self.samples, device=device) % self.classes  # each class equally often
         made = self.sample(model, labels)
+        shown = grid(made, columns=min(10, self.classes), rows=10)
+        if data.spec.sizes[split] <= NEIGHBOURS:
+            log.warning("%s has too few pictures (%d) to hold samples against", split, data.spec.sizes[split])
+            return {}, shown
         features = Features.of(data, device)
         true, ours = features(features.images(data, split)), features(made)
         precision, recall = precision_recall(true, ours)
         found = {"frechet": frechet(true, ours), "precision": precision, "recall": recall}
-        return found, grid(made, columns=min(10, self.classes), rows=10)
+        return found, shown
 
 
 def build(config: dict, classes: int) -> Diffusion:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dyt.config.arguments import check_arguments
-from dyt.tasks import Place, Task, wide
+from dyt.tasks import Place, Task, exactly, wide
 from dyt.tasks.crops import DRAWS, View, view
 from dyt.tasks.pictures import grid, pixel_range
 from dyt.tasks.probes import chosen, gathered, nearest, pictures, worth, worth_of_pixels
@@ -28,6 +28,7 @@ class Distillation(Task):
 
     best = ("val/top1_knn", max)  # measured at the end: the loss does not tell better features from worse
     names = ("loss", "entropy")
+    knows_classes = False
 
     def __init__(
         self,
@@ -119,7 +120,8 @@ class Distillation(Task):
         log_q = (wide(teacher) / temperature[:, None, None]).log_softmax(dim=-1)  # (B, G, K)
         log_p = (wide(student) / self.student_temp).log_softmax(dim=-1)  # (B, V, K)
         q = log_q.exp()
-        pairs = -q @ log_p.transpose(1, 2)  # (B, G, V)
+        with exactly(q):
+            pairs = -q @ log_p.transpose(1, 2)  # (B, G, V)
         unequal = 1 - torch.eye(*pairs.shape[1:]).to(pairs)
         return (pairs * unequal).sum(dim=(1, 2)) / unequal.sum(), -(q * log_q).sum(dim=-1).mean(dim=1)
 

@@ -19,6 +19,7 @@ from dyt.tasks.pictures import pixel_range
 WIDTH = 64  # features of an image
 STEPS, BATCH, RATE = 600, 128, 3e-3
 MOST = 1 << 28  # bytes of images that are looked at
+NEIGHBOURS = 3  # whose distance says what is near; so many images and one more are needed
 
 
 def classifier(channels: int, classes: int) -> nn.Sequential:
@@ -96,7 +97,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
     return ((a.mean(0) - b.mean(0)).square().sum() + ours.trace() + theirs.trace() - 2 * cross).item()
 
 
-def precision_recall(true: Tensor, made: Tensor, k: int = 3) -> tuple[float, float]:
+def precision_recall(true: Tensor, made: Tensor, k: int = NEIGHBOURS) -> tuple[float, float]:
     """Share of made features near true ones, and of true near made: within a k-th neighbour (arXiv 1904.06991)."""
     true, made = true.double().cpu(), made.double().cpu()
 

@@ -21,6 +21,7 @@ class MaskedAutoencoding(Task):
 
     best = ("val/loss", min)
     names = ("loss",)
+    knows_classes = False
 
     def __init__(
         self, data: dict, img_size: int, patch_size: int, *, mask_ratio: float = 0.75, norm_pix_loss: bool = True

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dyt.config.arguments import check_arguments
 from dyt.data.spec import frames_of
-from dyt.tasks import Place, Task, wide
+from dyt.tasks import Place, Task, exactly, wide
 from dyt.tasks.hearing import picture_of, probed
 
 LEAST_SPANS = 2  # as fairseq has it; one hidden frame alone would have no distractor
@@ -62,6 +62,7 @@ class Wav2Vec2(Task):
 
     best = ("val/loss", min)
     names = ("loss", "top1")
+    knows_classes = False
 
     def __init__(
         self,
@@ -133,8 +134,9 @@ class Wav2Vec2(Task):
 
         A distractor with the frame's own codes is no distractor and is left out, as in the official code.
         """
-        similar = F.normalize(wide(context), dim=-1) @ F.normalize(wide(vectors), dim=-1).transpose(1, 2)  # (B, T, T)
-        similar = similar / self.scale
+        with exactly(context):
+            similar = F.normalize(wide(context), dim=-1) @ F.normalize(wide(vectors), dim=-1).transpose(1, 2)
+        similar = similar / self.scale  # (B, T, T)
         own = similar.diagonal(dim1=1, dim2=2)[..., None]  # (B, T, 1)
         same = ids[:, None].expand(-1, ids.shape[1], -1).gather(2, others) == ids[..., None]
         wrong = similar.gather(2, others).masked_fill(same, -torch.inf)
@@ -152,7 +154,8 @@ class Wav2Vec2(Task):
             together: over the recordings of all processes, which must all call it.
         """
         weight = (hidden / hidden.sum(dim=1, keepdim=True)).to(shares)
-        mean = torch.einsum("btgv,bt->gv", shares, weight) / len(shares)
+        with exactly(shares):
+            mean = torch.einsum("btgv,bt->gv", shares, weight) / len(shares)
         if together and dist.is_available() and dist.is_initialized():
             mean = _AddedUp.apply(mean) / dist.get_world_size()
         perplexity = (-(mean * (mean + 1e-7).log()).sum(dim=1)).exp().sum()

@@ -1,5 +1,6 @@
 """The processes of a run: who am I, add up over all, only one writes, and what becomes of them when one dies."""
 
+import functools
 import itertools
 import os
 import sys
@@ -111,7 +112,7 @@ def join(device: str, strategy: str = "auto", tp: int = 1) -> World:
         return World(where)
     if not dist.is_initialized():
         processes.meeting_point()
-        store, *_ = next(dist.rendezvous("env://", rank=at.rank, world_size=at.size, timeout=timedelta(minutes=10)))
+        store = _store(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], at.rank, at.size)
         name = f"run{next(_runs)}"  # what the last run left in the store is not for this one
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore(name, store), rank=at.rank, world_size=at.size)
@@ -123,6 +124,14 @@ def join(device: str, strategy: str = "auto", tp: int = 1) -> World:
         axes = {"machine": at.size // at.per_machine, "data": at.per_machine // tp, "tensor": tp}
     mesh = init_device_mesh(where.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
     return World(where, at.rank, at.size, strategy, tp, mesh)
+
+
+@functools.lru_cache(maxsize=1)
+def _store(address: str, port: str, rank: int, size: int):
+    """Where the processes meet. Kept for the next run: who opens it anew at the same place may still find the old one,
+    which ends as the leading process leaves it.
+    """
+    return next(dist.rendezvous("env://", rank=rank, world_size=size, timeout=timedelta(minutes=10)))[0]
 
 
 def _fitting(strategy: str, tp: int, at: processes.Place) -> str:

@@ -269,7 +269,11 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, task, data, split: str, world: World, autocast, limit: int | None = None) -> dict:
-    """Metrics of `model` on a split, named ``<split>/<metric>``, weighted exactly over all processes."""
+    """Metrics of `model` on a split, named ``<split>/<metric>``, weighted exactly over all processes.
+
+    Raises:
+        ValueError: nothing there counts, as where all bases are unknown.
+    """
     model.eval()
     size, rank, ranks = data.data["eval_batch_size"], world.data_rank, world.data_size
     batches = (
@@ -285,6 +289,9 @@ def evaluate(model: nn.Module, task, data, split: str, world: World, autocast, l
     if sums is None:  # more processes than batches
         sums = torch.zeros(len(task.names) + 1, dtype=torch.float64, device=world.device)
     *values, count = world.add(sums).tolist()
+    if not count:
+        of = f"the first {limit} batches of {split}" if limit else split
+        raise ValueError(f"{of}: hold nothing to measure; set trainer.eval_batches higher, or use other data")
     return {f"{split}/{name}": value / count for name, value in zip(task.names, values, strict=True)}
 
 
