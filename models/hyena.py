@@ -37,6 +37,8 @@ def long_convolution(x: Tensor, filters: Tensor) -> Tensor:
 class Filters(nn.Module):
     """``(dim, T)`` filter values at the first T of `context` places."""
 
+    keeps_precision = True  # where other sharded weights are computed with in bfloat16
+
     def __init__(self, dim: int, context: int, *, width: int, bands: int, frequency: float):
         super().__init__()
         self.context, self.bands = context, bands
@@ -46,7 +48,7 @@ class Filters(nn.Module):
 
     def forward(self, length: int) -> Tensor:
         weight = self.last.weight
-        # Never bfloat16, neither autocast's nor that of a sharded weight: it has no room for places above 256.
+        # Never bfloat16, neither autocast's nor that of weights: it has no room for places above 256.
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(weight.device.type, enabled=False):
             return self._values(torch.arange(length, device=weight.device, dtype=exact)).T

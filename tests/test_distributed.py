@@ -411,6 +411,7 @@ def test_weights_of_another_model_are_refused_in_every_process(two):
         assert status == "refused" and "weights of another model or norm" in why
 
 
+@pytest.mark.slow
 def test_processes_convert_as_one_does_from_a_run_that_they_train_first(two, alone):
     """Two runs, one after the other, meet at one place; all calibrate on the same batches, or their weights part."""
     first = ["init_from='norm=layernorm trainer.max_steps=3'", "convert=calibrated", "trainer.max_steps=3"]
@@ -473,6 +474,29 @@ def test_the_logger_sees_every_layers_alpha(two):
     assert set(first[0]) == {f"alpha/{n}" for n in ("blocks.0.attn_norm", "blocks.0.mlp_norm", "blocks.1.attn_norm",
                                                     "blocks.1.mlp_norm", "final_norm")}  # fmt: skip
     assert all(value == pytest.approx(0.5, abs=0.01) for value in first[1].values()) and first[0] != first[1]
+
+
+def filters_made(rank: int, size: int) -> set[str]:
+    """Types of the weights that a sharded Hyena's filters are made with, in bfloat16."""
+    from models.hyena import Filters
+
+    seen, real = set(), Filters._values
+
+    def values(self, place):
+        seen.add(str(self.last.weight.dtype))
+        return real(self, place)
+
+    Filters._values = values
+    try:
+        train(*TINY_HYENA, *SHORT, "trainer.max_steps=2", "trainer.precision=bf16", FSDP)
+    finally:
+        Filters._values = real
+    return seen
+
+
+def test_a_sharded_hyenas_filters_keep_their_precision(two):
+    """Rounded to bfloat16 the weights of their sines move them by 15%."""
+    assert two.call(filters_made) == [{"torch.float32"}] * 2
 
 
 @pytest.mark.slow

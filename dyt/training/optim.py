@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from dyt.training.blocks import blocks_of
+
 MOMENTUM = 0.9  # of sgd
 
 
@@ -91,8 +93,8 @@ def build(model: nn.Module, optim: dict) -> torch.optim.Optimizer | Both:
         ValueError: ``kind=muon`` for a model that has no matrix in a block.
     """
     kind, lr, decay = optim["kind"], optim["lr"], optim["weight_decay"]
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for name, p in named if kind == "muon" and p.ndim == 2 and any(map(str.isdigit, name.split(".")))]
+    inside = [p for block in blocks_of(model) for p in block.parameters() if p.requires_grad]
+    hidden = [p for p in inside if kind == "muon" and p.ndim == 2]
     taken = {id(p) for p in hidden}
     groups = param_groups(model, decay, decay_gain=optim["decay_gain"])
     groups = [g | {"params": [p for p in g["params"] if id(p) not in taken]} for g in groups]

@@ -72,6 +72,9 @@ class Layout:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
         axes = ("machine", "data") if self.world.strategy == "hsdp" else "data"
         how = {"mesh": self.world.mesh[axes], "mp_policy": policy, "reshard_after_forward": True}
+        for part in module.modules():
+            if getattr(part, "keeps_precision", False):
+                fully_shard(part, **how | {"mp_policy": MixedPrecisionPolicy()})
         for block in blocks_of(module):
             fully_shard(block, **how)
         fully_shard(module, **how)
