@@ -164,11 +164,11 @@ def _refuse_sharded(config: dict) -> None:
     trainer, model = config["trainer"], config["model"]
     tp, strategy = trainer.get("tp", 1), trainer.get("strategy", "auto")
     if tp > 1:
+        if model["family"] != "gpt":
+            raise ValueError(f"trainer.tp={tp}: splits a GPT, not model={model['name']}; type trainer.strategy=fsdp")
         for key, value in (("model.qk_norm", False), ("model.dropout", 0), ("model.method", None)):
             if lookup(config, key, value) != value:
                 raise ValueError(f"trainer.tp={tp}: does not go with {key}={lookup(config, key)}; type {key}={value}")
-        if model["family"] != "gpt":
-            raise ValueError(f"trainer.tp={tp}: splits a GPT, not model={model['name']}; type trainer.strategy=fsdp")
         if config["optim"].get("kind") == "muon":
             raise ValueError(f"trainer.tp={tp}: Muon needs whole matrices; type trainer.strategy=fsdp")
     if config.get("convert") and (tp > 1 or strategy in ("fsdp", "hsdp")):
