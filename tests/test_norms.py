@@ -208,11 +208,14 @@ def test_wrong_use_in_code_says_what_to_type():
 
 
 def test_no_weight_decay_for_one_dimensional_parameters():
-    model = nn.Sequential(nn.Linear(C, C), Derf(C), DynamicTanh(C, alpha_shape="channel"), nn.LayerNorm(C))
+    whole = nn.Module()
+    whole.blocks = model = nn.ModuleList(
+        [nn.Linear(C, C), Derf(C), DynamicTanh(C, alpha_shape="channel"), nn.LayerNorm(C)]
+    )
 
     def decayed(**more):
         optim = {"kind": "adamw", "lr": 1.0, "betas": (0.9, 0.999), "weight_decay": 0.3, "decay_gain": False, **more}
-        optimizer = build(model, optim)
+        optimizer = build(whole, optim)
         return optimizer, {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
 
     gains = {id(model[i].weight) for i in (1, 2, 3)}

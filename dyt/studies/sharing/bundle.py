@@ -144,15 +144,15 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def unsupported() -> list[str]:
-    """What each finding of docs/findings.md says that it does not support, with the finding's heading."""
+def unsupported() -> list[tuple[str, str]]:
+    """Each finding's heading in docs/findings.md, and what it says that it does not support."""
     text = (CONFIGS.parent / "docs" / "findings.md").read_text()
     found = []
     for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         said = re.search(r"- \*\*What these results do not support\*\*: (.*?)(?=\n\n|\n- |\n<!--|\Z)", part, re.DOTALL)
         if said:
             plain = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", " ".join(said[1].split()))  # links lead out of the bundle
-            found.append(f"{part.splitlines()[0]}: {plain}")
+            found.append((part.splitlines()[0], plain))
     return found
 
 
@@ -194,6 +194,6 @@ def card(counts: dict[str, int]) -> str:
         "",
         "## What these results do not support",
         "",
-        *(f"- **{heading}**: {text}" for heading, _, text in (one.partition(": ") for one in unsupported())),
+        *(f"- **{heading}**: {text}" for heading, text in unsupported()),
     ]
     return "\n".join(lines) + "\n"
