@@ -109,7 +109,11 @@ def test_a_start_at_the_end_of_any_batch_gives_the_later_batches(tmp_path, monke
         assert [(b.texts, b.ends, b.then) for b in later] == [(b.texts, b.ends, b.then) for b in whole[i + 1 :]]
 
 
-def test_ended_after_any_batch_and_started_again_it_gives_the_same_sums(tmp_path, monkeypatch):
+@pytest.mark.parametrize("save_s, batches_a_start", [(0.0, 5), (1e9, 8), (1e9, 13)])
+def test_ended_after_any_batch_and_started_again_it_gives_the_same_sums(
+    save_s, batches_a_start, tmp_path, monkeypatch
+):
+    """Noted after each batch, or at the ends of shards alone: then what was written since is written again."""
     monkeypatch.setattr(tokenizing, "BATCH", 20_000)
     texts(tmp_path / "in")
     whole = made(tmp_path / "in", "whole", size=100_000)
@@ -121,14 +125,29 @@ def test_ended_after_any_batch_and_started_again_it_gives_the_same_sums(tmp_path
     def tell(progress):
         nonlocal count
         count += 1
-        if count % 5 == 0:
+        if count % batches_a_start == 0:
             raise Ended
 
-    monkeypatch.setattr(prepare, "SAVE_S", 0.0)
+    monkeypatch.setattr(prepare, "SAVE_S", save_s)
     while not Path("cut/index.json").exists():
         with contextlib.suppress(Ended):
             prepare.prepare([str(tmp_path / "in")], Tokenizer("byte"), Path("cut"), 1, PLAIN, 100_000, tell)
     assert count >= 20 and sums("cut") == sums("whole") and whole["splits"]["train"]["documents"] == 6000
+
+
+def test_an_open_shard_that_lost_its_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizing, "BATCH", 20_000)
+    (tmp_path / "t.txt").write_text(WORDS)
+
+    def tell(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(["t.txt"], Tokenizer("byte"), Path("cut"), 1, PLAIN, tell=tell)
+    part = Path("cut/train-00000.bin.part")
+    os.truncate(part, part.stat().st_size - 1)
+    with pytest.raises(ValueError, match=r"train-00000.bin.part is shorter than progress.json says; type another"):
+        made("t.txt", "cut")
 
 
 @pytest.mark.slow
@@ -141,11 +160,12 @@ def test_killed_and_started_again_it_gives_the_same_sums(workers, tmp_path):
     command += ["--shard-tokens", "500000"]
     script = str(ROOT / "scripts" / "prepare_data.py")
     assert python(script, *command, "--out", "whole").returncode == 0
-    for _ in range(4):
+    for i in range(4):
         running = subprocess.Popen([sys.executable, script, *command, "--out", "cut"], stderr=subprocess.DEVNULL)
         seen = _progress("cut")
         while running.poll() is None and _progress("cut") == seen:
             time.sleep(0.002)
+        time.sleep(0.04 * i)  # and has written more since it noted how far it is
         children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
         children = children.read_text().split() if children.exists() else []
         running.send_signal(signal.SIGKILL)

@@ -74,35 +74,38 @@ class Shards:
                     f"--out {self.out}: was made with {key} {was}, and this is {ours}; type another folder"
                 )
         if not self.finished and noted["open"]:
-            split, tokens, documents = noted["open"]
-            self._open(split)
-            for stream, kept in ((self.ids, tokens * self.width), (self.ends, documents * 8)):
-                stream.truncate(kept)
-                stream.seek(0)
-                if stream is self.ids:
-                    while block := stream.read(shards.BLOCK):
-                        self.sum.update(block)
-                stream.seek(0, os.SEEK_END)
-                if stream.tell() != kept:
-                    raise ValueError(f"--out {self.out}: {stream.name} is shorter than {shards.PROGRESS} says; type "
-                                     "another folder")  # fmt: skip
-            self.tokens, self.documents = tokens, documents
+            self._open(*noted["open"])
+            self.ids.seek(0)
+            while block := self.ids.read(shards.BLOCK):
+                self.sum.update(block)
 
-    def _open(self, split: str) -> None:
-        self.open, self.tokens, self.documents, self.sum = split, 0, 0, hashlib.sha256()
+    def _open(self, split: str, tokens: int = 0, documents: int = 0) -> None:
+        """The next shard of a split, of which so much is kept and what else is there is cut off."""
+        self.open, self.tokens, self.documents, self.sum = split, tokens, documents, hashlib.sha256()
         self.name = f"{split}-{len(self.done.setdefault(split, [])):05d}"
         for ending in ("bin", "ends"):  # closed just before a kill, and not noted
             whole, part = self.out / f"{self.name}.{ending}", self.out / f"{self.name}.{ending}.part"
             if whole.exists() and not part.exists():
                 whole.rename(part)
-        self.ids, self.ends = (_appending(self.out / f"{self.name}.{ending}.part") for ending in ("bin", "ends"))
+        self.ids = self._cut(f"{self.name}.bin.part", tokens * self.width)
+        self.ends = self._cut(f"{self.name}.ends.part", documents * 8)
+
+    def _cut(self, name: str, kept: int):
+        """A file of the folder, open to be written on after its first `kept` bytes."""
+        file = self.out / name
+        file.touch()
+        if file.stat().st_size < kept:
+            raise ValueError(f"--out {self.out}: {name} is shorter than {shards.PROGRESS} says; type another folder")
+        stream = open(file, "rb+")
+        stream.truncate(kept)
+        stream.seek(kept)
+        return stream
 
     def add(self, split: str, ids: bytes, ends: bytes) -> None:
         """Appends a batch, and ends the shard where it is full."""
         if self.open != split:
             self.close()
             self._open(split)
-            self.ids.truncate(0), self.ends.truncate(0)
         moved = (np.frombuffer(ends, "<u8") + np.uint64(self.tokens)).tobytes()
         self.ids.write(ids), self.ends.write(moved), self.sum.update(ids)
         self.tokens += len(ids) // self.width
@@ -180,13 +183,6 @@ class Shards:
     def bytes(self) -> int:
         """What is written so far."""
         return sum(f.stat().st_size for f in self.out.iterdir() if f.is_file())
-
-
-def _appending(file: Path):
-    file.touch()
-    stream = open(file, "rb+")
-    stream.seek(0, os.SEEK_END)
-    return stream
 
 
 def _sum(text: str) -> str | None:
