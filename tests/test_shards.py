@@ -110,9 +110,7 @@ def test_a_start_at_the_end_of_any_batch_gives_the_later_batches(tmp_path, monke
 
 
 @pytest.mark.parametrize("save_s, batches_a_start", [(0.0, 5), (1e9, 8), (1e9, 13)])
-def test_ended_after_any_batch_and_started_again_it_gives_the_same_sums(
-    save_s, batches_a_start, tmp_path, monkeypatch
-):
+def test_ended_after_any_batch_and_started_again_it_gives_the_same_sums(save_s, batches_a_start, tmp_path, monkeypatch):
     """Noted after each batch, or at the ends of shards alone: then what was written since is written again."""
     monkeypatch.setattr(tokenizing, "BATCH", 20_000)
     texts(tmp_path / "in")

@@ -17,7 +17,7 @@ from dyt.config.arguments import check_arguments
 from dyt.tasks import Place, Task, exactly, wide
 from dyt.tasks.crops import DRAWS, View, view
 from dyt.tasks.pictures import grid, pixel_range
-from dyt.tasks.probes import chosen, gathered, nearest, pictures, worth, worth_of_pixels
+from dyt.tasks.probes import beside_pixels, chosen, nearest, pictures
 
 SHOWN, NEIGHBOURS = 10, 9  # pictures, and how many of the nearest to each are drawn
 
@@ -135,10 +135,9 @@ class Distillation(Task):
     def at_end(self, model: nn.Module, data, split: str, device: torch.device):
         """k-NN and a linear classifier on features and on pixels, and a picture: ten images, their nearest beside."""
         see = lambda images: model(images.to(device))  # noqa: E731
-        known, held_out = gathered(data, "train", see), gathered(data, split, see)
-        found = worth(known, held_out, data.classes) | worth_of_pixels(data, split)
+        found, known = beside_pixels(data, split, see)
         few = chosen(data, split, SHOWN)
-        places = nearest(known[0], see(_read(data, split, few)).float(), NEIGHBOURS)[1].flatten().tolist()
+        places = nearest(known, see(_read(data, split, few)).float(), NEIGHBOURS)[1].flatten().tolist()
         train = chosen(data, "train")
         beside = _read(data, "train", [train[i] for i in places]).unflatten(0, (len(few), -1))
         shown = torch.cat((_read(data, split, few)[:, None], beside), dim=1).flatten(0, 1)

@@ -11,7 +11,7 @@ from dyt.config.arguments import check_arguments
 from dyt.data.ahead import each
 from dyt.tasks import Place, Task, wide
 from dyt.tasks.pictures import grid, patchify, pixel_range, unpatchify
-from dyt.tasks.probes import gathered, worth, worth_of_pixels
+from dyt.tasks.probes import beside_pixels
 
 SHOWN = 10  # images whose reconstruction is drawn
 
@@ -63,8 +63,7 @@ class MaskedAutoencoding(Task):
     def at_end(self, model: nn.Module, data, split: str, device: torch.device):
         """k-NN and a linear classifier of features and pixels, and ten images: what is seen, made of it, and true."""
         see = lambda images: model(images.to(device))  # noqa: E731
-        found = worth(gathered(data, "train", see), gathered(data, split, see), data.classes)
-        found |= worth_of_pixels(data, split)
+        found, _ = beside_pixels(data, split, see)
         images = each(next(iter(data.eval_batches(split, limit=1))), lambda part: part[:SHOWN].to(device))
         inputs, images = self.prepare(*images, Place((split,), 0))
         true, made = patchify(images, self.patch_size), wide(model(*inputs))

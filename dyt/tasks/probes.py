@@ -44,6 +44,12 @@ def worth(known: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes
         return {"top1_knn": knn(*known, *held_out, classes), "top1_linear": linear(*known, *held_out, classes)}
 
 
+def beside_pixels(data, split: str, see: Callable[[Tensor], Tensor]) -> tuple[dict[str, float], Tensor]:
+    """`worth` of a split's features, which `see` makes of images, and of its pixels; and the features of training."""
+    known = gathered(data, "train", see)
+    return worth(known, gathered(data, split, see), data.classes) | worth_of_pixels(data, split), known[0]
+
+
 def worth_of_pixels(data, split: str) -> dict[str, float]:
     """``top1_knn_pixels`` and ``top1_linear_pixels``: `worth` of a split's normalised pixels."""
     about = data.data
