@@ -28,6 +28,7 @@ KEYS = {
     "guidance": None,
     "samples": None,
 }
+WRITER = ("temperature", "top_k", "seed")  # of text that is written, with sample= or prompt=
 SAMPLER = {"steps": "sample_steps", "guidance": "guidance", "samples": "samples"}  # their keys in model.diffusion
 
 
@@ -61,6 +62,9 @@ def parse(words: list[str]) -> dict:
                 given[key] = str(given[key])
             if isinstance(given[key], str) or not least <= given[key] < math.inf:
                 raise ValueError(f"{key}={given[key]}: needs a number of at least {least}")
+    if given["sample"] is None and given["prompt"] is None:
+        if idle := [word for word in words if word.partition("=")[0] in WRITER]:
+            raise ValueError(f"{idle[0]}: is of text that is written; add sample=200, or leave it out")
     return given
 
 

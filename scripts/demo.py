@@ -185,7 +185,10 @@ def wait_for(threads: list, now: dict) -> None:
                 say(f"{family} | {said - began:.0f} s, {now[family]}")
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
+    if other := [word for word in words if word != "--readme"]:
+        print(f"{__doc__}\ndemo: {other[0]}: the one argument is --readme", file=sys.stderr)
+        return 0 if other[0] in ("-h", "--help") else 2
     codes: dict[str, int] = {}
     now = dict.fromkeys(COMMANDS, "starting")
     threads = [threading.Thread(target=train, args=(family, i, codes, now)) for i, family in enumerate(COMMANDS)]
@@ -199,7 +202,7 @@ def main() -> int:
     from dyt.studies.showing.demo import PART
 
     runs = [(plan, read_json(ROOT / plan.dir / "summary.json")) for plan in plans()]
-    out = folder_of(sys.argv)
+    out = folder_of(words)
     out.mkdir(parents=True, exist_ok=True)
     picture(runs, out / "curves.png")
     about = {"rows": [row(*run) for run in runs], "unigram_entropy": unigram_entropy()}
@@ -207,7 +210,7 @@ def main() -> int:
     write_json(out / "rows.json", about)
     text = PART.text(out.parent)
     write_text(out / "table.md", text)
-    if "--readme" in sys.argv:
+    if "--readme" in words:
         PART.write(out.parent)
     print(f"\n{text}\ntable    {out / 'table.md'}\npicture  {out / 'curves.png'}", flush=True)
     done = subprocess.run([sys.executable, str(ROOT / "scripts/report.py")], cwd=ROOT, capture_output=True, text=True)
@@ -217,4 +220,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -66,3 +66,9 @@ def test_in_a_pipe_the_demo_says_how_far_it_is(capsys, monkeypatch):
     threading.Timer(1.5, done.set).start()
     demo.wait_for([thread], {"vit": "step 10/620: loss 2.0"})
     assert "step 10/620: loss 2.0" in capsys.readouterr().out
+
+
+def test_a_word_that_the_demo_does_not_know_starts_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(demo, "train", None)
+    assert demo.main(["--reedme"]) == 2
+    assert "--reedme: the one argument is --readme" in capsys.readouterr().err
