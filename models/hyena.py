@@ -11,6 +11,7 @@ models/dnabert.py puts attention in the mixer's place.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,8 @@ class Filters(nn.Module):
         weight = self.last.weight
         # Never bfloat16, neither autocast's nor that of weights: it has no room for places above 256.
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        with torch.autocast(weight.device.type, enabled=False):
+        kind = weight.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             return self._values(torch.arange(length, device=weight.device, dtype=exact)).T
 
     def _values(self, place: Tensor) -> Tensor:
