@@ -298,6 +298,9 @@ def test_derived_numbers():
     assert DERIVED["tanh_gain"]([probe(1, a={"tanh_r2": 0.9, "line_r2": 0.7})]) == pytest.approx(0.2)
     assert DERIVED["gap"]([{"step": 1, "val/loss": 2.0}, {"step": 2, "val/loss": 3.0}]) == 1.0
     assert DERIVED["top1_linear"]([{"step": 1, "val/top1_linear": 0.8}, {"step": 2, "val/loss": 3.0}]) == 0.8
+    worth = [{"val/top1_knn": 0.5, "val/top1_knn_pixels": 0.41, "val/top1_linear": 0.4, "val/top1_linear_pixels": 0.41}]
+    assert DERIVED["knn_above_pixels"](worth) == pytest.approx(0.09)
+    assert DERIVED["linear_above_pixels"](worth) == pytest.approx(-0.01)
     assert all(f([]) is None for f in DERIVED.values())
 
 

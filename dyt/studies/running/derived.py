@@ -120,10 +120,18 @@ def below_markov(rows: list[dict]) -> float | None:
     return last["val/markov5"] - last["val/bits"] if last and last.get("val/bits") is not None else None
 
 
+def _above_pixels(how: str) -> Callable[[list[dict]], float | None]:
+    """How many more held-out pictures features name than pixels do, as a share, by ``knn`` or ``linear``."""
+    features, pixels = (_ended(f"val/top1_{how}{of}") for of in ("", "_pixels"))
+    return lambda rows: None if None in (found := (features(rows), pixels(rows))) else found[0] - found[1]
+
+
 DERIVED: dict[str, Callable[[list[dict]], float | None]] = PROBES | {
     "codes": _ended("val/codes"),
     "return_poor": _ended("val/return_poor"),  # of a Decision Transformer that is asked for a poor one
     "top1_linear": _ended("val/top1_linear"),  # what a linear classifier of the features names rightly
+    "knn_above_pixels": _above_pixels("knn"),
+    "linear_above_pixels": _above_pixels("linear"),
 }
 DERIVED |= {
     f.__name__: f

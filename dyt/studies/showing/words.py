@@ -17,6 +17,11 @@ DERIVED = {
     "alpha_std_time": "rank correlation {} between alpha and 1 / std over training",
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
 }  # metrics that are rank correlations themselves
+POINTS = {  # shares
+    "tanh_gain": "a tanh explains {} points more of a layer's output than a line",  # of R squared
+    "knn_above_pixels": "{} points above pixels",
+    "linear_above_pixels": "{} points above pixels",
+}
 # Of a metric that is no accuracy and not in nats.
 UNITS = {"val/frechet": "Frechet distance", "val/return": "return", "val/bits": "bits a base"}
 DIGITS = {"val/return": 0, "val/bits": 4}  # after the point, where two do not fit
@@ -131,9 +136,9 @@ def ours(test: dict, finding, about, study: Study) -> str:
         return f"the first block's gradient is {10**found.mean:.2f} times the last's{between}, {seeds}"
     if test["metric"] == "below_markov":
         return f"{spread(found, 4)} bits a base fewer than the chain, {seeds}"
-    if test["metric"] == "tanh_gain":  # of R squared
+    if test["metric"] in POINTS:
         gain = spread(Interval(found.n, *(v if v is None else 100 * v for v in (found.mean, found.low, found.high))), 1)
-        return f"a tanh explains {gain} points more of a layer's output than a line, {seeds}"
+        return f"{POINTS[test['metric']].format(gain)}, {seeds}"
     return f"{DERIVED.get(test['metric'], test['metric'] + ' {}').format(spread(found, 2, sign=True))}, {seeds}"
 
 
