@@ -1,6 +1,7 @@
 """Shards: the same bytes whatever the workers and however often killed; training on them as on the text itself."""
 
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -131,6 +132,50 @@ def test_ended_after_any_batch_and_started_again_it_gives_the_same_sums(save_s, 
         with contextlib.suppress(Ended):
             prepare.prepare([str(tmp_path / "in")], Tokenizer("byte"), Path("cut"), 1, PLAIN, 100_000, tell)
     assert count >= 20 and sums("cut") == sums("whole") and whole["splits"]["train"]["documents"] == 6000
+
+
+def test_stopped_while_a_shard_is_closed_it_gives_the_same_sums(tmp_path, monkeypatch):
+    """Ctrl-C within a batch: that it was added is not noted, or all of it is."""
+    monkeypatch.setattr(tokenizing, "BATCH", 20_000)
+    texts(tmp_path / "in")
+    made(tmp_path / "in", "whole", size=100_000)
+    fsync = os.fsync
+    for which in range(1, 13):
+        left = which
+
+        def stopping(number):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+            fsync(number)
+
+        monkeypatch.setattr(os, "fsync", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path / "in", f"cut-{which}", size=100_000)
+        monkeypatch.setattr(os, "fsync", fsync)
+        made(tmp_path / "in", f"cut-{which}", size=100_000)
+        assert sums(f"cut-{which}") == sums("whole"), which
+
+
+@pytest.mark.parametrize("name", ["index.json", "progress.json"])
+def test_a_full_disk_at_any_file_is_gone_on_from(name, tmp_path, monkeypatch):
+    (tmp_path / "t.txt").write_text(WORDS)
+    made("t.txt", "whole")
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(prepare, "SAVE_S", 0.0)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        made("t.txt", "cut")
+    monkeypatch.setattr(os, "replace", replace)
+    made("t.txt", "cut")
+    assert sums("cut") == sums("whole")
 
 
 def test_an_open_shard_that_lost_its_end_is_refused(tmp_path, monkeypatch):
@@ -331,7 +376,7 @@ def test_a_run_on_shards_is_the_run_on_the_text(tmp_path):
     assert rows_of(text) == rows_of(shards) and len(rows_of(text)) == 4
 
 
-def test_a_run_on_a_mixture_goes_on_to_the_bit(tmp_path):
+def test_a_run_on_a_mixture_goes_on_to_the_bit(tmp_path, capsys):
     for name in ("web", "code"):
         (tmp_path / f"{name}.txt").write_text(WORDS if name == "web" else WORDS[::-1])
         made(f"{name}.txt", f"sets/{name}")
@@ -342,12 +387,16 @@ def test_a_run_on_a_mixture_goes_on_to_the_bit(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     cut = next(Path("cut/default").iterdir())
-    for checkpoint in (cut / "checkpoints").glob("step-000006*"):
+    last = list((cut / "checkpoints").glob("step-000000006*"))
+    assert last
+    for checkpoint in last:
         checkpoint.unlink()
     for checkpoint in (cut / "checkpoints").glob("best-*"):
         checkpoint.unlink()
     (cut / "summary.json").unlink()
+    capsys.readouterr()
     _, again = train(*words, "trainer.max_steps=6", "trainer.eval_every=3", "trainer.save_every=2", out="cut")
+    assert "resumed at step 4" in capsys.readouterr().out
     assert again.resolve() == cut.resolve() and rows_of(again) == rows_of(whole)
 
 

@@ -44,6 +44,7 @@ class Shards:
         self.width = np.dtype(dtype).itemsize
         self.done: dict[str, list[dict]] = {}
         self.then, self.absent, self.finished, self.open = (0, 0), 0, False, None
+        self.between = True  # of two batches: not within one, where what is noted would not hold together
         out.mkdir(parents=True, exist_ok=True)
         self.lock = open(out / ".lock", "w")
         try:
@@ -54,7 +55,8 @@ class Shards:
             if (out / name).is_file():
                 self._go_on(name)
                 return
-        if others := sorted(f.name for f in out.iterdir() if f.name not in (".lock", shards.TOKENIZER)):
+        ours = (".lock", shards.TOKENIZER, *map(_part, (shards.INDEX, shards.PROGRESS, shards.TOKENIZER)))
+        if others := sorted(f.name for f in out.iterdir() if f.name not in ours):
             if not all(re.fullmatch(r"(train|val|test)-\d{5}\.(bin|ends)(\.part)?", name) for name in others):
                 raise ValueError(f"--out {out}: holds {others[0]}; type a folder that is empty, or not there yet")
 
@@ -101,8 +103,9 @@ class Shards:
         stream.seek(kept)
         return stream
 
-    def add(self, split: str, ids: bytes, ends: bytes) -> None:
-        """Appends a batch, and ends the shard where it is full."""
+    def add(self, split: str, ids: bytes, ends: bytes, then: tuple[int, int], absent: int = 0) -> None:
+        """Appends a batch, after which reading goes on at `then`, and ends the shard where it is full."""
+        self.between = False
         if self.open != split:
             self.close()
             self._open(split)
@@ -112,6 +115,8 @@ class Shards:
         self.documents += len(ends) // 8
         if self.tokens >= self.size:
             self.close()
+        self.then, self.absent = then, self.absent + absent
+        self.between = True
 
     def close(self) -> None:
         """Ends the open shard."""
@@ -131,14 +136,16 @@ class Shards:
             (self.out / f"{self.name}.bin").unlink(), ends.unlink()
         self.open = None
 
-    def note(self, then: tuple[int, int]) -> None:
-        """Writes how far it is: what was added before is on the disk, and reading goes on at `then`."""
+    def note(self) -> None:
+        """Writes how far it is: what was added is on the disk, and reading goes on at `then`."""
+        if not self.between:
+            return  # what was noted last still holds
         if self.open is not None:
             for stream in (self.ids, self.ends):
                 stream.flush()
                 os.fsync(stream.fileno())
         opened = [self.open, self.tokens, self.documents] if self.open is not None else None
-        self._write(shards.PROGRESS, self._about() | {"then": list(then), "open": opened})
+        self._write(shards.PROGRESS, self._about() | {"then": list(self.then), "open": opened})
 
     def finish(self, tokenizer: Tokenizer) -> None:
         """Closes the last shard and writes the index; the folder is whole from then on."""
@@ -172,7 +179,7 @@ class Shards:
 
     def _write(self, name: str, content) -> None:
         text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
-        part = self.out / f".{name}.part"
+        part = self.out / _part(name)
         with open(part, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
@@ -183,6 +190,11 @@ class Shards:
     def bytes(self) -> int:
         """What is written so far."""
         return sum(f.stat().st_size for f in self.out.iterdir() if f.is_file())
+
+
+def _part(name: str) -> str:
+    """What a file is called until it is whole."""
+    return f".{name}.part"
 
 
 def _sum(text: str) -> str | None:
@@ -238,17 +250,15 @@ def _make(made: Shards, inputs: list[Input], tokenizer: Tokenizer, workers: int,
     with contextlib.closing(work):
         try:
             for batch, (ids, ends, count) in work:
-                made.add(batch.given.split, ids, ends)
-                made.absent += batch.absent
-                made.then = batch.then
+                made.add(batch.given.split, ids, ends, batch.then, batch.absent)
                 if time.monotonic() - saved > SAVE_S or made.open is None:
-                    made.note(made.then)
+                    made.note()
                     saved = time.monotonic()
                 progress.seen(count, len(ids) // made.width)
                 if tell:
                     tell(progress)
         except KeyboardInterrupt:
-            made.note(made.then)
+            made.note()
             raise
     made.finish(tokenizer)
 
