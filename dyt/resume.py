@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from dyt.config.identity import Plan, counted, difference
-from dyt.rundir.files import manifests, read_json
+from dyt.rundir.files import manifests, read_json, replace_file
 
 RESULTS = ("finished", "diverged")  # statuses that no further training changes
 
@@ -124,10 +124,15 @@ def _take(plan: Plan, loop) -> str:
     # Its rows and its best weights come along, so that the extended run is whole.
     if loop.world.leads and not (plan.dir / "metrics.jsonl").exists():
         (plan.dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / "metrics.jsonl", plan.dir / "metrics.jsonl")
-        for file in (source / "checkpoints").glob("best-*"):
-            copy = shutil.copytree if file.is_dir() else shutil.copy
-            copy(file, plan.dir / "checkpoints" / file.name)
+        best = (source / "checkpoints").glob("best-*")
+        for file in sorted(best, key=lambda file: file.suffix == ".json"):  # manifests last: they say that it is whole
+            there = plan.dir / "checkpoints" / file.name
+            if file.is_dir():
+                shutil.copytree(file, there, dirs_exist_ok=True)
+            else:
+                replace_file(there, lambda stream, file=file: stream.write(file.read_bytes()))
+        rows = (source / "metrics.jsonl").read_bytes()  # and these last of all: that they are there says that all is
+        replace_file(plan.dir / "metrics.jsonl", lambda stream: stream.write(rows))
     return f"extending {source} from step {loop.step}"
 
 

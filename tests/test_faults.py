@@ -455,3 +455,23 @@ def test_weights_are_exported_with_a_card_and_come_back(tmp_path):
         ([f"run={folder}", "ckpt=x"], "choose from best, last"),
     ):
         assert says in one_line(python(str(ROOT / "scripts/export.py"), *bad))
+
+
+def test_weights_whose_manifest_could_not_be_written_are_removed(tmp_path, monkeypatch):
+    from dyt.rundir import checkpoint
+
+    state = {"step": 1, "model": {"w": torch.arange(5.0)}}
+    write = checkpoint.write_json
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, "step", 1, state, keep=2)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(checkpoint, "write_json", write)
+    checkpoint.save(tmp_path, "step", 2, state, keep=2)
+    (tmp_path / "step-000000003.pt").write_bytes(b"of a process that was killed here")
+    checkpoint.remove_unfinished(tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["step-000000002.json", "step-000000002.pt"]

@@ -256,6 +256,33 @@ def test_a_finished_run_is_extended(capsys):
         train(*base, "trainer.max_steps=3", f"init_from={short}", out="d")
 
 
+@pytest.mark.parametrize("whole_files", [0, 1, 2])
+def test_killed_while_it_takes_the_first_runs_rows_an_extension_is_whole(whole_files, monkeypatch):
+    from dyt import resume
+
+    base = [*TINY_GPT, "trainer.eval_every=2", "trainer.eval_batches=1", "trainer.log_every=1", "optim.warmup_steps=0"]
+    base += ["optim.min_lr=1e-3"]
+    _, short = train(*base, "trainer.max_steps=4", out="a")
+    _, whole = train(*base, "trainer.max_steps=6", f"init_from={short}", out="b")
+    copy, left = resume.replace_file, whole_files
+
+    def killed(path, write):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        copy(path, write)
+
+    monkeypatch.setattr(resume, "replace_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(*base, "trainer.max_steps=6", f"init_from={short}", out="c")
+    monkeypatch.setattr(resume, "replace_file", copy)
+    _, folder = train(*base, "trainer.max_steps=6", f"init_from={short}", out="c")
+    assert [row["step"] for row in rows_of(folder)] == [1, 2, 3, 4, 5, 6] and rows_of(folder) == rows_of(whole)
+    best = [checkpoint.newest(run / "checkpoints", "best")[1]["step"] for run in (whole, folder)]
+    assert best[0] == best[1]
+
+
 def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
     """The best came early: its checkpoint must still be there after the extension."""
     import shutil

@@ -26,7 +26,11 @@ def save(folder: Path, kind: str, step: int, state: dict, keep: int, **about) ->
     name = f"{kind}-{step:09d}"
     file = folder / f"{name}.pt"
     replace_file(file, lambda stream: torch.save(state, stream))
-    write_json(folder / f"{name}.json", {"file": file.name, "sha256": sha256_of(file), "step": step, **about})
+    try:
+        write_json(folder / f"{name}.json", {"file": file.name, "sha256": sha256_of(file), "step": step, **about})
+    except OSError:
+        file.unlink(missing_ok=True)  # it would never be read, nor removed
+        raise
     for manifest in manifests(folder, kind)[keep:]:
         remove(manifest)
 
@@ -39,10 +43,10 @@ def remove(manifest: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what processes wrote together and then did not finish."""
-    for place in folder.glob("*.parts"):
+    """Removes what has no manifest: a process was killed before it wrote one."""
+    for place in (*folder.glob("*.parts"), *folder.glob("*.pt")):
         if not place.with_suffix(".json").exists():
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
 
 
 class Whole:
