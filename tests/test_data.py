@@ -388,3 +388,27 @@ def test_augmented_pictures_take_the_long_way():
 
     for word in ("data.auto_augment=rand-m9-mstd0.5-inc1", "data.scale=[0.5,1.0]", "data.random_erase=0.5"):
         assert not Pictures(ImageData(load(["model=vit_nano", word])["data"]), "train", 0).short
+
+
+def test_what_a_killed_process_left_in_the_cache_stops_nobody_and_is_removed_in_time(tmp_path, monkeypatch):
+    from dyt.data import cache
+
+    def make(place):
+        (place / "a").write_text("x")
+        return {"n": 1}
+
+    def killed(place):
+        (place / "a").write_text("half")
+        monkeypatch.setattr(cache.shutil, "rmtree", lambda *_, **__: None)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.kept(tmp_path / "c", ("one",), killed)
+    monkeypatch.undo()
+    (left,) = (tmp_path / "c").iterdir()
+    folder, meta = cache.kept(tmp_path / "c", ("one",), make)  # by a process of the same number
+    assert meta["n"] == 1 and (folder / "a").read_text() == "x" and left.is_dir()
+    (folder / "meta.json").unlink()
+    monkeypatch.setattr(cache, "STALE_S", -1.0)
+    cache.kept(tmp_path / "c", ("one",), make)
+    assert list((tmp_path / "c").iterdir()) == [folder]

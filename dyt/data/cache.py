@@ -1,11 +1,15 @@
 """What was read once is kept by content: a folder that is whole or not there."""
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
+import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+STALE_S = 86_400.0  # seconds after which nobody fills a part any more
 
 
 def kept(place: Path, parts: tuple, make: Callable[[Path], dict]) -> tuple[Path, dict]:
@@ -24,7 +28,11 @@ def kept(place: Path, parts: tuple, make: Callable[[Path], dict]) -> tuple[Path,
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"data.cache_dir={folder.parent}: {error.strerror}; set it to a folder you can write") from error
-    part = folder.with_name(f"{folder.name}.{os.getpid()}")
+    for left in folder.parent.glob(f"{folder.name}.*"):  # by a process that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_S:
+                shutil.rmtree(left)
+    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:12]}")
     part.mkdir()
     try:
         meta = make(part)
