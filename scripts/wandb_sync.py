@@ -51,7 +51,7 @@ def send(folder: Path, mode: str, anew: bool = False) -> int:
         if anew:
             write_json(folder / "run.json", about | {"wandb_id": run_id})
         elif mode == "online" and list(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb")):
-            _refuse_gaps(rows, *rows_at_server(shown["project"], shown["entity"], run_id))
+            _refuse_gaps(folder, rows, *rows_at_server(shown["project"], shown["entity"], run_id))
         run = start_wandb(mode, folder if mode == "offline" else Path(scratch), run_id, config, rows, **shown)
         if summary:
             run.summary.update(short_summary(summary))
@@ -59,12 +59,12 @@ def send(folder: Path, mode: str, anew: bool = False) -> int:
     return len(rows)
 
 
-def _refuse_gaps(rows: list[dict], count: int | None, last: int | None) -> None:
+def _refuse_gaps(folder: Path, rows: list[dict], count: int | None, last: int | None) -> None:
     """Raises ValueError where rows that the server has are not this run's first ones, each once.
 
     W&B takes steps in rising order only: what is missing before its last one can never be added.
     """
-    again = "send it as a new run with: python scripts/wandb_sync.py --anew"
+    again = f"send it as a new run with: python scripts/wandb_sync.py --anew {folder}"
     if count is None:
         raise ValueError(f"it has offline files, and what `wandb sync` sent of them cannot be known; {again}")
     want = sum(row["step"] <= last for row in rows) if count else 0
@@ -99,7 +99,7 @@ def main(words: list[str]) -> int:
             print(f"{folder}: sent, {send(folder, mode, asked.anew)} rows", flush=True)
         except Exception as error:  # wandb raises its own, requests' and OS errors alike
             failed += 1
-            print(f"{folder}: not sent ({' '.join(str(error).split())[:200]})", file=sys.stderr)
+            print(f"{folder}: not sent ({' '.join(str(error).split())[:400]})", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -188,7 +188,8 @@ def test_after_wandb_sync_each_step_is_there_once_or_one_word_says_so(steps, sen
             return
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert f"W&B has {len(steps)} rows up to step {steps[-1]}" in done.stderr and "--anew" in done.stderr
-        done = python(SYNC, "--anew", str(folder), **online(server))
+        typed = re.search(r"python scripts/wandb_sync.py (--anew .*)\)$", done.stderr.strip())[1].split()
+        done = python(SYNC, *typed, **online(server))
         assert done.returncode == 0, done.stderr
         new = read_json(folder / "run.json")["wandb_id"]
         assert new != id and held(server, folder) == rows_of(folder, timing=True)
@@ -273,3 +274,29 @@ def test_nohup_is_respected():
         assert not heard(signal.SIGHUP) and heard(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_worker_that_dies_between_two_runs_costs_no_run(tmp_path):
+    from dyt.studies.running.pool import Pool, Task
+
+    with Pool(1, tmp_path / "logs") as pool:
+        found = []
+        for task, answer in pool.run([Task({"no": "config"}, [], tag) for tag in range(3)]):
+            found.append((task.tag, answer["why"]))
+            if task.tag == 0:
+                idle = pool.workers[0].process
+                idle.kill(), idle.join()
+    assert [tag for tag, _ in found] == [0, 1, 2] and len({why for _, why in found}) == 1  # the config's own fault
+
+
+def test_a_run_that_another_process_finished_stays_finished(tmp_path):
+    ours, theirs = planned(tmp_path), planned(tmp_path)
+    first, second = list(ours.planned)[:2]
+    theirs.done(first, {"status": "failed", "why": "another process writes there"})
+    run, plan, _ = ours.planned[first]
+    ours.rows[first] = {**run.cell, "status": "finished", "seed": run.seed, "final": 1.5, "config_hash": first}
+    ours.rows[first] |= {"overrides": rows.overrides(run), "data_sha256": plan.data_sha256, "run": "a/b"}
+    ours.write_runs()
+    theirs.done(second, {"status": "failed", "why": "no GPU"})
+    found = {row["config_hash"]: row["status"] for row in rows.read_runs(ours.folder / "runs.csv", ours.study)}
+    assert found == {first: "finished", second: "failed"}

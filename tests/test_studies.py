@@ -358,6 +358,24 @@ def test_committed_rows_count_where_the_runs_are_gone(gradient_depth, tmp_path, 
     pd.testing.assert_frame_equal(*curves)
 
 
+def test_curves_that_are_nowhere_else_are_not_written_over_by_none(gradient_depth, tmp_path):
+    import shutil
+
+    shutil.copytree(gradient_depth / "results", tmp_path / "results")
+    file = tmp_path / "results/gradient_depth/smoke/curves.parquet"
+    file.unlink()
+    (said,) = written.check([(Study("gradient_depth"), "smoke")], tmp_path / "results")[:1]
+    assert said == (
+        "results/gradient_depth/smoke/curves.parquet is missing; type git checkout -- "
+        "results/gradient_depth/smoke/curves.parquet"
+    )
+    with pytest.raises(ValueError, match="2 runs' curves are nowhere else; git checkout -- "):
+        runner.reproduce([smoke(tmp_path, "gradient_depth")], jobs=1)
+    with pytest.raises(ValueError, match="2 runs' curves are nowhere else; git checkout -- "):
+        written.report(Study("gradient_depth"), "smoke", tmp_path / "results")
+    assert not file.exists()
+
+
 def test_a_half_written_runs_csv_is_rebuilt_from_the_runs(gradient_depth, tmp_path, caplog):
     import shutil
 

@@ -185,9 +185,14 @@ class StudyAt:
         return identity.existing(plan.config, hash, plan.dir) or plan.dir
 
     def write_runs(self) -> None:
+        there = csv.read_runs(self.folder / "runs.csv", self.study)
+        better = {r["config_hash"]: r for r in there if r["status"] in RESULTS}  # by another process, in the meantime
+        for hash in better.keys() & self.rows.keys():
+            if self.rows[hash]["status"] not in RESULTS:
+                self.rows[hash] = better[hash]
         ordered = [self.rows[h] for h in self.planned if h in self.rows]
         here = {r["config_hash"] for r in ordered}
-        kept = [r for r in csv.read_runs(self.folder / "runs.csv", self.study) if r["config_hash"] not in here]
+        kept = [r for r in there if r["config_hash"] not in here]
         csv.write_runs(self.folder / "runs.csv", [*ordered, *kept], self.study)
 
     def report(self) -> list[dict]:

@@ -31,6 +31,7 @@ def report(study: Study, scale: str, results: Path) -> Path | None:
     rows = csv.read_runs(folder / "runs.csv", study)
     if not rows:
         return None
+    csv.refuse_lost(folder / "curves.parquet", rows)
     # No run's directory: what a figure needs beyond curves is kept beside it.
     write_report(study, scale, rows, results, {r["config_hash"]: (folder / r["run"], "") for r in rows})
     return folder / "table.md"
@@ -47,10 +48,10 @@ def check(studies: list[tuple[Study, str]], results: Path) -> list[str]:
         if not (folder / "runs.csv").is_file():
             continue
         anew = f"type python scripts/reproduce.py {study.name} --report"
-        for name, how in (("curves.parquet", f"--scale {scale}"), ("figure.png", "--report")):
+        for name in ("curves.parquet", "figure.png"):
             if not (folder / name).is_file():
-                wrong.append(f"{(folder / name).relative_to(results.parent)} is missing; type python "
-                             f"scripts/reproduce.py {study.name} {how}")  # fmt: skip
+                file = (folder / name).relative_to(results.parent)
+                wrong.append(f"{file} is missing; {anew if name == 'figure.png' else f'type git checkout -- {file}'}")
         found, curves = csv.read_runs(folder / "runs.csv", study), csv.read_curves(folder / "curves.parquet")
         answers = verdicts(study, scale, found, curves, results)
         for name, want in (

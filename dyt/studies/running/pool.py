@@ -126,8 +126,12 @@ class Pool:
                 if idle is None and len(self.workers) >= self.jobs:
                     break
                 worker = idle or self._start()
+                try:
+                    worker.pipe.send((waiting[0].config, waiting[0].words))
+                except OSError:  # it died while it had nothing to do; another one takes the run
+                    self._bury(worker)
+                    continue
                 worker.task = waiting.pop(0)
-                worker.pipe.send((worker.task.config, worker.task.words))
             busy = [w for w in self.workers if w.task]
             if not busy:
                 return
@@ -138,13 +142,16 @@ class Pool:
                     worker.task = None
                     yield task, answer
 
+    def _bury(self, worker: _Worker) -> None:
+        worker.process.join(5)
+        self.workers.remove(worker)
+        worker.pipe.close()
+
     def _answer(self, worker: _Worker) -> dict:
         with contextlib.suppress(EOFError, OSError):
             if worker.pipe.poll():
                 return worker.pipe.recv()
-        worker.process.join(5)
-        self.workers.remove(worker)
-        worker.pipe.close()
+        self._bury(worker)
         code = worker.process.exitcode
         if code == 75:
             return {"status": "interrupted", "why": "stopped by a signal"}

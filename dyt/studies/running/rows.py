@@ -203,6 +203,15 @@ def read_curves(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
+def refuse_lost(own: Path, rows: list[dict]) -> None:
+    """Raises ValueError where `own`, the curves.parquet of a report, is gone, and with it curves of `rows`."""
+    lost = sum(row["status"] in RESULTS for row in rows)
+    if lost and not own.exists() and own.with_name("table.md").exists():
+        raise ValueError(
+            f"{own} is missing, and {lost} runs' curves are nowhere else; git checkout -- {own} brings it back"
+        )
+
+
 def collect(own: Path, rows: list[dict], folders: dict[str, tuple[Path, str]], results: Path) -> pd.DataFrame:
     """Curves of `rows`: from their run directories where those are, else from what is committed, in any study.
 
@@ -226,5 +235,6 @@ def collect(own: Path, rows: list[dict], folders: dict[str, tuple[Path, str]], r
             have = found[found["run"].isin(missing)]
             missing -= set(have["run"])
             frames.append(have)
+    refuse_lost(own, [row for row in rows if row["config_hash"] in missing])
     frames = [f for f in frames if len(f)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CURVES)

@@ -95,10 +95,10 @@ def write(folder: Path, results: Path) -> None:
     found = tables(results)
     if not found["rows"]:
         raise ValueError(f"{results} has no rows; type python scripts/reproduce.py first")
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / SUMS).is_file():
-            raise ValueError(f"{folder} holds something that is no bundle; give another folder with --out")
-        shutil.rmtree(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / SUMS).is_file():
+        raise ValueError(f"{folder} holds something that is no bundle; give another folder with --out")
+    whole, folder = folder, folder.with_name(f".{folder.name}.part")  # so that one that is stopped leaves no half
+    shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
     for name, (columns, _) in TABLES.items():
         table = pa.Table.from_pylist([{c: row.get(c) for c in columns} for row in found[name]], pa.schema(columns))
@@ -111,6 +111,9 @@ def write(folder: Path, results: Path) -> None:
     write_text(folder / "README.md", card({name: len(rows) for name, rows in found.items()}))
     lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}" for file in _files(folder)]
     write_text(folder / SUMS, "\n".join(lines) + "\n")
+    if whole.exists():
+        shutil.rmtree(whole)
+    folder.rename(whole)
 
 
 def differs(folder: Path) -> list[str]:
