@@ -162,7 +162,7 @@ def train(family: str, place: int, codes: dict, now: dict) -> None:
                     now[family] = line.rstrip()
                 else:
                     say(f"{family} | {line.rstrip()}")
-        codes[family] = max(codes.get(family, 0), process.wait())
+        codes[family] = max(codes.get(family, 0), abs(process.wait()))
     now.pop(family, None)
 
 

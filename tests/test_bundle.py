@@ -239,3 +239,21 @@ def test_a_folder_that_is_no_bundle_stays(tmp_path):
         bundle.write(tmp_path / "bundle", tmp_path / "nothing")
     with pytest.raises(ValueError, match="has no SHA256SUMS; type make bundle"):
         bundle.differs(tmp_path / "mine")
+
+
+def test_a_bundle_that_was_stopped_halfway_is_made_again(bundled, tmp_path, monkeypatch):
+    shutil.copytree(bundled.parent / "results", tmp_path / "results")
+    card = bundle.card
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle, "card", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bundle.write(tmp_path / "bundle", tmp_path / "results")
+    monkeypatch.setattr(bundle, "card", card)
+    for _ in range(2):  # where there is none, and over one
+        bundle.write(tmp_path / "bundle", tmp_path / "results")
+        assert bundle.differs(tmp_path / "bundle") == []
+    assert (tmp_path / "bundle" / bundle.SUMS).read_bytes() == (bundled / bundle.SUMS).read_bytes()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["bundle", "results"]

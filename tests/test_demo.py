@@ -72,3 +72,16 @@ def test_a_word_that_the_demo_does_not_know_starts_nothing(monkeypatch, capsys):
     monkeypatch.setattr(demo, "train", None)
     assert demo.main(["--reedme"]) == 2
     assert "--reedme: the one argument is --readme" in capsys.readouterr().err
+
+
+def test_a_run_that_a_signal_ended_is_no_success(monkeypatch):
+    class Killed:
+        stdout = ()
+
+        def wait(self):
+            return -9
+
+    monkeypatch.setattr(demo.subprocess, "Popen", lambda *_, **__: Killed())
+    codes = {}
+    demo.train("vit", 0, codes, {"vit": ""})
+    assert codes == {"vit": 9}
