@@ -6,6 +6,7 @@ Writes rows.json, table.md and curves.png from the runs' own files to runs/demo/
 With --readme they become results/demo/ and the table of docs/running.md.
 """
 
+import argparse
 import math
 import os
 import subprocess
@@ -39,9 +40,9 @@ COLOURS = {
 EVERY = 20  # seconds between two signs of life where no bar can be drawn
 
 
-def folder_of(words: list[str]) -> Path:
+def folder_of(readme: bool) -> Path:
     """Where the table goes: into the repository where that is asked for, else where git looks away."""
-    return ROOT / ("results" if "--readme" in words else "runs") / "demo"
+    return ROOT / ("results" if readme else "runs") / "demo"
 
 
 def plans() -> list:
@@ -186,9 +187,9 @@ def wait_for(threads: list, now: dict) -> None:
 
 
 def main(words: list[str]) -> int:
-    if other := [word for word in words if word != "--readme"]:
-        print(f"{__doc__}\ndemo: {other[0]}: the one argument is --readme", file=sys.stderr)
-        return 0 if other[0] in ("-h", "--help") else 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--readme", action="store_true", help="write results/demo/ and the table of docs/running.md")
+    readme = parser.parse_args(words).readme
     codes: dict[str, int] = {}
     now = dict.fromkeys(COMMANDS, "starting")
     threads = [threading.Thread(target=train, args=(family, i, codes, now)) for i, family in enumerate(COMMANDS)]
@@ -202,7 +203,7 @@ def main(words: list[str]) -> int:
     from dyt.studies.showing.demo import PART
 
     runs = [(plan, read_json(ROOT / plan.dir / "summary.json")) for plan in plans()]
-    out = folder_of(words)
+    out = folder_of(readme)
     out.mkdir(parents=True, exist_ok=True)
     picture(runs, out / "curves.png")
     about = {"rows": [row(*run) for run in runs], "unigram_entropy": unigram_entropy()}
@@ -210,7 +211,7 @@ def main(words: list[str]) -> int:
     write_json(out / "rows.json", about)
     text = PART.text(out.parent)
     write_text(out / "table.md", text)
-    if "--readme" in words:
+    if readme:
         PART.write(out.parent)
     print(f"\n{text}\ntable    {out / 'table.md'}\npicture  {out / 'curves.png'}", flush=True)
     done = subprocess.run([sys.executable, str(ROOT / "scripts/report.py")], cwd=ROOT, capture_output=True, text=True)

@@ -52,6 +52,9 @@ def parse(words: list[str]) -> dict:
 
 
 def main(words: list[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
     asked = parse(words)
     from dyt.rundir import checkpoint
     from dyt.rundir.files import read_json, replace_file, write_json, write_text

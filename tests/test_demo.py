@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from dyt.config.compose import load
 from dyt.config.identity import config_hash
 from dyt.studies.showing.demo import lesson, table
@@ -36,10 +38,10 @@ def test_the_lesson_is_what_the_rows_say():
 
 def test_the_demo_leaves_what_is_committed_as_it_is():
     """So that ``make test`` passes after ``make demo``."""
-    at = demo.folder_of(["demo.py"])
+    at = demo.folder_of(readme=False)
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
     assert at.relative_to(ROOT).parts[0] in ignored
-    assert demo.folder_of(["demo.py", "--readme"]) == ROOT / "results" / "demo"
+    assert demo.folder_of(readme=True) == ROOT / "results" / "demo"
 
 
 def test_the_ten_runs_differ_only_in_the_norm():
@@ -70,8 +72,9 @@ def test_in_a_pipe_the_demo_says_how_far_it_is(capsys, monkeypatch):
 
 def test_a_word_that_the_demo_does_not_know_starts_nothing(monkeypatch, capsys):
     monkeypatch.setattr(demo, "train", None)
-    assert demo.main(["--reedme"]) == 2
-    assert "--reedme: the one argument is --readme" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(["--reedme"])
+    assert "unrecognized arguments: --reedme" in capsys.readouterr().err
 
 
 def test_a_run_that_a_signal_ended_is_no_success(monkeypatch):

@@ -1,5 +1,6 @@
 """The house keeps its own rules: who may import whom, what `make help` says, what pre-commit runs."""
 
+import ast
 import re
 import shlex
 import shutil
@@ -140,3 +141,18 @@ def test_contributing_shows_commands_that_exist():
 def test_links_lead_somewhere(file):
     links = [to for to in re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text()) if not to.startswith("http")]
     assert links and all((ROOT / to.partition("#")[0]).exists() for to in links), links
+
+
+COMMANDS = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "scripts").rglob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train.py", "eval.py", *COMMANDS])
+def test_asked_for_help_a_command_gives_it_and_does_nothing_else(command, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / command), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    first = ast.get_docstring(ast.parse((ROOT / command).read_text())).split()[:5]
+    assert command == "train.py" or " ".join(first) in " ".join(done.stdout.split())  # whose help is Hydra's
+    assert not list(tmp_path.iterdir())

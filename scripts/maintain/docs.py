@@ -6,6 +6,7 @@ Markdown as it is, other text as a listing, pictures as they are) and the link i
 both, and the site needs no address of the repository.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -176,6 +177,7 @@ def build() -> Path:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # no words
     try:
         print(build() / "index.html")
     except ValueError as error:

@@ -3,6 +3,7 @@
 With --draw it trains nothing and takes the token that results/explained/ has.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ sys.path.insert(0, str(ROOT))
 from dyt.studies.showing import explain, explain_figures  # noqa: E402
 
 if __name__ == "__main__":
-    if "--draw" not in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draw", action="store_true", help="train nothing")
+    if not parser.parse_args().draw:
         explain.measure(ROOT / "results")
     for part in explain.PARTS:
         part.write(ROOT / "results")

@@ -6,6 +6,8 @@ Linearised least squares (Sanathanan-Koerner), reweighted towards the largest re
 coefficients, highest power first, and the relative error of the exact quotient.
 """
 
+import argparse
+
 import numpy as np
 from scipy.special import erf
 
@@ -62,6 +64,7 @@ def show(letter: str, values) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # no words
     for name, f, limit, p, q in (("tanh", tanh_that_reaches_one, 9.0, 4, 4), ("erf", erf, 4.0, 5, 5)):
         error, top, bottom = fit(f, limit, p, q)
         print(f"{name} on [0, {limit:g}]: relative error {error:.1e}")

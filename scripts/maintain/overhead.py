@@ -100,4 +100,6 @@ def main(words: list[str]) -> float:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        sys.exit(print(__doc__))
     main(sys.argv[1:])

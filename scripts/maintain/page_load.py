@@ -88,6 +88,9 @@ def opened(browser, index: Path, state: str, ready: str) -> float:
 
 
 def main(words: list[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
     asked = {"runs": 500, "points": 2000, "rows": 5000, "times": 3}
     for word in words:
         key, _, value = word.partition("=")

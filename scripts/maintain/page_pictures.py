@@ -65,6 +65,9 @@ def page(folder: Path) -> Path:
 
 
 def main(words: list[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
     if len(words) > 2 or any(word.startswith("-") for word in words):
         print(__doc__, file=sys.stderr)
         return 1
