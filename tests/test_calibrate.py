@@ -101,10 +101,14 @@ def test_a_calibrated_model_starts_near_the_trained_one():
     naive = loss(dyt.convert(copy.deepcopy(model), keep_affine=True), tokens, targets)
     model.blocks[0].train()
     model.blocks[1].eval()
+    before_it = {name: (p.requires_grad, p.grad) for name, p in model.named_parameters() if "norm" not in name}
+    held = {name: grad.clone() for name, (_, grad) in before_it.items() if grad is not None}
     made = dyt.calibrate(model, [(tokens[:32], targets[:32]), (tokens[32:], targets[32:])])
     assert made is model and sum(isinstance(m, DynamicTanh) for m in model.modules()) == 4
     assert model.blocks[0].training and not model.blocks[1].training
-    assert all(p.requires_grad and p.grad is not None or p.grad is None for p in model.parameters())
+    after = {name: p for name, p in model.named_parameters() if name in before_it}
+    assert {name: (p.requires_grad, p.grad) for name, p in after.items()} == before_it and held
+    assert all(torch.equal(after[name].grad, grad) for name, grad in held.items())
     assert before < 0.1 and loss(model, tokens, targets) < before + 0.1 * (naive - before)
     F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten()).backward()
     assert model.norm.alpha.grad is not None
@@ -191,6 +195,34 @@ def test_advice_goes_by_width_and_site():
 
     assert [_alpha0(w, "attn") for w in (128, 1024, 2048, 4096, 5120, 8192)] == [1.0, 1.0, 1.0, 0.8, 0.8, 0.2]
     assert [_alpha0(w, "mlp") for w in (128, 1024, 2048, 4096, 5120, 8192)] == [1.0, 1.0, 0.5, 0.2, 0.2, 0.05]
+
+
+def test_what_advice_says_to_type_gives_each_norm_the_alpha_of_its_table():
+    """Two widths at one site."""
+
+    class Block(nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            self.norm1, self.norm2, self.mlp = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.Linear(dim, dim)
+
+        def forward(self, x):
+            return x + self.mlp(self.norm2(self.norm1(x)))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tok, self.y_embedder = nn.Embedding(5, 1024), nn.Embedding(1000, 1024)
+            self.narrow, self.up, self.wide = Block(1024), nn.Linear(1024, 4096), Block(4096)
+
+        def forward(self, tokens):
+            return self.wide(self.up(self.narrow(self.tok(tokens) + self.y_embedder(tokens))))
+
+    model = Model()
+    told = dyt.advise(model, [torch.arange(5)[None]])
+    assert told.embedding == "tok" and {p.alpha for p in told.places} == {1.0, 0.2}
+    exec(told.call, {"dyt": dyt, "model": model})
+    made = {name: round(m.alpha.item(), 4) for name, m in model.named_modules() if isinstance(m, DynamicTanh)}
+    assert made == {p.name: p.alpha for p in told.places}
 
 
 def test_saturation_post_norm_and_zero_starts_are_warned_of():

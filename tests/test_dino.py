@@ -174,8 +174,9 @@ def test_the_teachers_temperature_warms_up_and_the_last_layer_waits():
 # -- views -------------------------------------------------------------------------------------------------------------
 
 
-def test_views_depend_on_seed_step_and_place_alone():
-    task, images = made()[2], torch.randn(6, 1, 28, 28)
+@pytest.mark.parametrize("words", [[], ["model.dino.blur_sigma=2.0", "model.dino.color_jitter=0.8"]])
+def test_views_depend_on_seed_step_and_place_alone(words):
+    task, images = made(*words)[2], torch.randn(6, 1, 28, 28)
     views = lambda part, *place: task.prepare(part, part, Place(*place))[0][:2]  # noqa: E731
     whole, first, second = (views(images[a:b], ("train", 1, 5), a) for a, b in ((0, 6), (0, 3), (3, 6)))
     for i, shape in enumerate([(6, 2, 1, 28, 28), (6, 2, 1, 14, 14)]):
@@ -220,7 +221,7 @@ def test_colours_are_changed_as_torchvision_does():
     torch.testing.assert_close(crops.jittered(image, strength, *u), want, atol=1e-3, rtol=0)
     torch.testing.assert_close(crops.grey(image), reference.rgb_to_grayscale(image), atol=1e-3, rtol=0)
     sigma = torch.tensor([0.8])
-    torch.testing.assert_close(crops.blurred(image, sigma), reference.gaussian_blur(image, [7, 7], [0.8, 0.8]))
+    torch.testing.assert_close(crops.blurred(image, sigma, 0.8), reference.gaussian_blur(image, [7, 7], [0.8, 0.8]))
     inverted = crops.view(image, crops.View(8, (1.0, 1.0), solarize=1.0), draws())
     plain = crops.view(image, crops.View(8, (1.0, 1.0)), draws())
     torch.testing.assert_close(inverted, reference.solarize(plain, 0.5))

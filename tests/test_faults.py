@@ -268,7 +268,7 @@ def test_out_of_memory_says_what_would_help(capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert summary["status"] == "failed"
-    assert "out of memory" in summary["why"] and "trainer.accumulate=2 " in summary["why"]
+    assert "out of memory" in summary["why"] and "trainer.micro_batch=256 " in summary["why"]
     assert "data.batch_size (now 512)" in summary["why"] and "Traceback" not in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from dyt.config import compose, identity
 from dyt.data import Spec, open_data
-from dyt.data.order import Order
+from dyt.data.order import Order, pieces_of
 from dyt.efficiency.timing import peak_bytes
 from dyt.forecast import dry_run as dry
 from dyt.forecast import hardware, reckon, warn
@@ -313,7 +313,8 @@ def warned(monkeypatch, free: float | None, *words):
     config, _, model, task = built(*words)
     data = open_data(config["data"], config["model"].get("context"))
     monkeypatch.setattr(warn, "free_memory", lambda *_: free)
-    order = Order(data.samples, config["data"]["batch_size"], 0, config["trainer"]["accumulate"])
+    batch, trainer = config["data"]["batch_size"], config["trainer"]
+    order = Order(data.samples, batch, 0, pieces_of(batch, 1, trainer["micro_batch"]) or trainer["accumulate"])
     return warn.warnings(config, model, task, data, order, ALONE, 1)
 
 
@@ -321,13 +322,13 @@ def test_a_run_is_warned_before_memory_runs_out(monkeypatch):
     mib = 2**20
     assert warned(monkeypatch, 10_000 * mib, "model=gpt_nano") == []
     (said,) = warned(monkeypatch, 30 * mib, "model=gpt_nano")
-    assert "a step takes about 0.0 GiB more" in said and "trainer.accumulate=" in said
-    pieces = int(said.partition("trainer.accumulate=")[2].split()[0])
+    assert "a step takes about 0.0 GiB more" in said and "trainer.micro_batch=" in said
+    typed = said.partition("trainer.micro_batch=")[2].split()[0]
     assert (
-        warned(monkeypatch, 30 * mib, "model=gpt_nano", f"trainer.accumulate={pieces}", "data.eval_batch_size=1") == []
+        warned(monkeypatch, 30 * mib, "model=gpt_nano", f"trainer.micro_batch={typed}", "data.eval_batch_size=1") == []
     )
     (said,) = warned(monkeypatch, mib, "model=gpt_nano")
-    assert "no trainer.accumulate is enough" in said
+    assert "no trainer.micro_batch is enough" in said
     (said,) = warned(monkeypatch, 60 * mib, "model=gpt_nano", "data.eval_batch_size=4096")
     size = int(said.partition("data.eval_batch_size=")[2].split()[0])
     assert said.startswith("an evaluation takes") and 1 < size < 4096

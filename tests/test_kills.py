@@ -152,7 +152,7 @@ def test_a_sweep_goes_on_past_a_run_without_memory(tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)),
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "out of memory" in done.stderr and "trainer.accumulate=2 " in done.stderr
+    assert "out of memory" in done.stderr and "trainer.micro_batch=32500 " in done.stderr
     statuses = [json.loads(f.read_text())["status"] for f in tmp_path.glob("runs/default/*/summary.json")]
     assert sorted(statuses) == ["failed", "finished"]
 

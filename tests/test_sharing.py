@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dyt.sharing import formats
 from scripts import export
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, shrunk, train
@@ -150,6 +151,20 @@ def test_the_card_has_all_seeds_of_the_recipe_and_nothing_invented(tmp_path):
     for heading in ("Load", "Metrics", "Not supported", "Data and provenance", "Recipe"):
         assert f"## {heading}" in card
     assert runs[1][0]["config_hash"] in card and "Contexts beyond 16 tokens." in card
+
+
+def test_an_export_over_one_in_another_format_leaves_nothing_of_it(tmp_path):
+    run = run_of(*TINY_GPT, "norm=dyt")
+    names = {}
+    for to, folder in (("pt", "pt"), ("hf", "hf"), ("pt", "both"), ("hf", "both")):
+        export.main([f"run={run}", "ckpt=last", f"format={to}", f"out={tmp_path / folder}"])
+        names[folder] = sorted(file.name for file in (tmp_path / folder).iterdir())
+        assert all(any(Path(n).match(p) for p in formats.FILES) for n in names[folder])
+    assert names["both"] == names["hf"] != names["pt"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")  # of no export: stays
+    export.main([f"run={run}", "ckpt=last", "format=pt", f"out={tmp_path / 'mine'}"])
+    assert (tmp_path / "mine" / "config.json").read_text() == "{}"
 
 
 def test_words_that_are_none():

@@ -67,8 +67,11 @@ def test_offline_files_hold_our_rows_and_config():
     records = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     kinds = {kind for record in records for kind in record}
     assert records and kinds, text[:500]
-    for row in rows_of(folder):
-        assert str(row["step"]) in text
+    sent = [json.dumps(record) for record in records if "history" in record]
+    assert len(sent) == len(rows_of(folder))
+    for row, record in zip(rows_of(folder), sent, strict=True):
+        for key in {"step", "train/loss", "val/loss"} & row.keys():
+            assert str(row[key]) in record, (key, record)
     for word in ("train/loss", "val/loss", summary["config_hash"], "optim.lr", "a_study", "gpt_nano", "dyt", "stdlib"):
         assert word in text, word
 

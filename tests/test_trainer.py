@@ -165,10 +165,14 @@ def test_same_seed_same_curve_twice_and_other_seed_another(family):
     assert rows_of(a) == rows_of(b) != rows_of(c)
 
 
-def test_deterministic_switch():
+def test_deterministic_switch(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     _, a = train(*TINY_GPT, *SHORT, "deterministic=true", out="a")
     _, b = train(*TINY_GPT, *SHORT, "deterministic=true", out="b")
     assert rows_of(a) == rows_of(b)
+    assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    train(*TINY_GPT, *SHORT, out="c")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_pieces_of_a_batch_give_the_curve_of_the_whole():
@@ -438,3 +442,28 @@ def test_bf16_and_compile_switches():
     fast, folder = train(*TINY_GPT, *SHORT, "trainer.compile=true", out="c")
     assert fast["final"]["val/loss"] == pytest.approx(full["final"]["val/loss"], rel=1e-4)
     assert not any("_orig_mod" in key for key in weights(folder)["model"])
+
+
+def test_the_moving_average_is_the_formulas_for_tied_weights_too():
+    from dyt.training.average import Average
+
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = torch.nn.Embedding(3, 2), torch.nn.Linear(2, 3, bias=False)
+            self.norm = torch.nn.BatchNorm1d(2)
+            self.head.weight = self.embed.weight
+
+    model = Tied()
+    average = Average(model, decay=0.9)
+    first = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for value in (*model.parameters(), model.norm.running_mean):
+            value += 1
+    model.norm.num_batches_tracked += 4
+    for _ in range(5):
+        average.update(model)
+    found = average.module.state_dict()
+    for name in ("embed.weight", "head.weight", "norm.weight", "norm.running_mean"):
+        torch.testing.assert_close(found[name], first[name] + 1 - 0.9**5)
+    assert found["norm.num_batches_tracked"] == 4

@@ -122,11 +122,12 @@ def _alpha0(width: int, site: str) -> float:
 
 
 def _embedding(model: nn.Module) -> str | None:
-    """The name of the token embedding: the one with the most rows, of those that are not of positions."""
+    """The name of the token embedding: the one with the most rows, of those of neither positions nor classes."""
+    others = re.compile("pos|wpe|type|label|class|^y_")
     found = [
         (m.num_embeddings, name)
         for name, m in model.named_modules()
-        if isinstance(m, nn.Embedding) and name and not re.search(r"pos|wpe|type", name.rpartition(".")[2])
+        if isinstance(m, nn.Embedding) and name and not others.search(name.rpartition(".")[2])
     ]
     return max(found)[1] if found else None
 
@@ -175,12 +176,20 @@ def _of_saturation(places: list[Place]) -> list[str]:
 
 
 def _call(places: list[Place]) -> str:
-    """``dyt.convert(model, ...)``: the commonest alpha0 for all, the others by site."""
-    by_site = {p.site: p.alpha for p in places}
+    """``dyt.convert(model, ...)``: the commonest alpha0 for all, the others by site, or by name within a site."""
     values = [p.alpha for p in places]
     common = max(dict.fromkeys(values), key=values.count)
-    sites = {site: {"alpha_init": alpha} for site, alpha in by_site.items() if alpha != common}
-    return f"dyt.convert(model, norm='dyt', alpha_init={common:g}{f', sites={sites}' if sites else ''})"
+    sites, names = {}, {}
+    for site in dict.fromkeys(p.site for p in places):
+        alphas = {p.name: p.alpha for p in places if p.site == site}
+        others = {name: {"alpha_init": alpha} for name, alpha in alphas.items() if alpha != common}
+        if others and len(set(alphas.values())) == 1:
+            sites[site] = next(iter(others.values()))
+        else:
+            names |= others
+    more = f", sites={sites}" if sites else ""
+    more += f", overrides={names}" if names else ""
+    return f"dyt.convert(model, norm='dyt', alpha_init={common:g}{more})"
 
 
 class EmbedScale(nn.Module):

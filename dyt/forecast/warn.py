@@ -82,9 +82,8 @@ def _traced(config: dict, model, task, spec, order, world, free: int, there: int
         said = f"a step takes about {step / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free"
         for fewer in (n for n in range(count // 2, 0, -1) if count % n == 0):
             if (less := need(fewer, pieces * count // fewer)) < 0.9 * free:
-                parts = pieces * count // fewer
-                return [f"{said}; trainer.accumulate={parts} takes {less / GIB:.1f} GiB, with the same curve"]
-        return [f"{said}; no trainer.accumulate is enough: take a smaller model, or more devices"]
+                return [f"{said}; trainer.micro_batch={fewer} takes {less / GIB:.1f} GiB, with the same curve"]
+        return [f"{said}; no trainer.micro_batch is enough: take a smaller model, or more devices"]
     measured = config["data"]["eval_batch_size"]
     state = moments(model, config["optim"], config["trainer"]["ema_decay"] is not None)
     evaluation = gaps * trace(model, task, config, spec, measured, train=False).peak

@@ -42,7 +42,7 @@ def view(images: Tensor, how: View, u: Tensor) -> Tensor:
     if x.shape[1] == 3 and how.grey:
         x = torch.where(_of(a[10] < how.grey), grey(x).expand_as(x), x)
     if how.blur and how.sigma:
-        x = torch.where(_of(a[11] < how.blur), blurred(x, 0.1 + (how.sigma - 0.1) * a[12]), x)
+        x = torch.where(_of(a[11] < how.blur), blurred(x, 0.1 + (how.sigma - 0.1) * a[12], how.sigma), x)
     if how.solarize:
         x = torch.where(_of(a[13] < how.solarize) & (x >= 0.5), 1 - x, x)
     return x
@@ -93,10 +93,13 @@ def turned(angle: Tensor) -> Tensor:
     return cos * torch.eye(3).to(angle) + sin * cross + (1 - cos) * torch.outer(axis, axis)
 
 
-def blurred(x: Tensor, sigma: Tensor) -> Tensor:
-    """Each picture with a Gaussian of its own `sigma` (B,), in pixels; edges are mirrored."""
+def blurred(x: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Each picture with a Gaussian of its own `sigma` (B,), in pixels, up to `largest`; edges are mirrored.
+
+    A Gaussian ends at three times the largest sigma that there can be, not at that of the batch it happens to be in.
+    """
     B, C, H, W = x.shape
-    reach = min(math.ceil(3 * sigma.max().item()), H - 1, W - 1)
+    reach = min(math.ceil(3 * largest), H - 1, W - 1)
     at = torch.arange(-reach, reach + 1).to(x)
     kernel = torch.exp(-(at**2) / (2 * sigma[:, None] ** 2))
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(C, dim=0)[:, None, None]  # (B C, 1, 1, n)

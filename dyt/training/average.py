@@ -23,8 +23,10 @@ class Average:
         self.module, self.decay = copy.deepcopy(model).eval(), decay
 
     def _pairs(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-        ours, theirs = self.module.state_dict().values(), model.state_dict().values()
-        return [(here(a), here(b)) for a, b in zip(ours, theirs, strict=True)]
+        """Our tensors and those they follow, each once: a state dict names tied weights twice."""
+        ours, theirs = (m.state_dict(keep_vars=True).values() for m in (self.module, model))
+        once = {id(a): (here(a), here(b)) for a, b in zip(ours, theirs, strict=True)}
+        return list(once.values())
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -19,8 +19,10 @@ def explain(error: BaseException, config: dict) -> str | None:
         return "another process of this run ended; the same command goes on from the last checkpoint"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         trainer, size = config["trainer"], config["data"]["batch_size"]
-        more = next((n for n in range(trainer["accumulate"] + 1, size + 1) if size % n == 0), None)
-        helps = [f"trainer.accumulate={more} needs less and gives the same curve"] if more else []
+        ranks = distributed.get_world_size() // trainer["tp"] if distributed.is_initialized() else 1
+        piece = trainer["micro_batch"] or size // (ranks * trainer["accumulate"])  # samples at once in a process
+        half = min(piece, size // ranks) // 2
+        helps = [f"trainer.micro_batch={half} needs less and gives the same curve"] if half else []
         helps += [] if trainer["precision"] == "bf16" else ["trainer.precision=bf16 needs less"]
         helps.append(f"a smaller model or data.batch_size (now {size}) changes the numbers")
         return f"out of memory ({' '.join(text.split())[:120]}); {'; '.join(helps)}"

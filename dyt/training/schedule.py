@@ -21,7 +21,7 @@ class Schedule:
 
     @classmethod
     def of(cls, trainer: dict, steps_per_epoch: int) -> "Schedule":
-        total = trainer["max_steps"] or math.ceil(trainer["max_epochs"] * steps_per_epoch)
+        total = trainer["max_steps"] or math.ceil(round(trainer["max_epochs"] * steps_per_epoch, 6))
         eval_every = trainer["eval_every"] or steps_per_epoch
         save_every = trainer["save_every"] or eval_every
         return cls(total, trainer["log_every"], eval_every, save_every, trainer["probe_every"])
