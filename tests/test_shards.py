@@ -198,7 +198,7 @@ def test_an_open_shard_that_lost_its_end_is_refused(tmp_path, monkeypatch):
 def test_killed_and_started_again_it_gives_the_same_sums(workers, tmp_path):
     (tmp_path / "in").mkdir()
     for i in range(3):
-        (tmp_path / "in" / f"copy-{i}.txt").write_text(WORDS * 20)
+        (tmp_path / "in" / f"copy-{i}.txt").write_text(WORDS * 40)
     command = ["in", "--tokenizer", str(bpe(tmp_path / "tokenizer.json")), "--workers", str(workers)]
     command += ["--shard-tokens", "500000"]
     script = str(ROOT / "scripts" / "prepare_data.py")
