@@ -8,7 +8,6 @@ import yaml
 
 from dyt.resume import finished
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
-from dyt.rundir.processes import place
 
 
 def take_directory(run, held: contextlib.ExitStack) -> dict | None:
@@ -84,17 +83,6 @@ def open_directory(run):
 
 def _unwritable(out_root: str, error: OSError) -> ValueError:
     return ValueError(f"out_root={out_root}: cannot write there ({error.strerror}); set another folder")
-
-
-def forewarn(run) -> None:
-    """Says before the first step what will not do: too little memory, pictures that are blown up."""
-    from dyt.forecast.warn import warnings
-    from dyt.training.faults import say
-
-    if run.world.leads:
-        about = (run.plan.config, run.model, run.task, run.data, run.order, run.world, place().per_machine)
-        for line in warnings(*about):
-            say(f"warning: {line}")
 
 
 def announce(run, start: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyt.config.identity import Plan
-from dyt.opening import announce, forewarn, open_directory, take_directory
+from dyt.opening import announce, open_directory, take_directory
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.processes import place
 from dyt.summary import conclude
@@ -207,6 +207,17 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
         loop.model.load_state_dict(old.state_dict())
     after = evaluate(loop.model, *measured)
     return {**after, **{f"before/{key.split('/')[1]}": value for key, value in before.items()}}
+
+
+def forewarn(run: Run) -> None:
+    """Says before the first step what will not do: too little memory, pictures that are blown up."""
+    from dyt.forecast.warn import warnings
+    from dyt.training.faults import say
+
+    if run.world.leads:
+        about = (run.plan.config, run.model, run.task, run.data, run.order, run.world, place().per_machine)
+        for line in warnings(*about):
+            say(f"warning: {line}")
 
 
 def train(run: Run, saver) -> tuple[str, str | None]:
