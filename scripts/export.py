@@ -104,15 +104,15 @@ def main(words: list[str]) -> int:
     written |= {"tokenizer": json.dumps(tokenizer)} if tokenizer else {}
     written |= {"classes": json.dumps(classes)} if classes else {}
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "model.safetensors").exists() or (out / "model.safetensors.index.json").exists():
-        for name in formats.FILES:  # of an earlier export, perhaps in another format
-            for file in out.glob(name):
-                file.unlink()
     weights = {k: v.detach().clone().contiguous() for k, v in weights.items()}
     try:
         shards = split_torch_state_dict_into_shards(weights, max_shard_size=asked.get("shard", "5GB"))
     except ValueError as error:
         raise ValueError(f"shard={asked['shard']}: {error}; type a size as 5GB or 500MB") from error
+    if (out / "model.safetensors").exists() or (out / "model.safetensors.index.json").exists():
+        for name in formats.FILES:  # of an earlier export, perhaps in another format
+            for file in out.glob(name):
+                file.unlink()
     for name, keys in shards.filename_to_tensors.items():
         part = {key: weights[key] for key in keys}
         replace_file(out / name, lambda stream, part=part: stream.write(save(part, metadata=written)))

@@ -161,6 +161,9 @@ def test_an_export_over_one_in_another_format_leaves_nothing_of_it(tmp_path):
         names[folder] = sorted(file.name for file in (tmp_path / folder).iterdir())
         assert all(any(Path(n).match(p) for p in formats.FILES) for n in names[folder])
     assert names["both"] == names["hf"] != names["pt"]
+    with pytest.raises(ValueError, match="shard=many"):
+        export.main([f"run={run}", "ckpt=last", "format=pt", f"out={tmp_path / 'both'}", "shard=many"])
+    assert sorted(file.name for file in (tmp_path / "both").iterdir()) == names["hf"]  # refused: nothing is lost
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")  # of no export: stays
     export.main([f"run={run}", "ckpt=last", "format=pt", f"out={tmp_path / 'mine'}"])
