@@ -166,7 +166,7 @@ INSIDE = {"1e-3": [2.2] * 3, "2e-3": [2.0, 2.01, 1.99], "4e-3": [2.1] * 3}
         ({**INSIDE, "1e-3": [1.5] * 3}, "dyt (the arm) is best at the lowest lr searched, 1e-3 of 1e-3 to 4e-3"),
         ({**INSIDE, "8e-3": [2.5] * 3}, "unequal search of lr: dyt (the arm) had 4 x 3 seeds"),
         ({"2e-3": [1.5] * 3}, "unequal search of lr: dyt (the arm) had 1 x 3 seeds (2e-3)"),
-        ({**INSIDE, "4e-3": [2.1]}, "unequal search of lr: dyt (the arm) had 3 x 1 seeds"),  # tried less often
+        ({"1e-3": [2.2], "2e-3": [2.0, 2.01, 1.99], "4e-3": [2.1]}, None),  # one seed chose; both choose by that one
     ],
 )
 def test_equal_search_and_the_edge_of_it(dyt, says):
@@ -202,6 +202,26 @@ def test_levels_are_ordered_by_value_and_chosen_by_the_seeds_that_all_have():
     assert side.levels == ("2e-3", "4e-3", "1.6e-2") and side.seeds == 2
     assert side.chosen == "2e-3" and side.edge == "lowest"  # the lucky third seed of 1.6e-2 does not count
     assert undertuned("lr", []) is None and told(about, {"dyt": {"norm": "dyt", "lr": "2e-3"}}) == "fixed: lr 2e-3"
+
+
+def test_arms_tried_with_unequal_seeds_choose_by_the_seeds_that_both_have():
+    """Three seeds of the baseline choose 4e-3, its seed 0 chooses 2e-3, and seed 0 is all that the arm was tried with."""
+    more = {"1e-3": [2.5] * 3, "2e-3": [2.0, 2.2, 2.21], "4e-3": [2.1, 2.1, 2.1], "8e-3": [2.6] * 3}
+    once = {"1e-3": [2.4], "2e-3": [1.6, 1.79, 1.82], "4e-3": [1.9], "8e-3": [2.2]}
+    about = asked({"dyt": once, "ln": more})
+    found = judge(TEST, about)
+    assert (found.answer, found.n) == ("yes", 3)
+    assert found.interval.mean == pytest.approx(-(0.4 + 0.41 + 0.39) / 3)  # each at 2e-3
+    assert found.searched == "lr: 4 of 1e-3 to 8e-3; chosen 2e-3 and 2e-3 by seed 0, which both tried"
+    assert about.chosen({"norm": "ln"}) == "4e-3" and about.electors is None  # asked alone, all of its seeds choose
+    alone = judge(TEST, asked({"dyt": more, "ln": more}))
+    assert "chosen 4e-3 and 4e-3" in alone.searched and "seed" not in alone.searched
+
+
+def test_sides_that_share_no_seed_choose_by_their_own():
+    theirs = [{**r, "seed": r["seed"] + 10} for r in made({"ln": INSIDE})]
+    found = judge(TEST, Rows(made({"dyt": INSIDE}) + theirs, ["norm", "lr"], False, search="lr"))
+    assert found.answer == "inconclusive" and found.n == 0
 
 
 def test_the_best_of_levels_needs_an_equal_search_as_well():

@@ -1,5 +1,6 @@
 """A study's rows, asked by cell: which runs a test's arm means, at which level of the searched factor."""
 
+import copy
 import math
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ class Rows:
         self.higher = higher_is_better
         self.metric: str = settings.get("metric", "")
         self.search: str | None = settings.get("search")
+        self.electors: set[int] | None = None  # the seeds that may choose a level; None: all
         self.collapse: float | None = settings.get("collapse")
 
     def value(self, row: dict, metric: str = "final") -> float | None:
@@ -48,17 +50,34 @@ class Rows:
         return rows
 
     def levels(self, cell: dict) -> dict[str, list[dict]]:
-        """The cell's rows by level of the searched factor, lowest first; of the seeds that every level has, if any."""
+        """The cell's rows by level of the searched factor, lowest first; of the seeds that every level has, if any.
+
+        And of those only the seeds that may choose, see :meth:`alike`.
+        """
         found: dict[str, list[dict]] = {}
         for row in self.of(cell):
             found.setdefault(row.get(self.search), []).append(row)
         common = set.intersection(*({r["seed"] for r in rows} for rows in found.values())) if found else set()
+        if self.electors and common & self.electors:
+            common &= self.electors
         if common:
             found = {level: [r for r in rows if r["seed"] in common] for level, rows in found.items()}
         try:
             return dict(sorted(found.items(), key=lambda item: float(item[0])))
         except (TypeError, ValueError):  # levels that are words keep the file's order
             return found
+
+    def alike(self, cells: Iterable[dict]) -> "Rows":
+        """These rows, with each of `cells` choosing its level by the seeds that all of them tried at every level.
+
+        So a baseline that was searched with three seeds and an arm that was searched with one are compared as if both
+        had been searched with the one. Where they share no seed, each keeps its own.
+        """
+        levels = [self.levels(cell) for cell in cells] if self.search else []
+        tried = [set.intersection(*({r["seed"] for r in own} for own in found.values())) for found in levels if found]
+        asked = copy.copy(self)
+        asked.electors = set.intersection(*tried) if any(seeds != tried[0] for seeds in tried) else None
+        return asked
 
     def chosen(self, cell: dict) -> str | None:
         """The searched factor's level with the best mean final value; fewest divergences come first."""

@@ -64,4 +64,5 @@ def told(rows: Rows, sides: dict[str, dict]) -> str:
         return "not searched" + (f": {rows.search} {' and '.join(only)}" if only else "")
     chosen = " and ".join(s.chosen for s in found)
     ranges = dict.fromkeys(f"{len(s.levels)} of {s.range}" for s in found)
-    return f"{rows.search}: {' and '.join(ranges)}; chosen {chosen}"
+    by = f" by seed {' and '.join(map(str, sorted(rows.electors)))}, which both tried" if rows.electors else ""
+    return f"{rows.search}: {' and '.join(ranges)}; chosen {chosen}{by}"

@@ -83,6 +83,11 @@ def judge(
     for side, cell in (("arm", arm), ("against", against)):
         if cell is not None and not rows.of(cell):
             return Finding("not run", f"{_name(test, side)} was not run")
+    sides = {_name(test, "arm"): arm, _name(test, "against"): against} if against else {}
+    others = {}
+    if beside := test.get("beside"):
+        others = {f"{name}, {' '.join(beside.values())}": {**cell, **beside} for name, cell in sides.items()}
+    rows = rows.alike([*sides.values(), *others.values()])
     for cell in (arm, against):
         if cell is not None and (factor := rows.mixed(cell)):
             raise ValueError(f"{cell}: several rows for a seed; the test must fix {factor}")
@@ -90,9 +95,7 @@ def judge(
         found = paired(rows.values(arm, metric), dict.fromkeys(rows.values(arm, metric), 0.0))
     else:
         found = paired(rows.values(arm, metric), rows.values(against, metric))
-    sides = {_name(test, "arm"): arm, _name(test, "against"): against} if against else {}
-    if beside := test.get("beside"):
-        others = {f"{name}, {' '.join(beside.values())}": {**cell, **beside} for name, cell in sides.items()}
+    if beside:
         found = paired(*(_apart(rows, *cells.values(), metric) for cells in (sides, others)))
         sides |= others
     about = {"searched": search.told(rows, sides) if against else "-"}
@@ -232,8 +235,9 @@ def _best(test: dict, rows: Rows, arm: dict, metric: str, matters: float | None)
     """Yes where the paper's level beats every other; no where the best level beats it, for which all were looked at."""
     over, named = test["over"], str(test["level"])
     levels = list(dict.fromkeys(r[over] for r in rows.of(arm) if r.get(over) not in (None, "")))
-    values = {level: rows.values({**arm, over: level}, metric) for level in levels}
     sides = {level: {**arm, over: level} for level in levels}
+    rows = rows.alike(sides.values())
+    values = {level: rows.values(cell, metric) for level, cell in sides.items()}
     about = {"searched": search.told(rows, sides)}
     if named not in values:
         return Finding("inconclusive", f"{over} {named} was not run")
