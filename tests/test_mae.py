@@ -129,6 +129,8 @@ def test_a_linear_probe_leaves_all_but_the_head_alone():
     [
         (["model=mae_nano", "data=stdlib"], "model=mae_nano is for images and data=stdlib is texts"),
         ([*TINY_MAE, "model.mae.mask_ratio=1"], "model.mae.mask_ratio=1: must be above 0 and below 1"),
+        ([*TINY_MAE, "data.patch_size=28"], "data.patch_size=28: pictures of 28 are one patch; take smaller ones"),
+        ([*TINY_MAE, "data.patch_size=1"], "data.patch_size=1: a patch of one value has no spread"),
         ([*TINY_MAE, "model.decoder_heads=3"], "model.decoder_dim=8 must be a multiple of model.decoder_heads=3"),
         ([*TINY_MAE, "+model.mae.ratio=1"], "model.mae.ratio: unknown key; did you mean"),
         (

@@ -205,7 +205,7 @@ def test_levels_are_ordered_by_value_and_chosen_by_the_seeds_that_all_have():
 
 
 def test_arms_tried_with_unequal_seeds_choose_by_the_seeds_that_both_have():
-    """Three seeds of the baseline choose 4e-3, its seed 0 chooses 2e-3, and seed 0 is all that the arm was tried with."""
+    """Three seeds of the baseline choose 4e-3, its seed 0 chooses 2e-3; the arm has seed 0 alone."""
     more = {"1e-3": [2.5] * 3, "2e-3": [2.0, 2.2, 2.21], "4e-3": [2.1, 2.1, 2.1], "8e-3": [2.6] * 3}
     once = {"1e-3": [2.4], "2e-3": [1.6, 1.79, 1.82], "4e-3": [1.9], "8e-3": [2.2]}
     about = asked({"dyt": once, "ln": more})

@@ -590,6 +590,24 @@ def test_probes_choose_the_layer_and_tell_new_speakers_apart():
     assert {"top1_label_mel", "top1_label_new_mel", "top1_speaker_mel"} <= near.keys()
 
 
+@pytest.mark.parametrize("known, tested, has", [(0, 0, False), (0, 1, True), ((0, 1), 0, True)])
+def test_a_single_known_speaker_is_no_others(known, tested, has):
+    """`_new_speakers` leaves a metric out where every known recording is of the speaker that is asked for."""
+    data = Known(0.0)
+    data.labels["speaker"] = {"train": np.resize(known, 90), "val": np.resize(tested, 90)}
+    model = lambda waves, lengths: [waves[:, None, :2].expand(-1, 5, -1)]  # noqa: E731
+    found = probed(model, data, "val", lambda n: torch.full_like(n, 5), 90, torch.device("cpu"))
+    assert {"top1_label_new", "top1_label_new_all", "top1_label_new_mel"} <= found.keys() or not has
+    assert has or not [name for name in found if "_new" in name]
+    assert found["top1_label"] == 1 and all(math.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize("rows, best", [(1, 1), (3, 0)])
+def test_the_best_layer_of_a_few_rows(rows, best):
+    y = np.array([0, 1, 1])[:rows]
+    assert best_layer([y[:, None].astype(float), np.array([[1.0], [0.0], [0.4]])[:rows]], y) == best
+
+
 def test_the_best_layer_is_chosen_by_rows_that_no_probe_learned():
     g = np.random.default_rng(0)
     y = g.integers(0, 2, 200)

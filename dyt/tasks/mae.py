@@ -30,6 +30,13 @@ class MaskedAutoencoding(Task):
             raise ValueError(f"model.mae.mask_ratio={mask_ratio}: must be above 0 and below 1")
         self.patch_size, self.norm_pix_loss = patch_size, norm_pix_loss
         self.patches = (img_size // patch_size) ** 2
+        if self.patches < 2:
+            raise ValueError(f"data.patch_size={patch_size}: pictures of {img_size} are one patch; take smaller ones")
+        if norm_pix_loss and patch_size**2 * len(data["mean"]) < 2:
+            raise ValueError(
+                f"data.patch_size={patch_size}: a patch of one value has no spread; give larger patches, "
+                "or model.mae.norm_pix_loss=false"
+            )
         self.keep = max(1, int(self.patches * (1 - mask_ratio)))
         self.to_pixels, _ = pixel_range(data)
 

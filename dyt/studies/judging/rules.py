@@ -1,7 +1,8 @@
 """The rules of comparison that hold for a study as a whole, and the findings of all its tests under them.
 
-Both sides of a comparison searched alike (search.py), and chose by the same seeds (cells.py); p-values adjusted by Holm within the study; differences smaller
-than what matters are "level"; an inconclusive row says how many seeds would decide it.
+Both sides of a comparison searched alike (search.py) and chose by the same seeds (cells.py); p-values adjusted by Holm
+within the study; differences smaller than what matters are "level"; an inconclusive row says how many seeds would
+decide it.
 """
 
 from dataclasses import replace

@@ -109,8 +109,8 @@ def _curves(axis, study, panel, about, curves):
     if shown and not panel.get("free"):
         pad = 0.06 * (max(shown) - min(shown) or 1)
         axis.set_ylim(min(shown) - pad, max(shown) + pad)
-    nats = metric.endswith("loss") and about.metric not in UNITS
-    axis.set(xlabel="step", ylabel=metric + (" (nats)" if nats else ""))
+    unit = panel.get("unit", "nats" if metric.endswith("loss") and about.metric not in UNITS else "")
+    axis.set(xlabel="step", ylabel=metric + (f" ({unit})" if unit else ""))
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, title=panel.get("hue"))
 
