@@ -64,7 +64,7 @@ def made(study: Study, noise: float = 0.002) -> list[dict]:
 def test_prediction_of_the_held_out_size_and_its_gap():
     study = Study("ladder")
     about = Rows(made(study), study.factors, False, search="lr")
-    told = ladder.predict(study, about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
+    told = ladder.predict(study, "medium", about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
     assert (told["size"], told["baseline"]) == ("1.6", "layernorm")
     place = told["arms"]["dyt-fed 1/1"]["at"]["held_out"]
     gap = 0.1 * 1.6**-0.2
@@ -74,7 +74,7 @@ def test_prediction_of_the_held_out_size_and_its_gap():
     assert {a["lr"] for a in told["arms"].values()} == {"2e-3"}  # the held-out size runs at this one
     wide = [np.diff(told["arms"]["dyt-fed 1/1"]["at"][p]["gap_95"])[0] for p in ("held_out", "124M")]
     assert wide[0] < wide[1]  # the further, the less is known
-    again = ladder.predict(study, about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
+    again = ladder.predict(study, "medium", about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
     assert json.dumps(again) == json.dumps(told)
     lines = "\n".join(ladder.outcome(study, about, told))
     assert "not run" in lines and "extrapolated to 64M" in lines
@@ -82,6 +82,20 @@ def test_prediction_of_the_held_out_size_and_its_gap():
     lines = ladder.outcome(study, Rows([*about.rows, ran], study.factors, False, search="lr"), told)
     error = 1.5 - told["arms"]["layernorm"]["at"]["held_out"]["loss"]
     assert any(f"1.5000 (n = 1) | {error:+.4f} |" in line for line in lines)
+
+
+def test_each_scale_says_which_size_it_keeps_out(tmp_path):
+    study = Study("ladder")
+    assert [ladder.kept_out(study, s) for s in ("small", "medium")] == ["0.8", "1.6"]
+    about = Rows(made(study), study.factors, False, search="lr")
+    told = ladder.predict(study, "small", about, {"layernorm": 800_000, "dyt-fed 1/1": 800_000})
+    assert told["size"] == "0.8"  # and fitted without the runs of that size
+    fewer = Rows([r for r in about.rows if r["size"] != "0.8"], study.factors, False, search="lr")
+    assert told == ladder.predict(study, "small", fewer, {"layernorm": 800_000, "dyt-fed 1/1": 800_000})
+    file = tmp_path / "own.yaml"
+    file.write_text(study.path.read_text().replace('small: "0.8", ', ""))
+    with pytest.raises(ValueError, match="own.yaml: ladder.held_out: say which size scale small predicts"):
+        Study(str(file))
 
 
 def test_the_held_out_size_waits_for_its_prediction(tmp_path, monkeypatch, capsys):

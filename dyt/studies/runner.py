@@ -218,8 +218,8 @@ class StudyAt:
         from dyt.studies.running.cost import cost, spec_of
 
         file = self.folder / ladder.FILE
-        held = [(h, r) for h, (r, _, _) in self.planned.items() if ladder.held_out(self.study, r.cell)]
-        fitted = {h: r for h, (r, _, _) in self.planned.items() if not ladder.held_out(self.study, r.cell)}
+        held = [(h, r) for h, (r, _, _) in self.planned.items() if ladder.held_out(self.study, self.scale, r.cell)]
+        fitted = {h: r for h, (r, _, _) in self.planned.items() if (h, r) not in held}
         if file.is_file() or any(h not in self.rows and self._due(r) for h, r in fitted.items()) or self.waiting:
             return
         factor, parameters = next(iter(self.study.baseline)), {}
@@ -227,7 +227,7 @@ class StudyAt:
             config = self.planned[hash][1].config
             spec = spec_of(config, self.study.scale(self.scale), config["model"]["name"])
             parameters[run.cell[factor]] = cost(config, spec, spec.sizes.get("train"))["parameters"]
-        write_json(file, ladder.predict(self.study, asked(self.study, self.scale, rows), parameters))
+        write_json(file, ladder.predict(self.study, self.scale, asked(self.study, self.scale, rows), parameters))
         print(f"  {file} is written; commit it, then the same command runs the held-out size", flush=True)
 
 

@@ -87,13 +87,18 @@ def spread(values) -> list[float] | None:
     return [float(v) for v in np.percentile(np.asarray(values), [2.5, 97.5])]
 
 
-def groups_of(rows: Rows, ladder: dict, arm: dict) -> dict[int, list[float]]:
-    """The arm's losses by parameters at its best searched level, without the held-out size."""
+def kept_out(study: Study, scale: str) -> str:
+    """The size that is predicted before it is run, at this scale."""
+    return str(study.ladder["held_out"][scale])
+
+
+def groups_of(rows: Rows, size: str, arm: dict, without: str) -> dict[int, list[float]]:
+    """The arm's losses by parameters at its best searched level, for every level of the factor `size` but one."""
     found: dict[int, list[float]] = {}
-    for level in dict.fromkeys(r[ladder["size"]] for r in rows.of(arm)):
-        if level == str(ladder["held_out"]):
+    for level in dict.fromkeys(r[size] for r in rows.of(arm)):
+        if level == without:
             continue
-        for row in rows.at_best({**arm, ladder["size"]: level}):
+        for row in rows.at_best({**arm, size: level}):
             if (value := rows.value(row)) is not None:
                 found.setdefault(row["parameters"], []).append(value)
     return found
@@ -105,7 +110,7 @@ def arms(study: Study, rows: Rows) -> list[dict]:
     return [{factor: level} for level in dict.fromkeys(r[factor] for r in rows.rows)]
 
 
-def predict(study: Study, rows: Rows, parameters: dict[str, int]) -> dict:
+def predict(study: Study, scale: str, rows: Rows, parameters: dict[str, int]) -> dict:
     """What prediction.json holds: each arm's law, its loss and its gap to the baseline at the held-out size and beyond.
 
     Args:
@@ -114,16 +119,16 @@ def predict(study: Study, rows: Rows, parameters: dict[str, int]) -> dict:
     Raises:
         ValueError: an arm has fewer than three sizes.
     """
-    ladder, factor = study.ladder, next(iter(study.baseline))
-    sizes = {"held_out": None, **{str(k): float(v) for k, v in ladder.get("extrapolate", {}).items()}}
+    size, factor, without = study.ladder["size"], next(iter(study.baseline)), kept_out(study, scale)
+    sizes = {"held_out": None, **{str(k): float(v) for k, v in study.ladder.get("extrapolate", {}).items()}}
     laws, best = {}, {}
     for arm in arms(study, rows):
-        groups = groups_of(rows, ladder, arm)
+        groups = groups_of(rows, size, arm, without)
         flat = [(n, v) for n, values in groups.items() for v in values]
         laws[arm[factor]] = (fit(*zip(*flat, strict=True)), resampled(groups))
         largest = max(groups, key=int)
-        level = next(r[ladder["size"]] for r in rows.of(arm) if r["parameters"] == largest)
-        best[arm[factor]] = rows.chosen({**arm, ladder["size"]: level}) if study.search else None
+        level = next(r[size] for r in rows.of(arm) if r["parameters"] == largest)
+        best[arm[factor]] = rows.chosen({**arm, size: level}) if study.search else None
     base = study.baseline[factor]
     told = {}
     for name, (law, draws) in laws.items():
@@ -147,17 +152,17 @@ def predict(study: Study, rows: Rows, parameters: dict[str, int]) -> dict:
             study.search or "level": best[name],
             "at": places,
         }
-    return {"size": str(ladder["held_out"]), "law": "E + A (N / 1e6)^-b", "baseline": base, "arms": told}
+    return {"size": without, "law": "E + A (N / 1e6)^-b", "baseline": base, "arms": told}
 
 
-def held_out(study: Study, cell: dict) -> bool:
+def held_out(study: Study, scale: str, cell: dict) -> bool:
     """Whether a cell is of the size that is predicted before it is run."""
-    return bool(study.ladder) and cell.get(study.ladder["size"]) == str(study.ladder["held_out"])
+    return bool(study.ladder) and cell.get(study.ladder["size"]) == kept_out(study, scale)
 
 
 def due(study: Study, run: Run, folder: Path) -> bool:
     """Whether a run may begin: one of the held-out size waits for its prediction, and has the level that it names."""
-    if not held_out(study, run.cell):
+    if not held_out(study, run.scale, run.cell):
         return True
     told = read_json(folder / FILE)
     if told is None:

@@ -97,7 +97,7 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
 
     def share(run) -> float:
         """Of an arm's levels, one alone gets the later seeds, or is run at the held-out size."""
-        return 1 / alike[_arm(study, run)] if run.late or held_out(study, run.cell) else 1.0
+        return 1 / alike[_arm(study, run)] if run.late or held_out(study, scale, run.cell) else 1.0
 
     lines = [
         f"{study.name} {scale}: {round(sum(map(share, runs)))} runs of {len(by_cell)} settings",

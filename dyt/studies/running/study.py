@@ -93,7 +93,7 @@ class Study:
         self.collapse: dict = self.raw.get("collapse") or {}  # scale -> level: a run no better counts as diverged
         self.derived: list[str] = self.raw.get("derived", [])
         # size: the factor; held_out: its level that is predicted first; extrapolate: {name: parameters}
-        self.ladder: dict = self.raw.get("ladder", {})
+        self.ladder: dict = self.raw.get("ladder", {})  # held_out by scale
         self.figures: list[dict] = self.raw.get("figures", [])
         self.own: bool = self.raw.get("own", False)  # a hypothesis of this repository, in no paper
         self.scales: dict = self.raw["scales"]
@@ -101,6 +101,10 @@ class Study:
             if scale not in SCALES:
                 raise ValueError(f"{self.path}: scale {scale}: choose from {', '.join(SCALES)}")
             self._check(about, SCALE_KEYS, f"scales.{scale}.")
+            if self.ladder and scale not in self.ladder["held_out"]:
+                raise ValueError(
+                    f"{self.path}: ladder.held_out: say which size scale {scale} predicts before it runs it"
+                )
         self.tests = [self._test(t) for t in self.raw["tests"]]
 
     def _check(self, found: dict, known: set, where: str) -> None:
