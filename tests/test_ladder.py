@@ -146,6 +146,33 @@ def test_further_seeds_run_only_at_the_level_that_the_search_chose(tmp_path):
     assert [(r.cell["lr"], r.seed) for r in due] == [("0.002", 1), ("0.002", 2)]
 
 
+def test_a_searched_ladder_comes_to_its_prediction_and_then_to_its_held_out_size(tmp_path):
+    """Further seeds of the levels that lost the search are never run, and nothing waits for them."""
+    study = Study("ladder")
+    smoke = study.raw["scales"]["smoke"]
+    lr = [1e-3, 2e-3, 4e-3]
+    smoke["grid"] = [
+        {"norm": ["layernorm", "dyt-fed 1/1"], "size": ["0.1", "0.2", "0.4"], "lr": lr, "search_seeds": 1},
+        {"norm": ["layernorm", "dyt-fed 1/1"], "size": "1.6", "lr": lr, "seeds": 1},
+    ]
+    smoke["seeds"] = 3
+    rounds = []
+    while len(rounds) < 5:
+        at = runner.StudyAt(study, "smoke", extra=[f"out_root={tmp_path / 'runs'}"], results=tmp_path / "results")
+        due = [(t.tag, at.planned[t.tag][0]) for t in at.gather()]
+        rounds.append((len(due), at.waiting, {run.cell["size"] for _, run in due} == {"1.6"}))
+        for hash, run in due:  # as if they had run
+            n = int(float(run.cell["size"]) * 1e6)
+            final = float(law(n)) + {"0.001": 0.1, "0.002": 0.0, "0.004": 0.1}[run.cell["lr"]] + 1e-3 * run.seed
+            at.rows[hash] = {**run.cell, "seed": run.seed, "status": "finished", "final": final, "run": "x/y",
+                             "parameters": n, "config_hash": hash, "overrides": runner.csv.overrides(run)}  # fmt: skip
+        at.report()
+    # 6 arms x 3 rates, then 2 more seeds at the best of each, then 2 arms of the held-out size at the rate predicted.
+    assert rounds == [(18, 36, False), (12, 0, False), (2, 0, True), (0, 0, False), (0, 0, False)]
+    told = json.loads((at.folder / ladder.FILE).read_text())
+    assert {arm["lr"] for arm in told["arms"].values()} == {"0.002"}
+
+
 def test_a_difference_beside_another_is_their_interaction():
     values = {("muon", "dyt"): 2.5, ("muon", "ln"): 2.0, ("adamw", "dyt"): 2.3, ("adamw", "ln"): 2.1}
     rows = [{"optimizer": o, "norm": n, "seed": s, "status": "finished", "final": v + 0.01 * s * (n == "dyt")}

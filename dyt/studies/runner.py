@@ -56,7 +56,7 @@ class StudyAt:
             plan = identity.plan(config, words)
             self.planned[plan.hash] = (run, plan, words)
         self.rows: dict[str, dict] = {}
-        self.waiting = 0  # runs that the search must come before
+        self.waiting = 0  # runs whose search is not at its end; of the levels that lost theirs none is to come
 
     def gather(self, rerun: bool = False) -> list[Task]:
         """Reads what is finished, here or committed, and returns what is missing.
@@ -85,7 +85,8 @@ class StudyAt:
             else:
                 self.rows[hash] = {**row, **run.cell, "overrides": csv.overrides(run)}
         due = [hash for hash in missing if self._due(self.planned[hash][0])]
-        self.waiting = sum(self.planned[hash][0].late for hash in set(missing) - set(due))
+        later = [self.planned[hash][0] for hash in set(missing) - set(due)]
+        self.waiting = sum(run.late and not self._searched(run) for run in later)
         return self._tasks(due)
 
     def _due(self, run: Run) -> bool:
@@ -97,12 +98,18 @@ class StudyAt:
             return False
         if not run.late:
             return True
-        arm = {f: v for f, v in run.cell.items() if f != self.study.search}
-        first = [h for h, (r, _, _) in self.planned.items() if not r.late and r.cell.items() >= arm.items()]
-        if not all(h in self.rows for h in first):
+        if not self._searched(run):
             return False
         about = asked(self.study, self.scale, list(self.rows.values()))
-        return about.chosen(arm) == run.cell[self.study.search]
+        return about.chosen(self._arm(run)) == run.cell[self.study.search]
+
+    def _arm(self, run: Run) -> dict[str, str]:
+        return {f: v for f, v in run.cell.items() if f != self.study.search}
+
+    def _searched(self, run: Run) -> bool:
+        """Whether the first seeds of a late run's arm are there at every level."""
+        arm = self._arm(run).items()
+        return all(h in self.rows for h, (r, _, _) in self.planned.items() if not r.late and r.cell.items() >= arm)
 
     def _tasks(self, hashes) -> list[Task]:
         tasks = []
