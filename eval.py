@@ -29,6 +29,7 @@ KEYS = {
     "samples": None,
 }
 WRITER = ("temperature", "top_k", "seed")  # of text that is written, with sample= or prompt=
+MEASURES = ("split", "data.path", "steps", "guidance", "samples")  # of a measurement
 SAMPLER = {"steps": "sample_steps", "guidance": "guidance", "samples": "samples"}  # their keys in model.diffusion
 
 
@@ -62,9 +63,13 @@ def parse(words: list[str]) -> dict:
                 given[key] = str(given[key])
             if isinstance(given[key], str) or not least <= given[key] < math.inf:
                 raise ValueError(f"{key}={given[key]}: needs a number of at least {least}")
-    if given["sample"] is None and given["prompt"] is None:
-        if idle := [word for word in words if word.partition("=")[0] in WRITER]:
-            raise ValueError(f"{idle[0]}: is of text that is written; add sample=200, or leave it out")
+    writes = given["sample"] is not None or given["prompt"] is not None
+    for word in words:
+        key = word.partition("=")[0]
+        if writes and key in MEASURES:
+            raise ValueError(f"{word}: is of a measurement, and sample= and prompt= write text; leave it out")
+        if not writes and key in WRITER:
+            raise ValueError(f"{word}: is of text that is written; add sample=200, or leave it out")
     return given
 
 

@@ -30,7 +30,7 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
     """Writes the page; returns the data it shows.
 
     Raises:
-        ValueError: there is nothing to show.
+        ValueError: there is nothing to show, or `out` holds something else.
     """
     from dyt.report.collect import as_script, collect, scurves
     from dyt.rundir.files import write_text
@@ -40,6 +40,7 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
         raise ValueError("no runs to show; train one first, for instance: python train.py norm=dyt")
     data |= {"scurves": scurves(results) if studies is None or "ln_scurve" in studies else []}
     data |= {"made": time.strftime("%F %T"), "version": str(time.time_ns()) if watch else ""}
+    refuse_other(out)
     out.mkdir(parents=True, exist_ok=True)
     shutil.copytree(PAGE, out, dirs_exist_ok=True)
     for study in data["studies"]:
@@ -55,6 +56,14 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
     return data
 
 
+def refuse_other(out: Path) -> None:
+    """Raises ValueError where `out` holds what is no part of a page: a page would write over it."""
+    ours = {*(file.name for file in PAGE.iterdir()), "data.js", "version.txt", "figures", "samples", "tensorboard"}
+    here = sorted(file.name for file in out.iterdir()) if out.is_dir() else []
+    if other := [name for name in here if name not in ours and not name.startswith(".")]:
+        raise ValueError(f"--out {out}: {other[0]} is there, which is no part of a page; give another folder")
+
+
 def copied(picture: Path, out: Path, of: str) -> str:
     """A run's picture beside the page, anew where it changed; its address there."""
     place = out / "samples" / f"{hashlib.sha256(of.encode()).hexdigest()[:16]}{picture.suffix}"
@@ -65,7 +74,12 @@ def copied(picture: Path, out: Path, of: str) -> str:
 
 def name_for_tensorboard(runs: list[dict], folder: Path) -> None:
     """Links to the runs' TensorBoard files under the names that the page has: ``gpt_norms small/DyT, seed 0``."""
-    shutil.rmtree(folder, ignore_errors=True)
+    for link in folder.glob("*/*"):
+        if link.is_symlink():
+            link.unlink()
+    for group in folder.glob("*/"):
+        with contextlib.suppress(OSError):  # something else is in it
+            group.rmdir()
     for run in runs:
         place = Path(run["dir"] or "-") / "tensorboard"
         for scope, about in run["in"].items() if place.is_dir() else ():

@@ -241,6 +241,24 @@ def test_a_folder_that_is_no_bundle_stays(tmp_path):
         bundle.differs(tmp_path / "mine")
 
 
+def test_what_is_no_part_of_a_bundle_is_never_removed(bundled, tmp_path):
+    other = tmp_path / "iso"
+    other.mkdir()
+    (other / "SHA256SUMS").write_text("abc  ubuntu.iso\n")
+    (other / "ubuntu.iso").write_text("bytes")
+    with pytest.raises(ValueError, match="iso holds something that is no bundle; give another folder with --out"):
+        bundle.write(other, bundled.parent / "results")
+    cloned = tmp_path / "cloned"
+    shutil.copytree(bundled, cloned)
+    (cloned / ".git").mkdir()
+    (cloned / ".git" / "HEAD").write_text("ref")
+    with pytest.raises(
+        ValueError, match=r"cloned holds .git/HEAD, which is no part of the bundle; move it, or give --out"
+    ):
+        bundle.write(cloned, bundled.parent / "results")
+    assert (other / "ubuntu.iso").read_text() == "bytes" and (cloned / ".git/HEAD").read_text() == "ref"
+
+
 def test_a_bundle_that_was_stopped_halfway_is_made_again(bundled, tmp_path, monkeypatch):
     shutil.copytree(bundled.parent / "results", tmp_path / "results")
     card = bundle.card

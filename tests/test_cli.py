@@ -108,6 +108,13 @@ def test_eval_reads_other_text_with_the_runs_own_vocabulary(tmp_path):
         (["run=R", "ckp=best"], "ckp=best: did you mean 'ckpt'? type key=value; keys: run, ckpt"),
         (["run=R", "sample=many"], "sample=many: needs a number of at least 1"),
         (["run=R", "top_k=5", "ckpt=last"], "top_k=5: is of text that is written; add sample=200, or leave it out"),
+        *(
+            (
+                ["run=R", "sample=5", word],
+                f"{word}: is of a measurement, and sample= and prompt= write text; leave it out",
+            )
+            for word in ("split=test", "data.path=x", "steps=7", "guidance=3", "samples=8")
+        ),
         (["run=R", "data.path=nowhere"], "data.path=nowhere: no such file or folder"),
     ],
 )

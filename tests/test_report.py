@@ -436,6 +436,24 @@ def test_tensorboard_finds_runs_under_the_pages_names(runs, tmp_path):
     (link,) = (tmp_path / "page/tensorboard").glob("*/*")
     assert link.parent.name == "runs" and link.name.startswith("LayerNorm") and ", seed 1, gpt_nano on " in link.name
     assert link.resolve() == (one / "tensorboard").resolve()
+    shutil.rmtree(one)
+    (tmp_path / "page/tensorboard/mine").mkdir()
+    (tmp_path / "page/tensorboard/mine/events.out.tfevents.2").write_text("")
+    assert python(REPORT, str(tmp_path / "runs"), "--out", str(tmp_path / "page")).returncode == 0
+    left = [path.name for path in (tmp_path / "page/tensorboard").rglob("*")]
+    assert left == ["mine", "events.out.tfevents.2"]  # the link of a run that is gone goes, what is no link stays
+
+
+def test_a_page_is_never_written_over_something_else(runs, tmp_path):
+    (run,) = runs.glob("runs/default/gpt*-layernorm-*-s1-*")
+    before = sorted(run.iterdir())
+    (tmp_path / "own").mkdir()
+    for name in ("index.html", "thesis.txt"):
+        (tmp_path / "own" / name).write_text("mine")
+    for out, name in ((tmp_path / "own", "thesis.txt"), (run, before[0].name)):
+        said = one_line(python(REPORT, str(run), "--out", str(out)))
+        assert said == f"report.py: --out {out}: {name} is there, which is no part of a page; give another folder"
+    assert (tmp_path / "own/index.html").read_text() == "mine" and sorted(run.iterdir()) == before
 
 
 def test_themes_and_a_phone(browser, page):
@@ -736,6 +754,20 @@ def test_two_pinned_variants_differ_as_the_studies_statistics_say(browser, studi
 
 
 @pytest.mark.slow
+def test_steps_to_a_target_are_finite_where_a_model_is_there_before_its_first_step(browser, studies):
+    """A converted model may be: it counts as one step, as in dyt/studies/judging/curves.py."""
+    show(browser, studies, "view=curves&study=dropin/small")
+    told = browser.execute_script(
+        "const scope = 'dropin/small', all = variantsOf(data.runs.filter((r) => r.studies.includes(scope)), scope);"
+        "const found = [], shared = (a, b) => [...a.places.keys()].filter((place) => a !== b && b.places.has(place));"
+        "for (const a of all) for (const b of all) for (const place of shared(a, b))"
+        "  found.push(stepsMore(a.places.get(place), b.places.get(place), 'val/loss'));"
+        "return found"
+    )
+    assert len(told) > 1000 and any(told) and not [t for t in told if "Infinity" in t or "NaN" in t]
+
+
+@pytest.mark.slow
 def test_the_crosshair_moves_by_keyboard_in_all_panels(browser, studies):
     from selenium.webdriver.common.keys import Keys
 
@@ -818,6 +850,58 @@ def odd_runs(place, count=1, norms=("dyt",), name="gpt", status="finished", poin
         (folder / "summary.json").write_text(json.dumps({"status": status, "max_steps": points, "why": "loss nan"}))
         lines = [json.dumps({"step": s, "train/loss": 3.0 / s, "val/loss": 3.1 / s}) for s in range(1, points + 1)]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def made_run(place, norm: str, rate: float, seed: int, status: str, final: float, steps: int = 5) -> None:
+    """A run directory of its own; `status` "cut off" is one that ended without a word."""
+    import yaml
+
+    hash = hash_of((norm, rate, seed))
+    folder = place / "default" / f"gpt-{norm}-s{seed}-{hash:010x}"
+    folder.mkdir(parents=True)
+    parts = {"model": {"name": "gpt"}, "norm": {"name": norm}, "data": {"name": "text"}, "optim": {"lr": rate}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(parts | {"seed": seed}))
+    (folder / "run.json").write_text(json.dumps({"config_hash": f"{hash:010x}"}))
+    if status != "cut off":
+        (folder / "summary.json").write_text(json.dumps({"status": status, "max_steps": 5, "why": "out of memory"}))
+    rows = [{"step": s, "train/loss": final + 1 - s / steps, "val/loss": final} for s in range(1, steps + 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.slow
+def test_only_a_run_that_finished_has_a_final_value(browser, tmp_path):
+    for rate, finals in ((1e-3, (2.0, 2.1)), (2e-3, (1.9, 1.8)), (4e-3, (2.2, 2.3))):
+        for seed, final in enumerate(finals):
+            made_run(tmp_path, "layernorm", rate, seed, "finished", final)
+            made_run(tmp_path, "derf", rate, seed, "failed", final - 1)
+    made_run(tmp_path, "dyt", 1e-3, 0, "finished", 2.5)
+    made_run(tmp_path, "dyt", 1e-3, 1, "cut off", 0.5, steps=3)
+    made_run(tmp_path, "dyt", 2e-3, 0, "cut off", 0.4, steps=3)
+    made_run(tmp_path, "dyt", 4e-3, 0, "diverged", 0.3, steps=4)
+    done = python(REPORT, str(tmp_path), "--out", str(tmp_path / "page"))
+    page = done.stdout.strip()
+    show(browser, page, "view=tuning")
+    rows = {
+        name.strip(): (rate, final, lost)
+        for name, _, rate, final, _, lost in (
+            [cell.text for cell in row.find_elements("css selector", "td")]
+            for row in browser.find_elements("css selector", "#bests tbody tr")
+        )
+    }
+    assert [float(v) for v in rows["LayerNorm"][:2]] == [0.002, 1.85] and rows["LayerNorm"][2] == "–"
+    assert [float(v) for v in rows["DyT"][:2]] == [0.001, 2.5]
+    assert rows["DyT"][2].split("\n") == ["1 of 1 at 0.004", "not ended: 1 of 2 at 0.001; 1 of 1 at 0.002"]
+    assert rows["Derf"] == ("–", "–", "2 of 2 at 0.001; 2 of 2 at 0.002; 2 of 2 at 0.004")
+    of = "const of = (norm) => data.runs.filter((r) => r.norm === norm && r.config['optim.lr'] == arguments[0]);"
+    pair = browser.execute_script(f"{of} return difference(of('dyt'), of('layernorm'), 'val/loss')", 0.001)
+    assert (pair["n"], pair["mean"], pair["lost"], pair["won"]) == (1, pytest.approx(0.5), 0, 0)
+    gone = browser.execute_script(f"{of} return difference(of('dyt'), of('layernorm'), 'val/loss')", 0.004)
+    assert (gone["n"], gone["lost"], gone["won"]) == (0, 1, 0)
+    show(browser, page, "view=answer")
+    find(browser, "#main .findings a").click()
+    soon(lambda: "7 of 16 runs" in text(browser, "#count"))
+    built(browser)
+    assert set(cells(browser, "final")) == {"–"} or set(cells(browser, "final")) == {""}
 
 
 @pytest.mark.slow

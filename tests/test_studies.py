@@ -302,6 +302,13 @@ def test_derived_numbers():
     assert DERIVED["knn_above_pixels"](worth) == pytest.approx(0.09)
     assert DERIVED["linear_above_pixels"](worth) == pytest.approx(-0.01)
     assert all(f([]) is None for f in DERIVED.values())
+    # A value that is not finite is null, a dead layer's input has a spread of zero: such layers are left out.
+    fine = {"alpha": 1.0, "in_std": 2.0, "tanh_r2": 0.9, "line_r2": 0.7}
+    odd = [probe(t, a=fine, b=fine | {"alpha": 0.5, "in_std": 1.0}, c=fine | {"alpha": 0.2, "in_std": 4.0},
+                 d=fine | {"in_std": None, "line_r2": None}, e=fine | {"in_std": 0.0}) for t in (1, 2, 3)]  # fmt: skip
+    assert DERIVED["alpha_std_rank"](odd) == pytest.approx(0.5) and DERIVED["alpha_std_time"](odd) is None
+    assert DERIVED["tanh_gain"](odd) == pytest.approx(0.2)
+    assert DERIVED["below_markov"]([{"val/markov5": None, "val/bits": 1.9}]) is None
 
 
 # -- rows and curves ------------------------------------------------------------------------------------------
@@ -541,3 +548,28 @@ def test_list_shows_every_study_and_every_claim():
 def test_study_files_use_known_keys_only():
     for path in FOLDER.glob("*.yaml"):
         assert set(yaml.safe_load(path.read_text())["scales"]) <= set(SCALES)
+
+
+def test_typed_sizes_of_models_are_those_of_the_rows():
+    """Each "N parameters" of a finding's scope, and of a study's words at its scale, is what runs of it have."""
+    said = []
+    for part in re.split(r"^## ", (ROOT / "docs/findings.md").read_text(), flags=re.MULTILINE)[1:]:
+        if not (scope := re.search(r"- \*\*Scope\*\*: (.*?)(?=\n- |\Z)", part, re.DOTALL)):
+            continue
+        said.append((part.splitlines()[0], scope[1], re.findall(r"results/(\w+)/(\w+)/table.md", part)))
+    for name in names():
+        for scale, about in Study(name).scales.items():
+            said.append((f"{name} {scale}", about.get("about") or "", [(name, scale)]))
+    checked = 0
+    for where, words, studies in said:
+        files = [ROOT / "results" / name / scale / "runs.csv" for name, scale in studies]
+        sizes = {int(row["parameters"]) for file in files for row in rows.read_runs(file) if row["parameters"]}
+        for below, number, unit in re.findall(
+            r"(below )?(\d[\d.,]*\d|\d)(M?)(?= parameters|\) sees| with heads)", words
+        ):
+            typed = float(number.replace(",", "")) * (1e6 if unit else 1)
+            last = (10 ** -len(number.partition(".")[2]) if unit else 1e3 / 1e6) * 1e6  # a unit of its last digit
+            near = [size for size in sizes if (size < typed if below else abs(size - typed) <= last / 2)]
+            assert not sizes or (near and (not below or len(near) == len(sizes))), (where, number, sorted(sizes))
+            checked += bool(sizes)
+    assert checked >= 15

@@ -38,12 +38,12 @@ function ownOf() {
   const places = [...new Set(variants.flatMap((v) => [...v.places.keys()]))].slice(0, 12);
   return el("div", { class: "findings" }, places.map((place) => {
     const runs = variants.flatMap((v) => v.places.get(place) ?? []), metric = runs.find((r) => r.metric && r.status === "finished")?.metric ?? runs[0].metric;
-    const points = picks(variants, place, metric).map((v) => ({ v, ...interval(v.places.get(place).filter((r) => r.status === "finished").map((r) => r.final[metric]).filter((x) => x !== undefined)) }))
+    const points = picks(variants, place, metric).map((v) => ({ v, ...interval(ending(v.places.get(place), metric).values) }))
       .filter((p) => p.n).map((p) => ({ label: p.v.name, norm: p.v.norm, study: "", unit: { "val/loss": "nats", "val/top1": "accuracy" }[metric] ?? metric, value: p.mean, low: p.mean - p.half, high: p.mean + p.half }));
     const best = points.length ? points.reduce((a, b) => ((higher(metric) ? b.value > a.value : b.value < a.value) ? b : a)) : null, lost = runs.filter(gone).length;
     return el("section", { class: "card" }, el("h3", {}, shortened(place, 70)), best ? el("p", {}, shortened(best.label, 70), ` ends ${higher(metric) ? "highest" : "lowest"}.`) : el("p", {}, runs.some((r) => !ended(r)) ? "No run has finished yet." : "No run finished."), dots(points),
       el("p", { class: "note" }, `${runs.filter((r) => r.status === "finished").length} of ${runs.length} runs finished. `,
-        lost ? el("a", { href: link({ view: "runs", study: OWN, q: "diverged" }) }, `${lost} diverged or failed: why`) : ""));
+        lost ? el("a", { href: link({ view: "runs", study: OWN, q: LOST }) }, `${lost} diverged or failed: why`) : ""));
   }));
 }
 

@@ -89,8 +89,10 @@ const studyOf = (scope) => data.studies.find((s) => `${s.name}/${s.scale}` === s
 const scopeName = (s) => (s === ALL ? `all ${data.runs.length} runs` : s === OWN ? "runs of no study" : s);
 const inScope = (run, s) => s === ALL || (s === OWN ? !run.studies.length : run.studies.includes(s));
 
-// Words that a run must have in its name, status or settings; -word: must not have. A key=value counts as a number.
+// Words that a run must have in its name, status or settings; -word: must not have; one|other: either. A key=value counts
+// as a number.
 function has(run, word) {
+  if (word.includes("|")) return word.split("|").filter(Boolean).some((one) => has(run, one));
   const [key, value] = word.split("=");
   const own = Object.hasOwn(run.config, key) ? run.config[key] : undefined;
   if (value && own !== undefined && Number.isFinite(Number(value)) && Number.isFinite(Number(own))) return Number(own) === Number(value);
@@ -104,6 +106,8 @@ function matches(run, q) {
   return q.toLowerCase().split(/\s+/).filter(Boolean)
     .every((w) => (w.startsWith("-") && w.length > 1 ? !has(run, w.slice(1)) : has(run, w)));
 }
+
+const LOST = "diverged|failed";  // the filter of runs that were lost
 
 const chosen = (scope) => data.runs.filter((run) => inScope(run, scope) && matches(run, state.q));
 

@@ -35,7 +35,7 @@ function curvesView() {
     button("copy link", (e) => { address({ study: now, metric }); navigator.clipboard?.writeText(location.href).catch(() => {}); e.target.textContent = "link copied"; }, { id: "link" })));
   return [el("h2", {}, study ? `Curves: ${study.name}` : "Curves"), study ? note(study.title) : null, live(), controls, legend(variants, opening, metric),
     shown.length ? el("div", { class: "facets" }, panels.map((p) => p.chart)) : el("p", {}, "No run fits; clear the filter."),
-    silent.length ? note(`${silent.length} of these runs have no ${metric}. `, silent.some(gone) ? el("a", { href: link({ view: "runs", study: now, q: "diverged" }) }, `${silent.filter(gone).length} diverged or failed before`) : "") : null,
+    silent.length ? note(`${silent.length} of these runs have no ${metric}. `, silent.some(gone) ? el("a", { href: link({ view: "runs", study: now, q: LOST }) }, `${silent.filter(gone).length} diverged or failed before`) : "") : null,
     panels.flatMap((p) => p.multiples.length ? [el("h3", {}, `${p.place}: each with its 95% interval, beside the mean of the baseline`), el("div", { class: "multiples" }, p.multiples)] : []),
     places.length > PANELS ? button(state.panels ? `only the first ${PANELS} panels` : `all ${places.length} panels`, () => set({ panels: state.panels ? "" : "all" }), { id: "panels" }) : null,
     pinned(variants, used, metric), panels.length ? summary(panels, metric, now) : null,

@@ -3,7 +3,7 @@
 
 // {mean, low, high, n, lost, won} of the final values: a minus b, seed by seed (dyt/studies/statistics.py: paired).
 function difference(a, b, metric) {
-  const ends = pairsOf(a, b).map(([x, y]) => [x, y].map((r) => (r.status === "diverged" ? null : r.final[metric] ?? null)));
+  const ends = pairsOf(a, b).filter((pair) => pair.every((r) => r.status === "finished" || gone(r))).map((pair) => pair.map((r) => finalOf(r, metric) ?? null));
   const both = ends.filter(([x, y]) => x !== null && y !== null).map(([x, y]) => x - y);
   const lost = ends.filter(([x, y]) => x === null && y !== null).length, won = ends.filter(([x, y]) => x !== null && y === null).length;
   if (!both.length) return { n: 0, lost, won };
@@ -26,7 +26,7 @@ function pair(a, b, place, metric) {
   const [ours, theirs] = [a.places.get(place), b.places.get(place)], found = difference(ours, theirs, metric);
   const sign = (v) => `${v >= 0 ? "+" : "−"}${Math.abs(v).toFixed(4)}`;
   const told = found.n ? `${sign(found.mean)}${found.low === null ? "" : ` [${sign(found.low)}, ${sign(found.high)}]`} ${metric} at the end, ${found.n} pairs of seeds` : "No pair of seeds in which both finished";
-  const lost = [found.lost ? `${a.name} alone diverged in ${found.lost}` : "", found.won ? `${b.name} alone diverged in ${found.won}` : ""].filter(Boolean).join("; ");
+  const lost = [found.lost ? `${a.name} alone was lost in ${found.lost}` : "", found.won ? `${b.name} alone was lost in ${found.won}` : ""].filter(Boolean).join("; ");
   const members = pairsOf(ours, theirs).map(([x, y]) => {
     const [p, q] = [points(x, metric), points(y, metric)];
     if (!p.length || !q.length) return null;

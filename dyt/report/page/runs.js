@@ -11,7 +11,7 @@ let tabulator = null;
 
 function rowOf(run, now) {
   const own = about(run, now), metric = run.metric;
-  return { id: run.id, run, name: run.name, status: run.status, metric, final: run.final[metric], best: run.best[metric], train: run.final["train/loss"], seed: run.seed,
+  return { id: run.id, run, name: run.name, status: run.status, metric, final: gone(run) ? undefined : run.final[metric], best: run.best[metric], train: run.final["train/loss"], seed: run.seed,
     variant: own.variant, place: own.place, norm: run.norm, model: run.model, data: run.data, step: run.step, seconds: run.wall_s, parameters: run.parameters, why: run.why };
 }
 
@@ -131,10 +131,10 @@ function compare(ids) {
   const differing = keys.filter((k) => String(a.config[k] ?? "–") !== String(b.config[k] ?? "–"));
   const results = [...new Set([...Object.keys(a.final), ...Object.keys(b.final)])].sort();
   const row = (k, x, y) => el("tr", {}, el("th", { scope: "row" }, k), el("td", { class: "name" }, x), el("td", { class: "name" }, y));
-  const text = (v) => (typeof v === "number" ? number(v) : String(v ?? "–"));
+  const end = (run, k) => (typeof run.final[k] === "number" ? number(run.final[k]) + (run.status === "finished" ? "" : ", the last") : String(run.final[k] ?? "–"));
   return el("section", { class: "card", id: "compare" }, el("h3", {}, `${differing.length} settings differ`), partly,
     scroll(el("table", {}, el("thead", {}, row("", shortened(a.name), shortened(b.name))),
       el("tbody", {}, differing.map((k) => row(k, String(a.config[k] ?? "–"), String(b.config[k] ?? "–"))),
-        row("status", a.status, b.status), results.map((k) => row(`final ${k}`, text(a.final[k]), text(b.final[k])))))),
+        row("status", a.status, b.status), results.map((k) => row(`final ${k}`, end(a, k), end(b, k)))))),
     button("close", () => { address({ compare: "" }); details(); ticks(); }));
 }

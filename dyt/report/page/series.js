@@ -127,7 +127,7 @@ function stepsMore(arm, base, metric) {
     let end = theirs.at(-1)[1], found = stepsTo(ours, end, up);
     if (!found) { never++; end = ours.at(-1)[1]; found = stepsTo(ours, end, up); }
     const reference = stepsTo(theirs, end, up);
-    if (found && reference && !(found[1] && reference[1])) logs.push(Math.log(found[0] / reference[0]));
+    if (found && reference && !(found[1] && reference[1])) logs.push(Math.log(Math.max(found[0], 1) / Math.max(reference[0], 1)));
   }
   if (!logs.length) return "";
   const { mean, half } = interval(logs), percent = (v) => Math.round(100 * Math.expm1(v));

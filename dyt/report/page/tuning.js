@@ -62,7 +62,7 @@ function tuned(place, runs, key, metric, now, arms) {
   const lines = [], marks = [], rows = [], most = Math.max(...runs.map((r) => Number(about(r, now).cell[key])));
   for (const [name, own] of Map.groupBy(runs, (r) => armOf(r, now, key))) {
     const levels = [...Map.groupBy(own, (r) => Number(about(r, now).cell[key]))].sort((a, b) => a[0] - b[0]);
-    const at = levels.map(([level, runs]) => ({ level, runs, values: runs.filter((r) => r.status !== "diverged").map((r) => r.final[metric]).filter((v) => v !== undefined) }));
+    const at = levels.map(([level, runs]) => ({ level, runs, ...ending(runs, metric) }));
     const fine = at.filter((p) => p.values.length), shape = arms.get(name);
     const means = fine.map((p) => [p.level, interval(p.values).mean]);
     const best = fine.length ? fine[bestOf(fine.map((p) => p.runs), metric)] : null;
@@ -70,8 +70,8 @@ function tuned(place, runs, key, metric, now, arms) {
     if (shape.shown) lines.push({ ...shape, name, label: name, star: true, short: levels.at(-1)[0] < most, width: shape.baseline ? 2.8 : 1.8, points: means, bars: fine.filter((p) => p.values.length > 1).map((p) => { const { mean, half } = interval(p.values); return [p.level, mean - half, mean + half]; }),
       about: ([x, y]) => [name, `${key} ${x}: ${metric} ${number(y)}`] });
     if (best && shape.shown) marks.push({ x: best.level, y: interval(best.values).mean, symbol: STAR, size: 16, colour: shape.colour });
-    for (const p of shape.shown ? at : []) if (p.values.length < p.runs.length) marks.push({ x: p.level, y: higher(metric) ? -Infinity : Infinity });
-    rows.push({ name, shape, best, edge, levels, gone: at.filter((p) => p.values.length < p.runs.length).map((p) => `${p.runs.length - p.values.length} of ${p.runs.length} at ${levelText(p.level)}`) });
+    for (const p of shape.shown ? at : []) if (p.lost) marks.push({ x: p.level, y: higher(metric) ? -Infinity : Infinity });
+    rows.push({ name, shape, best, edge, levels, gone: counted(at, "lost"), open: counted(at, "open") });
   }
   const all = lines.flatMap((l) => l.points.map((p) => p[1])).sort((a, b) => a - b);
   const [low, high, middle] = [all[0], all.at(-1), all[Math.floor(all.length / 2)]], cut = lines.length > 2 && !higher(metric) && high - middle > 4 * (middle - low) ? middle + 2.5 * (middle - low) : undefined;
@@ -82,15 +82,16 @@ function tuned(place, runs, key, metric, now, arms) {
   if (axes.logx) Object.assign(axes, { xmin: Math.min(...levels) / 1.3, xmax: Math.max(...levels) * 1.3, xticks: [...new Set(levels)].sort((a, b) => a - b) });
   return { place, rows, chart: chart(lines, marks, axes) };
 }
+const counted = (levels, what) => levels.filter((p) => p[what]).map((p) => `${p[what]} of ${p.runs.length} at ${levelText(p.level)}`);
 const STAR = "path://M10,0L13,7L20,7.5L14.5,12L16.5,20L10,15.5L3.5,20L5.5,12L0,7.5L7,7Z";
 
 function bests(panels, key, metric) {
-  return scroll(el("table", { id: "bests" }, el("caption", {}, `The best ${key} of each arm; runs that diverged count as worse than any that did not`),
-    el("thead", {}, el("tr", {}, ["arm", "tried on", `best ${key}`, metric, "searched", "diverged"].map((t, i) => el("th", { scope: "col", class: i === 2 || i === 3 ? "number" : null }, t)))),
+  return scroll(el("table", { id: "bests" }, el("caption", {}, `The best ${key} of each arm, of runs that finished; runs that diverged or failed count as worse than any that did not`),
+    el("thead", {}, el("tr", {}, ["arm", "tried on", `best ${key}`, metric, "searched", "diverged or failed"].map((t, i) => el("th", { scope: "col", class: i === 2 || i === 3 ? "number" : null }, t)))),
     el("tbody", {}, panels.flatMap((p) => p.rows.map((r) => el("tr", {}, el("td", {}, swatch(r.shape), " ", shortened(r.name)), el("td", {}, shortened(p.place)),
       el("td", { class: "number" }, r.best ? levelText(r.best.level) : "–"),
       el("td", { class: "number" }, r.best ? number(interval(r.best.values).mean) : "–"), el("td", {}, r.levels.map(([l]) => levelText(l)).join(", "), r.edge ? el("span", { class: "badge inconclusive" }, ` best is the ${r.edge} searched`) : null),
-      el("td", {}, r.gone.length ? el("span", { class: "badge diverged" }, r.gone.join("; ")) : "–")))))));
+      el("td", {}, r.gone.length ? el("span", { class: "badge diverged" }, r.gone.join("; ")) : r.open.length ? "" : "–", r.open.length ? note(`not ended: ${r.open.join("; ")}`) : null)))))));
 }
 
 // A heat map over two swept keys, of the runs of one norm.

@@ -30,10 +30,13 @@ function variantsOf(runs, scope) {
   return [...found.values()];
 }
 
-// What the metric was at the end, over finished runs; no value at all sorts last.
+// What the metric was at the end of a run that finished; of any other there is no such value.
+const finalOf = (run, metric) => (run.status === "finished" ? run.final[metric] : undefined);
+
+// Over runs: their final values, how many were lost, and how many have not ended (or were cut off); none sorts last.
 function ending(runs, metric) {
-  const values = runs.filter((r) => r.status !== "diverged" && r.status !== "failed").map((r) => r.final[metric]).filter((v) => v !== undefined);
-  return { mean: values.length ? interval(values).mean : undefined, lost: runs.length - values.length, n: values.length };
+  const values = runs.map((r) => finalOf(r, metric)).filter((v) => v !== undefined), open = runs.filter((r) => r.status !== "finished" && !gone(r)).length;
+  return { values, mean: values.length ? interval(values).mean : undefined, lost: runs.length - open - values.length, open };
 }
 
 function badness(runs, metric) {

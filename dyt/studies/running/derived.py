@@ -21,16 +21,22 @@ def _probes(rows: list[dict]) -> list[tuple[int, dict[str, dict[str, float]]]]:
     return found
 
 
-def _last(rows: list[dict], name: str) -> list[float]:
-    """A statistic of every layer that has it, in the model's order, at the last probe."""
+def _last(rows: list[dict], *names: str) -> list[tuple[float, ...]]:
+    """Statistics of every layer that has them all, in the model's order, at the last probe."""
     probes = _probes(rows)
-    return [layer[name] for layer in probes[-1][1].values() if name in layer] if probes else []
+    layers = probes[-1][1].values() if probes else ()
+    return [tuple(layer[name] for name in names) for layer in layers if all(name in layer for name in names)]
+
+
+def _alpha_std(layer: dict[str, float]) -> tuple[float, float] | None:
+    """(alpha, 1 / std of its input) of a layer; None where it has no alpha, or an input without a finite spread."""
+    return (layer["alpha"], 1 / layer["in_std"]) if layer.get("alpha") and layer.get("in_std") else None
 
 
 def alpha_std_rank(rows: list[dict]) -> float | None:
     """Spearman's rho over layers between alpha and 1 / std of its layer's input, at the end (Figure 8, right)."""
     probes = _probes(rows)
-    pairs = [(s["alpha"], 1 / s["in_std"]) for s in (probes[-1][1] if probes else {}).values() if s.get("alpha")]
+    pairs = [pair for s in (probes[-1][1] if probes else {}).values() if (pair := _alpha_std(s))]
     return rank_correlation(*zip(*pairs, strict=True)).mean if len(pairs) > 2 else None
 
 
@@ -39,8 +45,8 @@ def alpha_std_time(rows: list[dict]) -> float | None:
     series: dict[str, list] = {}
     for _, layers in _probes(rows):
         for name, s in layers.items():
-            if s.get("alpha"):
-                series.setdefault(name, []).append((s["alpha"], 1 / s["in_std"]))
+            if pair := _alpha_std(s):
+                series.setdefault(name, []).append(pair)
     found = [rank_correlation(*zip(*points, strict=True)).mean for points in series.values() if len(points) > 2]
     found = [f for f in found if f is not None]
     return statistics.fmean(found) if found else None
@@ -60,7 +66,7 @@ def input_shift(rows: list[dict]) -> float | None:
 def saturated(rows: list[dict]) -> float | None:
     """Share of activations with abs(alpha x) > 2 at the end, mean over layers."""
     found = _last(rows, "saturated")
-    return statistics.fmean(found) if found else None
+    return statistics.fmean(value for (value,) in found) if found else None
 
 
 def gradient_ratio(rows: list[dict]) -> float | None:
@@ -74,14 +80,13 @@ def gradient_ratio(rows: list[dict]) -> float | None:
 
 def tanh_gain(rows: list[dict]) -> float | None:
     """How much better the best tanh explains a norm's output from its input than the best line does: R^2, mean."""
-    tanh, line = _last(rows, "tanh_r2"), _last(rows, "line_r2")
-    return statistics.fmean(t - n for t, n in zip(tanh, line, strict=True)) if tanh else None
+    found = _last(rows, "tanh_r2", "line_r2")
+    return statistics.fmean(tanh - line for tanh, line in found) if found else None
 
 
 def tanh_gain_depth(rows: list[dict]) -> float | None:
     """Spearman's rho between depth and that gain: positive where deep layers are more S-shaped."""
-    tanh, line = _last(rows, "tanh_r2"), _last(rows, "line_r2")
-    gains = [t - n for t, n in zip(tanh, line, strict=True)]
+    gains = [tanh - line for tanh, line in _last(rows, "tanh_r2", "line_r2")]
     return rank_correlation(range(len(gains)), gains).mean if len(gains) > 2 else None
 
 
@@ -116,7 +121,7 @@ PROBES = {
 
 def below_markov(rows: list[dict]) -> float | None:
     """Bits a base that a fifth-order Markov chain needs more than the model, at the end."""
-    last = next((row for row in reversed(rows) if "val/markov5" in row), None)
+    last = next((row for row in reversed(rows) if row.get("val/markov5") is not None), None)
     return last["val/markov5"] - last["val/bits"] if last and last.get("val/bits") is not None else None
 
 

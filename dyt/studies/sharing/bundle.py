@@ -95,8 +95,11 @@ def write(folder: Path, results: Path) -> None:
     found = tables(results)
     if not found["rows"]:
         raise ValueError(f"{results} has no rows; type python scripts/reproduce.py first")
-    if folder.exists() and any(folder.iterdir()) and not (folder / SUMS).is_file():
-        raise ValueError(f"{folder} holds something that is no bundle; give another folder with --out")
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / SUMS).is_file() or "data/rows.parquet" not in _said(folder):
+            raise ValueError(f"{folder} holds something that is no bundle; give another folder with --out")
+        if more := sorted(_here(folder).keys() - _said(folder).keys()):
+            raise ValueError(f"{folder} holds {more[0]}, which is no part of the bundle; move it, or give --out")
     whole, folder = folder, folder.with_name(f".{folder.name}.part")  # so that one that is stopped leaves no half
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
@@ -116,6 +119,16 @@ def write(folder: Path, results: Path) -> None:
     folder.rename(whole)
 
 
+def _said(folder: Path) -> dict[str, str]:
+    """Sums by file, as the bundle says them."""
+    lines = (folder / SUMS).read_text(errors="replace").splitlines()
+    return {name: sum for sum, _, name in (line.partition("  ") for line in lines)}
+
+
+def _here(folder: Path) -> dict[str, Path]:
+    return {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+
+
 def differs(folder: Path) -> list[str]:
     """A line for each file that is not as SHA256SUMS says, that is missing, or that it does not name.
 
@@ -124,11 +137,7 @@ def differs(folder: Path) -> list[str]:
     """
     if not (folder / SUMS).is_file():
         raise ValueError(f"{folder} has no {SUMS}; type make bundle")
-    said = {}
-    for line in (folder / SUMS).read_text().splitlines():
-        sum, _, name = line.partition("  ")
-        said[name] = sum
-    here = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+    said, here = _said(folder), _here(folder)
     wrong = [f"{name} is missing" for name in said.keys() - here.keys()]
     wrong += [f"{name} is not named in {SUMS}" for name in here.keys() - said.keys()]
     wrong += [
