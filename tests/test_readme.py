@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from dyt.efficiency import tables
+from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import Study, names
 from dyt.studies.showing import demo, front, marked, overview, soak
+from dyt.studies.statistics import interval
 
 from .helpers import ROOT
 
@@ -168,6 +170,7 @@ def test_a_text_with_a_number_that_is_not_there_is_refused(tmp_path):
     for text, says in (
         ("{depth|dyt;3}", "depth has no such cell"),
         ("{paper|no-claim|dyt}", "no such number"),
+        ("{depth|none;24|minus layernorm;3}", "depth has no such cell"),
         ("{gain_clip|gpt;layernorm}", None),
     ):
         template.write_text(text)
@@ -176,6 +179,17 @@ def test_a_text_with_a_number_that_is_not_there_is_refused(tmp_path):
                 overview.told(template, RESULTS)
         else:  # a cell that a study has and nobody ran
             assert overview.told(template, tmp_path) == "not run"
+    template.write_text("{depth|none;24|seeds} and {depth|none;24|minus layernorm;24}")
+    finals = [
+        {
+            r["seed"]: r["final"]
+            for r in read_runs(RESULTS / "depth/small/runs.csv")
+            if (r["norm"], r["depth"]) == (n, "24")
+        }
+        for n in ("none", "layernorm")
+    ]
+    found = interval([finals[0][seed] - finals[1][seed] for seed in finals[0]])
+    assert overview.told(template, RESULTS) == f"3 and {found.mean:+.2f} ± {(found.high - found.low) / 2:.2f} nats"
 
 
 def test_every_claim_of_the_papers_has_words():

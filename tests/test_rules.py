@@ -213,6 +213,12 @@ def test_arms_tried_with_unequal_seeds_choose_by_the_seeds_that_both_have():
     assert (found.answer, found.n) == ("yes", 3)
     assert found.interval.mean == pytest.approx(-(0.4 + 0.41 + 0.39) / 3)  # each at 2e-3
     assert found.searched == "lr: 4 of 1e-3 to 8e-3; chosen 2e-3 and 2e-3 by seed 0, which both tried"
+    from dyt.studies.running.study import Study
+    from dyt.studies.showing.words import apart, ours
+
+    study = Study("depth")  # of nats
+    assert ours(TEST, found, about, study) == "ln 2.14 -> DyT 1.74 nats, -0.40 ± 0.02, 3 seeds"
+    assert apart(study, about, {"norm": "ln"}, {"norm": "dyt"}) == "+0.40 ± 0.02 nats"
     assert about.chosen({"norm": "ln"}) == "4e-3" and about.electors is None  # asked alone, all of its seeds choose
     alone = judge(TEST, asked({"dyt": more, "ln": more}))
     assert "chosen 4e-3 and 4e-3" in alone.searched and "seed" not in alone.searched

@@ -155,7 +155,8 @@ def told(template: Path, results: Path) -> str:
     """A text of ``configs/study/`` with its numbers filled in.
 
     ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone,
-    with a derived number's name that one. The levels are of the cell's first factors; a searched one that is left out
+    with ``|seeds`` how many runs, with a derived number's name that one, with ``|minus level;level`` how much it is
+    above another cell, paired by seed. The levels are of the cell's first factors; a searched one that is left out
     is at its best. ``{paper|claim|arm}`` is a number of the papers.
 
     Raises:
@@ -180,20 +181,30 @@ def told(template: Path, results: Path) -> str:
 
 
 def _cell(study: Study, about: Rows, levels: list[str], how: str | None, where: str) -> str:
+    cell = _levels(study, about, levels, where)
+    values = list(about.values(cell, how if how in study.derived else "final").values())
+    if not values:
+        return "not run"
+    if how == "seeds":
+        return str(len(values))
+    if (how or "").startswith("minus "):
+        return words.apart(study, about, cell, _levels(study, about, how.removeprefix("minus ").split(";"), where))
+    if None in values:
+        return f"diverged in {values.count(None)} of {len(values)} runs"
+    factor, digits, unit = (100, 1, " %") if study.percent else (1, words.DIGITS.get(study.metric, 2), "")
+    found = interval([factor * v for v in values])
+    return words.spread(Interval(found.n, found.mean) if how == "mean" else found, digits) + unit
+
+
+def _levels(study: Study, about: Rows, levels: list[str], where: str) -> dict[str, str]:
+    """The cell whose first factors have these levels."""
     cell = next((c for c in study.cells("small") if list(c.values())[: len(levels)] == levels), None)
     if cell is None:
         raise ValueError(f"{where}: {study.name} has no such cell")
     cell = dict(list(cell.items())[: len(levels)])
     if factor := about.mixed(cell):
         raise ValueError(f"{where}: several rows for a seed; it must fix {factor}")
-    values = list(about.values(cell, how if how in study.derived else "final").values())
-    if not values:
-        return "not run"
-    if None in values:
-        return f"diverged in {values.count(None)} of {len(values)} runs"
-    factor, digits, unit = (100, 1, " %") if study.percent else (1, words.DIGITS.get(study.metric, 2), "")
-    found = interval([factor * v for v in values])
-    return words.spread(Interval(found.n, found.mean) if how == "mean" else found, digits) + unit
+    return cell
 
 
 def _told(name: str) -> Part:
