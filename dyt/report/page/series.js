@@ -131,7 +131,8 @@ function stepsMore(arm, base, metric) {
   }
   if (!logs.length) return "";
   const { mean, half } = interval(logs), percent = (v) => Math.round(100 * Math.expm1(v));
-  return `${percent(mean)}% more steps [${percent(mean - half)}, ${percent(mean + half)}] to ${never === seeds ? "its own end" : "the other's end"}`
+  const more = percent(mean) >= 0, ends = [percent(mean - half), percent(mean + half)], told = more ? ends : ends.map((v) => -v || 0).reverse();
+  return `${Math.abs(percent(mean))}% ${more ? "more" : "fewer"} steps [${told.join(", ")}] to ${never === seeds ? "its own end" : "the other's end"}`
     + (never ? `; not reached in ${never} of ${seeds}` : "");
 }
 
