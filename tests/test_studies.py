@@ -405,6 +405,16 @@ def test_another_version_of_the_study_is_refused_with_what_differs(gradient_dept
     changed = runner.StudyAt(at.study, "smoke", extra=[f"out_root={tmp_path / 'runs'}"], results=tmp_path / "results")
     with pytest.raises(ValueError, match=r"another version of gradient_depth \(- there, optim.lr=0.5 here\)"):
         changed.gather()
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "train.txt").write_text("To be, or not to be. " * 500)
+    (folder / "validation.txt").write_text("That is the question. " * 100)
+    other = smoke(tmp_path, "gradient_depth", paths={"stdlib": str(folder)})
+    told = (
+        r"has rows of other data \(stdlib of sha256 \w{12}, and \w{12} is here\); give their data with --data stdlib=<"
+    )
+    with pytest.raises(ValueError, match=told):
+        other.gather()
     file = tmp_path / "results/gradient_depth/smoke/runs.csv"
     file.write_text(file.read_text().replace("alpha0", "alpha_zero", 1))
     with pytest.raises(ValueError, match="columns that the study has not: alpha_zero; missing: alpha0"):

@@ -13,6 +13,7 @@ from dyt.studies.running.cluster import Cluster
 from dyt.studies.running.pool import Pool, Task
 from dyt.studies.running.ready import refuse_unready
 from dyt.studies.running.study import Run, Study, result_folder
+from dyt.studies.running.version import refuse_other_version
 from dyt.studies.written import write_report
 
 ROOT = compose.CONFIGS.parent
@@ -66,7 +67,7 @@ class StudyAt:
         """
         remove_parts(self.folder)
         mine = csv.read_runs(self.folder / "runs.csv", self.study)
-        self._refuse_other_version(mine)
+        refuse_other_version(self.folder, self.study, mine, self.planned)
         if rerun:
             for _, plan, _ in self.planned.values():
                 plan.config["resume"] = "fresh"
@@ -117,29 +118,6 @@ class StudyAt:
             _, plan, words = self.planned[hash]
             tasks.append(Task(plan.config, words, hash))
         return tasks
-
-    def _refuse_other_version(self, mine: list[dict]) -> None:
-        """Rows of this folder that the study, as it stands, does not have."""
-        for row in mine:
-            if row["config_hash"] in self.planned:
-                continue
-            cell = {f: row[f] for f in self.study.factors if row.get(f)}
-            same = [r for r, _, _ in self.planned.values() if r.cell == cell and r.seed == row["seed"]]
-            if same:
-                theirs, ours = set(row["overrides"].split()), set(csv.overrides(same[0]).split())
-                told = f"{' '.join(sorted(theirs - ours)) or '-'} there, {' '.join(sorted(ours - theirs)) or '-'} here"
-                if theirs - ours or ours - theirs:
-                    what = told
-                else:
-                    what = "the same overrides with other data or another group's default"
-            elif row["seed"] >= max(r.seed for r in self.runs) + 1:
-                continue  # fewer seeds asked for now
-            else:
-                what = f"it has {' '.join(cell.values())}, which the study has not"
-            raise ValueError(
-                f"{self.folder} was written by another version of {self.study.name} ({what}); move that folder aside "
-                "and run again: runs that are still the same are found by their hash"
-            )
 
     def done(self, hash: str, outcome: dict) -> dict:
         """Takes a run that ended into the rows; returns its row. A finished row gives way to a finished one only."""
