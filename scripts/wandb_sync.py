@@ -105,7 +105,7 @@ def main(words: list[str]) -> int:
 
 def studies(asked: argparse.Namespace) -> int:
     """What ``--study`` asks for."""
-    from dyt.report.wandb_studies import report_of, send_study, workspace_of
+    from dyt.report.wandb_studies import OFFLINE, report_of, send_study, workspace_of
     from dyt.studies.running.study import SCALES, Study
 
     if not asked.study or asked.scale not in SCALES:
@@ -125,7 +125,8 @@ def studies(asked: argparse.Namespace) -> int:
             count = send_study(study, asked.scale, results, mode, asked.project, asked.entity, asked.artifacts)
         except Exception as error:  # wandb raises its own, requests' and OS errors alike
             raise ValueError(f"{study.name}: not sent ({' '.join(str(error).split())[:200]})") from error
-        print(f"{study.name}: sent, {count} runs ({count - 1} of the papers' numbers)", flush=True)
+        done = "sent" if mode == "online" else f"written, to be sent by: wandb sync {OFFLINE}/wandb/offline-run-*"
+        print(f"{study.name}: {count} runs ({count - 1} of the papers' numbers) {done}", flush=True)
     if asked.report:
         for one in made:
             print(one.save().url)

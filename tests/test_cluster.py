@@ -1,11 +1,13 @@
 """Sweeps on a cluster: Hydra's launchers, jobs that are queued again, several processes. SLURM is a stand-in."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,3 +194,37 @@ def test_a_launcher_that_is_none_is_refused(name, told, tmp_path):
 
     with pytest.raises(ValueError, match=told):
         Cluster(name, [], 1, tmp_path)
+
+
+def test_a_long_study_goes_in_arrays_that_slurm_takes_and_a_refusal_is_one_line(tmp_path, monkeypatch):
+    from submitit.core.utils import FailedJobError
+
+    from dyt.studies.running import cluster
+    from dyt.studies.running.pool import Task
+
+    class Queue:
+        """Like SLURM, it takes at most 1,000 jobs to an array; each ends at once."""
+
+        def __init__(self, most: int = 1000):
+            self.arrays, self.most = [], most
+
+        @contextlib.contextmanager
+        def batch(self):
+            self.arrays.append(0)
+            yield
+            if self.arrays[-1] > self.most:
+                raise FailedJobError("sbatch: error: Batch job submission failed: Invalid job array specification")
+
+        def submit(self, *_):
+            self.arrays[-1] += 1
+            return SimpleNamespace(done=lambda: True, results=lambda: [{"status": "finished", "why": ""}])
+
+    monkeypatch.setattr(cluster.time, "sleep", lambda _: None)
+    with cluster.Cluster("submitit_local", [], 1, tmp_path) as queue:
+        queue.at_once, queue.executor = 10**9, Queue()
+        tasks = [Task({}, [], str(n)) for n in range(2500)]
+        assert [task.tag for task, _ in queue.run(tasks)] == [task.tag for task in tasks]
+        assert queue.executor.arrays == [1000, 1000, 500]
+        queue.executor = Queue(most=0)
+        with pytest.raises(ValueError, match="the cluster took no jobs: sbatch: error: .* Invalid job array"):
+            list(queue.run(tasks[:1]))

@@ -183,3 +183,15 @@ def test_a_difference_beside_another_is_their_interaction():
     assert found.answer == "yes" and found.interval.mean == pytest.approx(0.3)
     gone = [{**r, "status": "diverged"} if (r["optimizer"], r["norm"]) == ("muon", "dyt") else r for r in rows]
     assert judge(test, Rows(gone, ["optimizer", "norm"], False)).why == "of 3 pairs 3 lost by divergence"
+    # Whose divergence it was decides: the baseline's under Muon makes the arm's gap smaller there, not larger.
+    for lost, why, answer in (
+        ([("muon", "ln")], "of 3 pairs 3 won by divergence", "no"),
+        ([("adamw", "dyt")], "of 3 pairs 3 won by divergence", "no"),
+        ([("adamw", "ln")], "of 3 pairs 3 lost by divergence", "yes"),
+        ([("muon", "dyt"), ("adamw", "ln")], "of 3 pairs 3 lost by divergence", "yes"),
+        ([("muon", "dyt"), ("muon", "ln")], "0 pairs of seeds, 3 needed", "inconclusive"),
+        ([("muon", "dyt"), ("adamw", "dyt")], "0 pairs of seeds, 3 needed", "inconclusive"),
+    ):
+        gone = [{**r, "status": "diverged"} if (r["optimizer"], r["norm"]) in lost else r for r in rows]
+        found = judge(test, Rows(gone, ["optimizer", "norm"], False))
+        assert (found.why, found.answer) == (why, answer), lost

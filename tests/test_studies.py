@@ -61,13 +61,36 @@ def test_every_test_and_figure_of_a_study_names_cells_that_it_runs(name):
             for side in ("arm", "against"):
                 if test[side]:
                     assert about.of({**where, **test[side]}), (scale, test["says"], side)
-            if test["kind"] in ("difference", "parity", "diverges"):
-                searched = study.search and study.search not in {**where, **test["arm"]}
-                assert searched or about.mixed({**where, **test["arm"]}) is None, (scale, test["says"])
+            for side in ("arm", "against") if test["kind"] in ("difference", "parity", "diverges", "curves") else ():
+                if test[side]:
+                    assert about.mixed({**where, **test[side]}) is None, (scale, test["says"], side)
         for panel in study.figures:
             if panel["kind"] != "scurve" and scale in panel.get("scales", [scale]) and panel.get("where"):
                 where = {k: [str(x) for x in v] if isinstance(v, list) else str(v) for k, v in panel["where"].items()}
                 assert about.of(where), (scale, panel)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_scale_of_a_study_is_judged_and_can_be(name):
+    """A test at each scale, levels enough for a search to have an inside, and the floor that the header says."""
+    study = Study(name)
+    for scale in study.scales:
+        assert study.tests_at(scale) or scale == "smoke", scale
+        cells = study.cells(scale)
+        for test in study.tests_at(scale) if study.search else ():
+            for side in ("arm", "against"):
+                cell = {**test["where"], **(test[side] or {})}
+                known = {f: level for f, level in cell.items() if any(f in c for c in cells)}
+                found = {c.get(study.search) for c in cells if c.items() >= known.items()}
+                if test[side] and study.search not in cell and scale != "smoke":
+                    assert len(found) != 2, (scale, test["says"], side)  # the best of two is always at an edge
+    said = re.search(r"must reach (.*)", study.header())
+    if said and study.floor:
+        for part in said[1].split(", "):
+            number, percent = re.search(r"([\d.]*\d)(%?)", part).groups()
+            scale = next((s for s in SCALES if re.search(rf"\bat {s}\b", part)), "small")
+            assert study.floor["level"][scale] == float(number) / (100 if percent else 1), part
+        assert set(study.floor["level"]) >= {"small"}
 
 
 def test_studies_are_found_and_a_reason_for_every_claim_left_out():
@@ -583,3 +606,24 @@ def test_typed_sizes_of_models_are_those_of_the_rows():
             assert not sizes or (near and (not below or len(near) == len(sizes))), (where, number, sorted(sizes))
             checked += bool(sizes)
     assert checked >= 15
+
+
+def test_the_papers_numbers_have_their_digits_and_units():
+    from dyt.studies.showing import words
+
+    def said(study: str, claim: str) -> str:
+        test = next(t for t in Study(study).tests if claim in t["claims"])
+        return words.the_papers(test, table.claims())
+
+    assert said("dit", "dyt-table3-dit-b-4") == "LayerNorm 64.93 -> DyT 63.94 FID, DiT-B/4"
+    assert said("speech", "dyt-table5-wav2vec2-base").startswith("LayerNorm 1.95 -> DyT 1.95 bits, with the penalties")
+    assert said("squash", "dyt-table7-squash-vit-b").endswith("ViT-B")
+    told = [v["we_found"] for v in json.loads((ROOT / "results/speech/small/verdicts.json").read_text())]
+    assert any(
+        re.match(r"LayerNorm \d\d\.\d -> DyT \d\d\.\d % of digits, [+-]\d+\.\d ± \d+\.\d points", t) for t in told
+    )
+    speech, (digits,) = Study("speech"), [t for t in Study("speech").tests if t["metric"] == "digit"]
+    assert (
+        words.papers_difference({**digits, "claims": ["dyt-table5-wav2vec2-base"]}, table.claims(), "val/loss") is None
+    )
+    assert speech.metric == "val/loss"

@@ -13,6 +13,7 @@ from dyt.studies.running.study import Study, result_folder
 from dyt.studies.showing.overview import present
 from dyt.tracking.wandb import as_html, start_wandb
 
+OFFLINE = Path("runs/studies")  # where files go that are sent later
 LAYERS = ("^alpha/", "saturated$", "/grad_norm$")  # metrics by layer
 
 
@@ -35,7 +36,8 @@ def send_study(
 ) -> int:
     """Sends a study's figure and verdicts, and the papers' numbers; returns how many runs that makes.
 
-    With `artifacts`, and online, its rows and curves go along as an artifact.
+    With `artifacts`, and online, its rows and curves go along as an artifact. Offline, files for `wandb sync` are left
+    below `OFFLINE`.
 
     Raises:
         ValueError: it was not run at that scale. Whatever W&B raises.
@@ -45,6 +47,8 @@ def send_study(
     folder = result_folder(results, study.name, scale)
     if not (folder / "runs.csv").is_file():
         raise ValueError(f"{study.name} has no rows at scale {scale}; python scripts/reproduce.py {study.name} first")
+    if mode == "offline":
+        OFFLINE.mkdir(parents=True, exist_ok=True)
     common = {"project": project, "entity": entity}
     sent = 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -52,7 +56,9 @@ def send_study(
         def begin(run_id: str, config: dict, **about):
             nonlocal sent
             sent += 1
-            return start_wandb(mode, Path(scratch), run_id, config, [], **common, **about)
+            return start_wandb(
+                mode, OFFLINE if mode == "offline" else Path(scratch), run_id, config, [], **common, **about
+            )
 
         for paper in papers(study):
             tags = ["paper", study.name]

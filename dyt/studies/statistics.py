@@ -159,6 +159,30 @@ def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
     return Paired(interval(differences), lost, won, void, seeds)
 
 
+def gaps_of(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> dict[int, float | None]:
+    """Arm minus baseline by seed; infinite where the arm alone diverged, minus that the baseline alone, None both."""
+
+    def gap(one: float | None, other: float | None) -> float | None:
+        if one is None or other is None:
+            return None if one is other else math.inf if one is None else -math.inf
+        return one - other
+
+    return {seed: gap(arm[seed], baseline[seed]) for seed in sorted(arm.keys() & baseline.keys())}
+
+
+def paired_gaps(here: Mapping[int, float | None], there: Mapping[int, float | None]) -> Paired:
+    """The gap in one place less that in another: of `gaps_of`; a seed that both sides lost, or alike, says nothing."""
+    one, other = {}, {}
+    for seed in sorted(here.keys() & there.keys()):
+        pair = here[seed], there[seed]
+        if None in pair or (math.isinf(pair[0]) and pair[0] == pair[1]):
+            continue
+        if any(map(math.isinf, pair)):  # an infinite gap is the larger one, minus infinity the smaller
+            pair = (None, 0.0) if pair[0] > pair[1] else (0.0, None)
+        one[seed], other[seed] = pair
+    return paired(one, other)
+
+
 def p_rank(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Two-sided p of Spearman's rho; None where `rank_correlation` has no interval."""
     if rank_correlation(x, y).low is None:

@@ -21,12 +21,14 @@ from dyt.studies.judging.curves import Curves, StepsToTarget, gaps, steps_to_tar
 from dyt.studies.statistics import (
     Interval,
     Paired,
+    gaps_of,
     interval,
     p_against,
     p_inside,
     p_outside,
     p_rank,
     paired,
+    paired_gaps,
     rank_correlation,
 )
 
@@ -96,7 +98,7 @@ def judge(
     else:
         found = paired(rows.values(arm, metric), rows.values(against, metric))
     if beside:
-        found = paired(*(_apart(rows, *cells.values(), metric) for cells in (sides, others)))
+        found = paired_gaps(*(gaps_of(*(rows.values(c, metric) for c in cells.values())) for cells in (sides, others)))
         sides |= others
     about = {"searched": search.told(rows, sides) if against else "-"}
     if found.n < NEEDED:
@@ -114,15 +116,6 @@ def judge(
         return _curves(test, rows, sides, found, float(test.get("margin", matters or 0)), curves or Curves(), about)
     metric_higher = rows.higher if metric in ("final", "best") else True
     return _difference(found, metric_higher, test.get("better", "arm") == "arm", matters if against else None, about)
-
-
-def _apart(rows: Rows, arm: dict, against: dict, metric: str) -> dict[int, float | None]:
-    """Arm minus baseline by seed; None where either diverged."""
-    ours, theirs = rows.values(arm, metric), rows.values(against, metric)
-    return {
-        seed: None if None in (ours[seed], theirs[seed]) else ours[seed] - theirs[seed]
-        for seed in sorted(ours.keys() & theirs.keys())
-    }
 
 
 def _name(test: dict, side: str) -> str:
@@ -298,10 +291,10 @@ def below_floor(rows: Rows, floor: dict, scale: str) -> str | None:
     if not floor or scale not in floor.get("level", {}):
         return None
     level = float(floor["level"][scale])
-    cell = {k: str(v) for k, v in floor["cell"].items()}
+    cell = {k: [str(x) for x in v] if isinstance(v, list) else str(v) for k, v in floor["cell"].items()}
     values = rows.values(cell)
     fine = _fine(values)
-    words = " ".join(cell.values())
+    words = " ".join(" or ".join(v) if isinstance(v, list) else v for v in cell.values())
     if not fine or len(fine) < len(values):
         return f"the baseline ({words}) has no finished run" if not fine else f"the baseline ({words}) diverged"
     mean = math.fsum(fine) / len(fine)

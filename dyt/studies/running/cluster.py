@@ -13,6 +13,7 @@ from dyt.studies.running.pool import Task, outcome_of
 
 # What submitit calls by one name on every cluster; the rest is SLURM's own.
 COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "stderr_to_stdout")
+ARRAY = 1000  # jobs to an array: SLURM's MaxArraySize is 1001 unless its admin says otherwise
 
 
 class _Job:
@@ -77,15 +78,28 @@ class Cluster:
         waiting = list(tasks)
         while (waiting and not self.stopping) or self.pending:
             free = 0 if self.stopping else self.at_once - len(self.pending)
-            if due := waiting[:free]:
-                waiting = waiting[free:]
-                with self.executor.batch():  # on SLURM, one array
-                    made = [self.executor.submit(_Job(self.stopped), task.config, task.words) for task in due]
+            if due := waiting[: min(free, ARRAY)]:
+                waiting = waiting[len(due) :]
+                made = self._submit(due)
                 self.pending += zip(due, made, strict=True)
             for entry in [entry for entry in self.pending if entry[1].done()]:
                 self.pending.remove(entry)
                 yield entry[0], _answer(entry[1])
             time.sleep(0.5)
+
+    def _submit(self, tasks: list[Task]) -> list:
+        """The jobs of tasks: on SLURM, one array.
+
+        Raises:
+            ValueError: the cluster takes them not, and what it says.
+        """
+        from submitit.core.utils import FailedJobError
+
+        try:
+            with self.executor.batch():
+                return [self.executor.submit(_Job(self.stopped), task.config, task.words) for task in tasks]
+        except FailedJobError as error:
+            raise ValueError(f"the cluster took no jobs: {' '.join(str(error).split())[:400]}") from error
 
 
 def _answer(job) -> dict:

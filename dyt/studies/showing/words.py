@@ -22,6 +22,8 @@ POINTS = {  # shares
     "knn_above_pixels": "{} points above pixels",
     "linear_above_pixels": "{} points above pixels",
 }
+# Of a test's own metric that is a share, whatever the study's is.
+SHARES = {"digit": "% of digits", "digit_new": "% of digits, new speakers", "speaker": "% of speakers"}
 # Of a metric that is no accuracy and not in nats.
 UNITS = {"val/frechet": "Frechet distance", "val/return": "return", "val/bits": "bits a base"}
 DIGITS = {"val/return": 0, "val/bits": 4}  # after the point, where two do not fit
@@ -44,9 +46,10 @@ def the_papers(test: dict, claims: dict[str, dict]) -> str | None:
     if found := _two_arms_of(test, about):
         claim, keys, levels = found
         digits = 1 if "%" in claim["metric"] else 2
-        gone = claim.get("diverged", [])
+        gone, values = claim.get("diverged", []), claim.get("values_2dp", claim["values"])
+        digits = 2 if "values_2dp" in claim else digits
         one, other = (
-            f"{name(level)} {'diverged at ' if key in gone else ''}{claim['values'][key]:.{digits}f}"
+            f"{name(level)} {'diverged at ' if key in gone else ''}{values[key]:.{digits}f}"
             for key, level in zip(keys, levels, strict=True)
         )
         return f"{one} -> {other} {_unit(claim)}"
@@ -69,6 +72,8 @@ def papers_difference(test: dict, claims: dict[str, dict], metric: str) -> float
         return None
     claim, (one, other), _ = found
     percent = "%" in claim["metric"]
+    if claim["model"].startswith("wav2vec2"):  # in bits, with the penalties
+        return None
     if percent != metric.split("/")[-1].startswith("top") or not (percent or "loss" in claim["metric"]):
         return None
     return (claim["values"][other] - claim["values"][one]) / (100 if percent else 1)
@@ -90,6 +95,8 @@ def _unit(claim: dict) -> str:
         model += f" {size.upper()}"
     if "%" in claim["metric"]:
         return f"% top-1, {model}"
+    if family == "wav2vec2":  # fairseq's validation loss
+        return f"bits, with the penalties, wav2vec 2.0 {size.capitalize()}"
     if claim["metric"].startswith("FID"):
         return f"FID, {model}-{size.upper().replace('-', '/')}"
     return f"nats, {model}, {claim['dataset'].replace('first ', '')}"
@@ -110,7 +117,7 @@ def ours(test: dict, finding, about, study: Study) -> str:
         return f"not compared: {finding.why}"
     if test.get("beside") and found is not None and found.mean is not None:
         places = [" ".join(cell.values()) for cell in (test["where"], test["beside"])]
-        change = f"{spread(_times(found, study), 3, sign=True)} {_of(study)[1]}"
+        change = f"{spread(_times(found, study, test['metric']), 3, sign=True)} {_of(study, test['metric'])[1]}"
         return f"the gap with {places[0]} less the gap with {places[1]}: {change}, {seeds}; {finding.why}"
     if test["kind"] in ("difference", "parity") and test["against"]:
         told = _two_arms(test, about, study)
@@ -142,16 +149,18 @@ def ours(test: dict, finding, about, study: Study) -> str:
     return f"{DERIVED.get(test['metric'], test['metric'] + ' {}').format(spread(found, 2, sign=True))}, {seeds}"
 
 
-def _of(study: Study) -> tuple[str, str, float, int]:
-    """Unit of a value, unit of a difference, factor, decimals."""
+def _of(study: Study, metric: str = "final") -> tuple[str, str, float, int]:
+    """Unit of a value of a test's metric, unit of a difference, factor, decimals."""
+    if metric in SHARES:
+        return SHARES[metric], "points", 100, 1
     if study.percent:
         return "% top-1", "points", 100, 1
     unit = UNITS.get(study.metric, "nats")
     return unit, unit, 1, DIGITS.get(study.metric, 2)
 
 
-def _times(found: Interval, study: Study) -> Interval:
-    factor = _of(study)[2]
+def _times(found: Interval, study: Study, metric: str = "final") -> Interval:
+    factor = _of(study, metric)[2]
     return Interval(found.n, *(None if v is None else factor * v for v in (found.mean, found.low, found.high)))
 
 
@@ -178,10 +187,10 @@ def _two_arms(test: dict, about, study: Study) -> str:
     both = [seed for seed in values[0].keys() & values[1].keys() if None not in (values[0][seed], values[1][seed])]
     if not both:
         return "; ".join(gone) or "no run in common"
-    unit, difference, factor, digits = _of(study)
+    unit, difference, factor, digits = _of(study, test["metric"])
     means = [factor * sum(v[seed] for seed in both) / len(both) for v in values]
     one, other = (f"{_colon(label)} {mean:.{digits}f}".strip() for label, mean in zip(labels, means, strict=True))
-    change = _times(pair.difference, study)
+    change = _times(pair.difference, study, test["metric"])
     small = abs(change.mean) < 0.1 or (change.low is not None and change.high - change.low < 0.01)
     fine = digits + (digits == 2 and small)
     best = " at the best checkpoint" if test["metric"] == "best" else ""
