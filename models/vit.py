@@ -117,7 +117,7 @@ def build(
     if convnext and (method or frozen):
         key = f"method={method}" if method else "frozen=true"
         raise ValueError(f"model.{key}: {timm_name} is no ViT; leave it {'null' if method else 'false'}")
-    apply_method(model, method, norm.kind)
+    apply_method(model, method, norm)
     if frozen:
         head = model.get_classifier()
         model.requires_grad_(False)
