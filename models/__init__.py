@@ -31,8 +31,7 @@ def build_model(model: dict, norm: dict, spec: Spec) -> tuple[nn.Module, NormFac
     )
     built = build(factory, spec, **arguments)
     factory.check_sites(f"model={model['name']}")
-    if model["task"] == "text" or (
-        model["task"] == "bases" and (model.get("bases") or {}).get("objective") != "masked"
-    ):
-        warn_if_causal(norm["kind"])
+    masked = (model.get("bases") or {}).get("objective") == "masked"
+    if family == "gpt" or model["task"] in ("text", "decision") or (model["task"] == "bases" and not masked):
+        warn_if_causal(factory.chosen())
     return built, factory

@@ -99,9 +99,13 @@ class DINO(nn.Module):
 
     @torch.no_grad()
     def follow(self, momentum: float, seen: Tensor) -> None:
-        """The teacher goes towards the student, its centre by `seen` (K,), the part of its new mean that is taken."""
-        for ours, theirs in zip(self.student.state_dict().values(), self.teacher.state_dict().values(), strict=True):
-            if theirs.is_floating_point():
+        """The teacher goes towards the student, its centre by `seen` (K,), the part of its new mean that is taken.
+
+        Its norms' statistics are the student's: on the way from 0, say, they would be too small for its weights.
+        """
+        both = (branch.state_dict(keep_vars=True).values() for branch in (self.student, self.teacher))
+        for ours, theirs in zip(*both, strict=True):
+            if isinstance(theirs, nn.Parameter):
                 theirs.lerp_(ours.to(theirs.dtype), 1 - momentum)
             else:
                 theirs.copy_(ours)

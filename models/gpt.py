@@ -242,5 +242,5 @@ def build(
         embed_std=embed_std,
         qk_norm=qk_norm,
     )
-    apply_method(model, method, norm.kind)
+    apply_method(model, method, norm)
     return model

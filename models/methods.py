@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from dyt.norms import NormFactory
+
 METHODS = ("fixup", "skipinit", "sigma_reparam")
 
 
@@ -41,16 +43,17 @@ class Shift(nn.Module):
         return x + self.shift
 
 
-def apply_method(model: nn.Module, method: str | None, norm_kind: str) -> None:
-    """Changes `model` in place. None does nothing.
+def apply_method(model: nn.Module, method: str | None, norm: NormFactory) -> None:
+    """Changes `model`, whose norms are those of `norm`, in place. None does nothing.
 
     Raises:
         ValueError: the model still has norms: these methods stand in their place.
     """
     if method is None:
         return
-    if norm_kind != "none":
-        raise ValueError(f"model.method={method} stands in the place of norms; type norm=none instead of {norm_kind}")
+    for key, kind in sorted(norm.chosen().items()):
+        if kind != "none":
+            raise ValueError(f"model.method={method} stands in the place of norms; type {key}=none instead of {kind}")
     if method == "sigma_reparam":
         for module in model.modules():
             if isinstance(module, nn.Linear):

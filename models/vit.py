@@ -39,6 +39,18 @@ def site_of(name: str) -> str:
     raise ValueError(f"no site is known for the norm {name!r}; add it to models/vit.py")
 
 
+class _Frozen:
+    """In front of timm's class where the head alone is learned: the rest is in training, too, as it is used later."""
+
+    def train(self, mode: bool = True):
+        """Statistics and power iterations stand still, no path is dropped; `dropout` before the head is the head's."""
+        super().train(mode)
+        for name, part in self.named_children():
+            if name not in ("head_drop", "head"):
+                part.eval()
+        return self
+
+
 def build(
     norm: NormFactory,
     spec: Spec,
@@ -58,7 +70,7 @@ def build(
     """timm's `timm_name` for ``(B, channels, img_size, img_size)`` images, with global average pooling as in the paper.
 
     Null arguments are as the name says. `frozen` leaves the head alone to be learned, a linear probe, with a BatchNorm
-    without scale and shift before it, as MAE's. Returns logits ``(B, classes)``.
+    without scale and shift before it, as MAE's; all before it is in evaluation mode. Returns logits ``(B, classes)``.
 
     Raises:
         ValueError: not a ViT or ConvNeXt of timm, or sizes that do not divide.
@@ -105,9 +117,11 @@ def build(
     if convnext and (method or frozen):
         key = f"method={method}" if method else "frozen=true"
         raise ValueError(f"model.{key}: {timm_name} is no ViT; leave it {'null' if method else 'false'}")
-    apply_method(model, method, norm.kind)
+    apply_method(model, method, norm)
     if frozen:
         head = model.get_classifier()
         model.requires_grad_(False)
         model.head = nn.Sequential(nn.BatchNorm1d(head.in_features, affine=False, eps=1e-6), head.requires_grad_(True))
+        model.__class__ = type(type(model).__name__, (_Frozen, type(model)), {})
+        model.train()
     return model

@@ -118,6 +118,18 @@ def test_every_norm_runs_forward_and_backward(norm):
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
     task.after_step(model, 0, 10, ALONE)
     assert all(torch.isfinite(v).all() for v in model.state_dict().values())
+    ours, theirs = dict(model.student.named_buffers()), dict(model.teacher.named_buffers())
+    assert all(torch.equal(v, ours[k]) for k, v in theirs.items())
+
+
+def test_a_teacher_whose_student_stays_says_what_the_student_says():
+    model, _, task, _ = made("norm=runningrms", "model.dino.momentum_teacher=0.9")
+    for step in range(3):
+        inputs, temperature = batch(task, step=step)
+        task.loss(model.train(), inputs, temperature)
+        task.after_step(model, step, 10, ALONE)
+    images = inputs[0].flatten(0, 1)
+    assert torch.equal(model(images), model.eval().student.features(images))
 
 
 @pytest.mark.parametrize("patch, tokens", [(16, 196), (8, 784)])

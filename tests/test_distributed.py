@@ -246,6 +246,46 @@ def test_checkpointed_activations_change_no_bit(family, alone, two):
     assert curve(kept) == curve(twice) and equal(weights(kept), weights(twice))
 
 
+STATE = {  # what a forward pass moves beside the weights' gradients: it must move once
+    "statistics": [*GPT, "norm=runningrms", "norm.sites.mlp.kind=batchnorm"],
+    "sigma_reparam": [*VIT, "norm=none", "model.method=sigma_reparam"],
+    "batchnorm": [*VIT, "norm=batchnorm"],
+}
+
+
+@pytest.mark.parametrize("state", ["statistics", "sigma_reparam"])
+def test_state_moves_once_where_activations_are_computed_twice(state, alone):
+    words = [*STATE[state], *SHORT, "trainer.max_steps=3", "trainer.eval_batches=1", "optim.warmup_steps=0"]
+    words += ["optim.lr=1e-2", "optim.clip_grad=null"]
+    one = alone(*words)
+    for kind in ("block", "selective"):
+        _, folder = train(*words, f"trainer.checkpointing={kind}", out=kind)
+        assert curve(folder) == curve(one) and curve(folder, "val/loss") == curve(one, "val/loss"), kind
+        assert equal(weights(folder), weights(one)), kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+@pytest.mark.parametrize("state", STATE)
+def test_state_moves_once_in_two_processes_too(state, layout, two):
+    words = [*STATE[state], *SHORT, *LAYOUTS[layout], "trainer.max_steps=3", "optim.lr=1e-2", "optim.warmup_steps=0"]
+    words += ["trainer.ema_decay=0.5", "trainer.accumulate=2"]
+    kept, *twice = (
+        two.trained(*words, f"trainer.checkpointing={kind}", out=kind) for kind in ("none", "block", "selective")
+    )
+    for folder in twice:
+        assert curve(folder) == curve(kept) and equal(weights(folder), weights(kept))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["statistics", "sigma_reparam"])
+def test_state_moves_once_in_a_compiled_model_up_to_rounding(state):
+    words = [*STATE[state], *SHORT, "trainer.max_steps=6", "trainer.eval_batches=1", "optim.warmup_steps=0"]
+    words += ["trainer.compile=true", "optim.lr=1e-2", "optim.clip_grad=null"]
+    kept, twice = (train(*words, f"trainer.checkpointing={kind}", out=kind)[1] for kind in ("none", "block"))
+    assert worst(kept, twice) < 1e-5 and worst(kept, twice, "val/loss") < 1e-5
+
+
 @pytest.mark.parametrize("kind, less, more_products", [("none", False, 0), ("selective", False, 0), ("block", True, 1)])
 def test_block_keeps_its_input_alone_and_selective_computes_no_matrix_product_twice(kind, less, more_products):
     from torch.utils._python_dispatch import TorchDispatchMode

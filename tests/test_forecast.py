@@ -23,7 +23,7 @@ from dyt.training.distributed import World
 from dyt.training.optim import build
 from models import build_model
 
-from .helpers import ROOT, TINY_DINO, TINY_MAE, one_line, python, train
+from .helpers import ROOT, TINY_DINO, TINY_GPT, TINY_MAE, one_line, python, train
 
 TEXT, IMAGE = Spec("text", "", {}, vocab_size=256), Spec("image", "", {}, classes=10, channels=1)
 ALONE = World(torch.device("cpu"))
@@ -279,6 +279,13 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(tmp_path):
 def test_a_recipe_that_cannot_run_is_one_line(words, said):
     with pytest.raises((ValueError, OSError), match=said):
         dry.dry_run(compose.load([*words, "trainer.dry_run=true", "optim.warmup_steps=0"]))
+
+
+@pytest.mark.parametrize("site, share", [("none", False), ("layernorm", True)])
+def test_a_dry_run_counts_the_norms_that_a_model_has_at_its_sites(site, share):
+    words = [*TINY_GPT, "norm=none", f"norm.sites.attn.kind={site}", "trainer.dry_run=true"]
+    said = dry.dry_run(compose.load(words))
+    assert ("would not be kept without norms" in said, "of these the norms': none" in said) == (share, not share)
 
 
 def test_a_dry_run_needs_the_data_of_no_run_it_begins_from():

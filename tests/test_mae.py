@@ -5,13 +5,14 @@ import timm
 import torch
 from PIL import Image
 
-from dyt.config.compose import load
+from dyt.config.compose import load, options
 from dyt.data import Spec, open_data
 from dyt.data.order import seed_all
 from dyt.rundir import checkpoint
 from dyt.tasks import Place, build_task
 from dyt.tasks.pictures import patchify, pixel_range, unpatchify
 from models import build_model
+from models.methods import METHODS
 
 from .helpers import TINY_DINO, TINY_MAE, TINY_VIT, pictures_at, train
 
@@ -122,6 +123,31 @@ def test_a_linear_probe_leaves_all_but_the_head_alone():
     theirs, ours = (checkpoint.read_weights(str(f)) for f in (source, folder))
     assert all(torch.equal(v, theirs[f"encoder.{k}"]) for k, v in ours.items() if not k.startswith("head."))
     assert ours["head.1.weight"].abs().sum() > 0 and ours["head.0.running_var"].std() > 0
+
+
+KINDS = [[f"norm={norm}"] for norm in options("norm")] + [["norm=none", f"model.method={method}"] for method in METHODS]
+
+
+@pytest.mark.parametrize("words", KINDS, ids=lambda words: words[-1])
+def test_a_linear_probe_moves_no_state_of_its_encoder_whatever_the_norm(words):
+    from dyt.training.average import Average
+
+    config = load([*TINY_VIT, *words, "model.frozen=true", "model.drop_path=0.5", "model.dropout=0.5"])
+    seed_all(0)
+    model, _ = build_model(config["model"], config["norm"], Spec("image", "", {}, classes=10, channels=1))
+    images = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    rate, seen = torch.optim.SGD(model.head.parameters(), lr=0.1), []
+    model.head_drop.register_forward_hook(lambda _, inputs, out: seen.append((inputs[0], out)))
+    for _ in range(2):  # after an evaluation too, and of a copy
+        for trained in (model, Average(model, 0.9).module):
+            trained.train()(images).square().mean().backward()
+        rate.step()
+        model.eval()(images)
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(k.startswith("head.") for k in moved)
+    (first, dropped), *others = seen
+    assert all(torch.equal(x, first) for x, _ in others) and not torch.equal(dropped, first)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ def test_they_train_and_resume(words, method):
         (["model=vit_nano", "model.method=fixup"], "type norm=none instead of dyt"),
         (["model=vit_nano", "norm=none", "model.method=fixupp"], "model.method"),
         (
+            ["model=vit_nano", "norm=none", "model.method=fixup", "norm.sites.attn.kind=layernorm"],
+            "model.method=fixup stands in the place of norms; type norm.sites.attn.kind=none instead of layernorm",
+        ),
+        (
             [
                 "model=convnext_base",
                 "model.timm_name=test_convnext",

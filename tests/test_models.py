@@ -219,6 +219,31 @@ def test_batchnorm_in_a_language_model_warns_once(caplog, monkeypatch):
     assert [r.message for r in caplog.records if "sees the ones after it" in r.message] == [caplog.records[0].message]
 
 
+AT_SITE, AT_END = "norm.sites.attn.kind=batchnorm", "norm.sites.final.kind=instancenorm"
+
+
+@pytest.mark.parametrize(
+    "words, begins",
+    [
+        (["model=gpt_nano", "norm=layernorm", AT_SITE], f"{AT_SITE} takes"),
+        (["model=gpt_nano", "norm=batchnorm", "model.task=own"], "norm=batchnorm takes"),  # a task of one's own
+        (["model=dt_nano", "norm=batchnorm"], "norm=batchnorm takes"),
+        (["model=dt_nano", "norm=dyt", AT_END], f"{AT_END} takes"),
+        (["model=hyena_nano", "norm=dyt", AT_SITE], f"{AT_SITE} takes"),
+        (["model=dnabert_nano", "norm=batchnorm"], None),  # masked: each place may see all
+        (["model=vit_nano", "norm=layernorm", AT_SITE], None),
+        (["model=gpt_nano", "norm=batchnorm", *(f"norm.sites.{s}.kind=dyt" for s in ("attn", "mlp", "final"))], None),
+    ],
+)
+def test_a_causal_model_warns_of_norms_over_tokens_at_whatever_site(words, begins, caplog, monkeypatch):
+    monkeypatch.setattr("dyt.norms.statistical._warned", False)
+    config = load([*shrunk(words[0].partition("=")[2]), *(w for w in words[1:] if w != "model.task=own")])
+    spec = SPECS[config["data"]["task"]]
+    build_model(config["model"] | ({"task": "own"} if "model.task=own" in words else {}), config["norm"], spec)
+    said = [r.message for r in caplog.records if "sees the ones after it" in r.message]
+    assert len(said) == (begins is not None) and all(line.startswith(begins) for line in said)
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dyt.config.compose import load
+from dyt.data import Spec
 from dyt.sharing import formats
+from models import build_model
 from scripts import export
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, shrunk, train
@@ -151,6 +154,16 @@ def test_the_card_has_all_seeds_of_the_recipe_and_nothing_invented(tmp_path):
     for heading in ("Load", "Metrics", "Not supported", "Data and provenance", "Recipe"):
         assert f"## {heading}" in card
     assert runs[1][0]["config_hash"] in card and "Contexts beyond 16 tokens." in card
+
+
+@pytest.mark.parametrize(
+    "words, ways", [([], None), (["norm.alpha=log"], "log"), (["norm.sites.mlp.alpha=ratio"], "ratio")]
+)
+def test_a_card_says_where_alpha_is_learned_in_another_way(words, ways):
+    config = load([*TINY_GPT, "norm=dyt", *words])
+    model, _ = build_model(config["model"], config["norm"], Spec("text", "", {}, vocab_size=50))
+    said = [line for line in formats.limits("hf", config, model) if "alpha" in line]
+    assert said == ([f"norm.alpha={ways} in further training: alpha is a plain parameter here."] if ways else [])
 
 
 def test_an_export_over_one_in_another_format_leaves_nothing_of_it(tmp_path):

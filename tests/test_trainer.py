@@ -7,12 +7,13 @@ import signal
 import pytest
 import torch
 
-from dyt.config.compose import load
+from dyt.config.compose import load, options
 from dyt.rundir import checkpoint
 from dyt.rundir.files import manifests, read_json
 from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.optim import learning_rate
 from dyt.training.schedule import Schedule
+from models.methods import METHODS
 
 from .helpers import (
     TINY_CLASSIFIER,
@@ -25,8 +26,10 @@ from .helpers import (
     TINY_VIT,
     TINY_WAV2VEC2,
     rows_of,
+    shrunk,
     train,
 )
+from .test_models import made
 
 # All that draws at random, on: dropout, drop path, augmentation, mixup, cutmix; and state beside the weights: EMA.
 HARD = {
@@ -464,6 +467,33 @@ def test_the_moving_average_is_the_formulas_for_tied_weights_too():
     for _ in range(5):
         average.update(model)
     found = average.module.state_dict()
-    for name in ("embed.weight", "head.weight", "norm.weight", "norm.running_mean"):
+    for name in ("embed.weight", "head.weight", "norm.weight"):
         torch.testing.assert_close(found[name], first[name] + 1 - 0.9**5)
-    assert found["norm.num_batches_tracked"] == 4
+    assert found["norm.num_batches_tracked"] == 4 and torch.equal(found["norm.running_mean"], torch.ones(2))
+
+
+STILL = [["model=gpt_nano", f"norm={norm}"] for norm in options("norm")]
+STILL += [["model=vit_nano", "norm=none", f"model.method={method}"] for method in METHODS]
+
+
+@pytest.mark.parametrize("words", STILL, ids=lambda words: words[-1])
+def test_the_average_of_weights_that_stay_is_the_model_whatever_its_norms(words):
+    """Batches move statistics and power iterations; at lr=0 they move no weight."""
+    from dyt.training.average import Average
+
+    model, _ = made(*shrunk(words[0].partition("=")[2]), *words[1:])
+    average, text = Average(model, decay=0.9), words[0] == "model=gpt_nano"
+    for seed in range(4):
+        g = torch.Generator().manual_seed(seed)
+        x = torch.randint(50, (2, 16), generator=g) if text else torch.randn(2, 3, 28, 28, generator=g)
+        model.train()(x)
+        average.update(model)
+    assert torch.equal(average.module(x), model.eval()(x))
+
+
+def test_beside_averaged_weights_the_vectors_of_a_spectral_norm_are_of_length_1():
+    words = [*TINY_VIT, "norm=none", "model.method=sigma_reparam", "trainer.max_steps=8", "trainer.eval_batches=1"]
+    _, folder = train(*words, "trainer.ema_decay=0.9", "optim.lr=1e-2", "optim.warmup_steps=0")
+    weights = checkpoint.read_weights(str(folder))
+    lengths = [value.norm().item() for name, value in weights.items() if name.endswith(("._u", "._v"))]
+    assert len(lengths) == 2 * (2 * 4 + 1) and lengths == pytest.approx([1.0] * len(lengths), abs=1e-5)

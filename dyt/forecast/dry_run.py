@@ -146,7 +146,7 @@ def _by_layer(traced: Traced) -> str:
 
 def _share_of_norms(config: dict, r: Reckoned, mine: Traced) -> str:
     """What a model without norms would keep less."""
-    if config["norm"]["kind"] == "none":
+    if not set(r.norms.chosen().values()) - {"none"}:
         return "of these the norms': none"
     with torch.device("meta"):
         without, _ = build_model(config["model"], {"name": "none", "kind": "none", "sites": {}}, r.data.spec)

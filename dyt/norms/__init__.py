@@ -71,6 +71,11 @@ class NormFactory:
                 has = ", ".join(self.count) or "none"
                 raise ValueError(f"norm.sites.{site}.{key}: {model_name} has no site {site!r}; its sites: {has}")
 
+    def chosen(self) -> dict[str, str]:
+        """The kinds that the model has, by the key that chose each, e.g. ``{"norm.sites.attn.kind": "layernorm"}``."""
+        own = {site: self.sites.get(site, {}).get("kind") for site in self.count}
+        return {f"norm.sites.{site}.kind" if kind else "norm": kind or self.kind for site, kind in own.items()}
+
     def describe(self) -> str:
         """How many norms stand at which site, e.g. ``dyt at attn 4, mlp 4, final 1``."""
         kinds: dict[str, list[str]] = {}

@@ -55,15 +55,16 @@ def rmsnorm(dim: int, *, eps: float | None = None, affine: bool = True, channels
 _warned = False
 
 
-def warn_if_causal(kind: str) -> None:
-    """Says once that a norm over tokens lets a causal language model see the future."""
+def warn_if_causal(chosen: dict[str, str]) -> None:
+    """Says once that a norm over tokens lets a causal model see the future; `chosen` is a `NormFactory`'s."""
     global _warned
-    if kind in ("batchnorm", "instancenorm") and not _warned:
+    over = [f"{key}={kind}" for key, kind in chosen.items() if kind in ("batchnorm", "instancenorm")]
+    if over and not _warned:
         _warned = True
         log.warning(
-            "norm=%s takes its mean and variance over all tokens: in a causal language model each token then sees "
+            "%s takes its mean and variance over all tokens: in a causal model each token then sees "
             "the ones after it, and its loss is not comparable with that of the other norms",
-            kind,
+            over[0],
         )
 
 

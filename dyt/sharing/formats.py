@@ -262,6 +262,7 @@ def limits(to: str, config: dict, model: nn.Module) -> list[str]:
         )
     if to == "hf" and model.positions is None and about["dropout"]:
         found.append("Dropout after attention and MLP in further training: LLaMA has it in attention alone.")
-    if to != "pt" and config["norm"].get("alpha") in ("ratio", "log", "fixed", "absent"):
-        found.append(f"norm.alpha={config['norm']['alpha']} in further training: alpha is a plain parameter here.")
+    learns = {m.learns for m in model.modules() if isinstance(m, DynamicTanh)} - {"learned"}
+    if to != "pt" and learns:
+        found.append(f"norm.alpha={', '.join(sorted(learns))} in further training: alpha is a plain parameter here.")
     return found
