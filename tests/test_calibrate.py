@@ -12,6 +12,9 @@ import dyt
 from dyt.conversion.calibrate import Reservoir, Swap, fit
 from dyt.norms.dynamic import Derf, DynamicTanh
 
+from .helpers import shrunk
+from .test_models import made
+
 
 class Block(nn.Module):
     def __init__(self, dim):
@@ -170,6 +173,22 @@ def test_two_models_norms_are_exchanged_by_name():
     swap.carry_over()
     swap.put(swap.order)
     assert old.norm is like.norm and torch.equal(like.norm.weight, weight)
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "batchnorm"])
+def test_gamma_and_beta_are_carried_over_where_the_old_norm_holds_them_further_in(norm):
+    """Where channels stand second, as in a ConvNeXt's stem, a LayerNorm stands in a layer that turns its input."""
+    words = [*shrunk("convnext_base"), "data=mnist5k"]
+    (old, olds), (like, news) = (made(*words, f"norm={kind}") for kind in (norm, "dyt"))
+    for p in old.parameters():
+        nn.init.normal_(p)
+    theirs = [{k.rpartition(".")[2]: p.detach().clone() for k, p in m.named_parameters()} for _, m in olds.made]
+    swap = Swap.of(old, like)
+    swap.carry_over()
+    swap.put(swap.order)
+    assert len(news.made) == len(theirs) == len(swap.order) == 14
+    for (_, new), before in zip(news.made, theirs, strict=True):
+        assert torch.equal(new.weight, before["weight"]) and torch.equal(new.bias, before["bias"])
 
 
 # -- advice ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dyt.conversion.replace import convert
-from dyt.conversion.swap import ORIGINAL, exchange, revert
+from dyt.conversion.swap import ORIGINAL, exchange, holder, revert
 from dyt.kernels.reference import SQUASH
 from dyt.norms.dynamic import DynamicTanh
 
@@ -109,9 +109,9 @@ class Swap:
         with torch.no_grad():
             for old, new in self.pairs.values():
                 for key in ("weight", "bias"):
-                    theirs, ours = getattr(old, key, None), getattr(new, key, None)
+                    theirs, ours = holder(old, key), getattr(new, key)
                     if theirs is not None and ours is not None:
-                        ours.copy_(theirs)
+                        ours.copy_(theirs._parameters[key])
 
     def calibrate(self, batches: list, tokens: int = 4096, forward: Callable | None = None) -> None:
         """Fits every new norm and puts it in, front to back.

@@ -129,6 +129,11 @@ def like_of(model: nn.Module, name: str, module: nn.Module) -> nn.Parameter | No
         module = model.get_submodule(name)
 
 
+def holder(module: nn.Module, name: str) -> nn.Module | None:
+    """What holds the parameter `name`: `module`, or a part of it, as where a LayerNorm stands in one for axis 1."""
+    return next((m for m in module.modules() if m._parameters.get(name) is not None), None)
+
+
 def as_input(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
     return out.to(args[0].dtype)
 
