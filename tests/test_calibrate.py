@@ -155,6 +155,44 @@ def test_a_norm_that_is_not_reached_is_named_and_may_be_skipped():
     assert isinstance(model.spare, nn.LayerNorm) and isinstance(model.norm, DynamicTanh)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_converted_before_is_left_alone(fails):
+    """It may have been trained since: calibrate fits, and where it fails takes back, only what it converted itself."""
+    model, batches = dyt.convert(Tiny(), only="blocks.0.*"), [torch.zeros(2, 4).long()]
+    for p in model.blocks[0].norm1.parameters():
+        nn.init.normal_(p)
+    types, weights = [type(m) for m in model.modules()], copy.deepcopy(model.state_dict())
+    told = str(dyt.conversion_report(model))
+    if fails:
+        nn.init.constant_(model.blocks[2].down.bias, math.nan)  # found at the last of the three norms
+        weights = copy.deepcopy(model.state_dict())
+        with pytest.raises(ValueError, match="the norm norm has inputs or outputs that are not finite"):
+            dyt.calibrate(model, batches)
+        assert [type(m) for m in model.modules()] == types and str(dyt.conversion_report(model)) == told
+    else:
+        dyt.calibrate(model, batches)
+        assert sum(isinstance(m, DynamicTanh) for m in model.modules()) == 4
+        weights = {k: v for k, v in weights.items() if not k.startswith(("blocks.1.norm1", "blocks.2.norm1", "norm"))}
+    after = model.state_dict()
+    assert "blocks.0.norm1.alpha" in weights
+    assert all(torch.equal(after[k].nan_to_num(7), v.nan_to_num(7)) for k, v in weights.items())
+    dyt.revert(model)  # takes back both
+    assert sum(isinstance(m, nn.LayerNorm) for m in model.modules()) == 4
+
+
+def test_a_failed_calibration_leaves_torchs_fast_path_as_an_earlier_conversion_set_it():
+    layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    dyt.convert(layers, only="layers.0.*")
+    before = [vars(m).get("activation_relu_or_gelu") for m in layers.modules()]
+    assert before.count(0) == 1 and layers.use_nested_tensor is False
+    with pytest.raises(ValueError, match="not finite"):
+        dyt.calibrate(layers, [torch.full((2, 3, 8), math.nan)])
+    assert [vars(m).get("activation_relu_or_gelu") for m in layers.modules()] == before
+    assert layers.use_nested_tensor is False and isinstance(layers.layers[0].norm1, DynamicTanh)
+    dyt.revert(layers)
+    assert layers.use_nested_tensor and all(m.activation_relu_or_gelu for m in layers.layers)
+
+
 def test_the_reservoir_keeps_rows_of_all_batches_alike():
     kept, twin = Reservoir(500), Reservoir(500)
     for start in range(0, 10_000, 1000):
