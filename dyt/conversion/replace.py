@@ -239,6 +239,10 @@ def replace_norms(model: nn.Module, norm: NormFactory, site_of: Callable[[str], 
     found = plan(model, site_of=site_of)
     if odd := next((e for e in found if e.fate != "replace"), None):
         raise ValueError(f"{odd.name}, a {odd.cls}, {odd.reason}")
-    new = _build(model, found, norm, {e.module: {} for e in found}, keep_affine=False)
-    exchange(model, new)
+    return replace_planned(model, norm, found)
+
+
+def replace_planned(model: nn.Module, norm: NormFactory, found: list[Entry]) -> int:
+    """As `replace_norms`, with a plan that was looked through already: every norm of it is replaced."""
+    exchange(model, _build(model, found, norm, {e.module: {} for e in found}, keep_affine=False))
     return len(found)
