@@ -293,6 +293,28 @@ def test_saturation_post_norm_and_zero_starts_are_warned_of():
     assert not any(isinstance(m, DynamicTanh) for m in model.modules())
 
 
+class Mixed(nn.Module):
+    """Convolution and BatchNorm first, then a LayerNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.stem(x).mean((2, 3))))
+
+
+def test_the_call_for_a_model_with_batchnorms_keeps_them_and_says_so():
+    model = Mixed()
+    told = dyt.advise(model, [torch.randn(2, 3, 8, 8)])
+    assert eval(told.call, {"dyt": dyt, "model": model}) is model
+    assert isinstance(model.norm, DynamicTanh) and sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 2
+    assert "stem.1, a BatchNorm2d, and 1 more stay as they are" in str(told)
+    plain = dyt.advise(Tiny(), [torch.zeros(1, 2).long()])
+    assert "batchnorm" not in plain.call and "BatchNorm" not in str(plain)
+
+
 def test_advice_without_batches_or_norms_is_one_line():
     with pytest.raises(ValueError, match="advise: no batches"):
         dyt.advise(Tiny(), [])
