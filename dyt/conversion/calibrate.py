@@ -158,7 +158,8 @@ class Swap:
 
 def form(norm: nn.Module) -> tuple:
     """What two norms must have in common to take each other's weights."""
-    return (type(norm), getattr(norm, "squash", None), getattr(norm, "learns", None), *norm.state_dict())
+    shapes = [(key, value.shape) for key, value in norm.state_dict().items()]
+    return (type(norm), getattr(norm, "squash", None), getattr(norm, "learns", None), *shapes)
 
 
 class Reservoir:
