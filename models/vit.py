@@ -122,16 +122,13 @@ def build_encoder(norm: NormFactory, spec: Spec, *, timm_name: str, **arguments)
     model = build(norm, spec, timm_name=timm_name, **arguments)
     if not hasattr(model, "patch_embed"):
         raise ValueError(f"model.timm_name={timm_name}: is no ViT; see timm.list_models('vit*')")
-    registers = 0 if model.reg_token is None else model.reg_token.shape[1]
-    wrong = (
-        "no class token"
-        if model.cls_token is None
-        else f"{registers} register tokens beside its class token"
-        if registers
-        else "no position for its class token"
-        if model.no_embed_class or model.pos_embed is None
-        else None
-    )
+    wrong = None
+    if model.cls_token is None:
+        wrong = "no class token"
+    elif model.reg_token is not None:
+        wrong = f"{model.reg_token.shape[1]} register tokens beside its class token"
+    elif model.no_embed_class or model.pos_embed is None:
+        wrong = "no position for its class token"
     if wrong:
         raise ValueError(
             f"model.timm_name={timm_name}: has {wrong}; choose one with a class token alone, e.g. vit_tiny_patch16_224"
