@@ -177,8 +177,6 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     """Gives the loop's model the weights of `plan.base`, its norms converted; returns a row of before and after."""
     import itertools
 
-    import torch
-
     from dyt.conversion.calibrate import BATCHES, Swap
     from dyt.data.order import Order, pieces_of
     from dyt.rundir import checkpoint
@@ -192,6 +190,10 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     measured = (loop.task, loop.data, "val", loop.world, loop.autocast, loop.trainer["eval_batches"])
     before = evaluate(old, *measured)
     swap = Swap.of(old, loop.model)
+    if not swap.pairs:
+        raise ValueError(
+            f"convert={plan.config['convert']}: every norm is as in the run of init_from; leave convert out"
+        )
     if plan.config["convert"] == "calibrated":
         # The same ones in each process, so that all calibrate alike: those of one process alone.
         pieces = pieces_of(loop.order.batch, 1, loop.trainer["micro_batch"]) or loop.trainer["accumulate"]
@@ -203,8 +205,7 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
         if plan.config["convert"] == "naive":
             swap.carry_over()
         swap.put(swap.order)
-    with torch.no_grad():
-        loop.model.load_state_dict(old.state_dict())
+    checkpoint.load_weights(loop.model, old.state_dict(), named)
     after = evaluate(loop.model, *measured)
     return {**after, **{f"before/{key.split('/')[1]}": value for key, value in before.items()}}
 

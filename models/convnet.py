@@ -1,7 +1,7 @@
 """Convolutional nets with BatchNorm (timm's ResNet, VGG ...), where every BatchNorm2d gives way to the config's norm.
 
 The paper replaces BatchNorm too, and fails: ResNet-50 76.2 -> 68.9 (arXiv 2503.10622, Table 16). norm=batchnorm is the
-net as it is.
+net as it is. An activation that timm keeps inside its BatchNorm stays, behind the new norm.
 """
 
 import re
@@ -9,6 +9,8 @@ import re
 import timm
 from torch import nn
 
+from dyt.conversion.plan import plan
+from dyt.conversion.replace import replace_planned
 from dyt.data.spec import Spec
 from dyt.norms import NormFactory
 
@@ -26,7 +28,7 @@ def build(norm: NormFactory, spec: Spec, *, timm_name: str, dropout: float = 0.0
     `stem` ``small`` makes a ResNet's first convolution 3 x 3 without stride or pooling, as usual for small pictures.
 
     Raises:
-        ValueError: timm does not know it, or it has no BatchNorm2d.
+        ValueError: timm does not know it, it has no BatchNorm2d, or has norms of another kind, which would stay.
     """
     if not timm.is_model(timm_name):
         raise ValueError(f"model.timm_name={timm_name}: timm has no such model; see timm.list_models('resnet*')")
@@ -37,13 +39,16 @@ def build(norm: NormFactory, spec: Spec, *, timm_name: str, dropout: float = 0.0
     model = timm.create_model(
         timm_name, pretrained=False, num_classes=spec.classes, in_chans=spec.channels, drop_rate=dropout
     )
-    found = [(name, module) for name, module in model.named_modules() if type(module) is nn.BatchNorm2d]
-    if not found:
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise ValueError(f"model.timm_name={timm_name}: it has no BatchNorm2d to replace; for ViTs type model=vit_tiny")
-    for name, old in found:
-        parent, _, child = name.rpartition(".")
-        new = norm(old.num_features, site_of(name), channels_last=False, eps=old.eps)
-        setattr(model.get_submodule(parent), child, new)
+    found = plan(model, batchnorm="replace", site_of=site_of)
+    odd = next((e for e in found if e.fate != "replace" or not isinstance(e.module, nn.BatchNorm2d)), None)
+    if odd:
+        raise ValueError(
+            f"model.timm_name={timm_name}: {odd.name}, a {odd.cls}, would stay as it is beside the config's norms; "
+            "choose a net whose norms are all BatchNorm2d, e.g. resnet18"
+        )
+    replace_planned(model, norm, found)
     if stem == "small":
         first = getattr(model, "conv1", None)
         if not isinstance(first, nn.Conv2d) or not hasattr(model, "maxpool"):

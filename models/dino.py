@@ -53,12 +53,12 @@ class Branch(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """``(B, D)`` of ``(B, C, H, W)`` images, whose sides are multiples of the patch's."""
-        vit = self.encoder
-        x = vit.patch_embed.proj(images)  # (B, D, h, w)
-        place = resample_abs_pos_embed(vit.pos_embed, list(x.shape[2:]), num_prefix_tokens=1)
-        x = torch.cat((vit.cls_token.expand(len(x), -1, -1).to(x.dtype), x.flatten(2).transpose(1, 2)), dim=1)
-        x = vit.blocks(x + place)
-        return vit.fc_norm(x[:, 0] if self.pool == "token" else x[:, 1:].mean(dim=1))
+        encoder = self.encoder
+        x = encoder.patch_embed.proj(images)  # (B, D, h, w)
+        place = resample_abs_pos_embed(encoder.pos_embed, list(x.shape[2:]), num_prefix_tokens=1)
+        x = torch.cat((encoder.cls_token.expand(len(x), -1, -1).to(x.dtype), x.flatten(2).transpose(1, 2)), dim=1)
+        x = vit.through_blocks(encoder, x + place)
+        return encoder.fc_norm(x[:, 0] if self.pool == "token" else x[:, 1:].mean(dim=1))
 
     def forward(self, images: Tensor, learns: Tensor) -> Tensor:
         return self.head(self.features(images), learns)
@@ -131,15 +131,12 @@ def build(
     """A student and its teacher for data of `spec`; ``configs/model/base/dino.yaml`` says the rest.
 
     Raises:
-        ValueError: as models/vit.py, or a size of the head below 1.
+        ValueError: as `vit.build_encoder`, or a size of the head below 1.
     """
     for name, value in (("head_hidden", head_hidden), ("bottleneck", bottleneck), ("outputs", outputs)):
         if value < 1:
             raise ValueError(f"model.{name}={value}: must be at least 1")
     sizes = {"img_size": img_size, "patch_size": patch_size, "dim": dim, "depth": depth, "heads": heads}
-    encoder = vit.build(norm, spec, timm_name=timm_name, drop_path=drop_path, **sizes)
-    if not hasattr(encoder, "patch_embed"):
-        raise ValueError(f"model.timm_name={timm_name}: DINO needs a ViT; see timm.list_models('vit*')")
-    encoder.reset_classifier(0)  # no head: its parameters would get no gradient
+    encoder = vit.build_encoder(norm, spec, timm_name=timm_name, drop_path=drop_path, **sizes)
     head = Head(encoder.embed_dim, hidden=head_hidden, bottleneck=bottleneck, outputs=outputs)
     return DINO(Branch(encoder, head, pool))

@@ -60,7 +60,6 @@ class MAE(nn.Module):
 
     def __init__(self, encoder: nn.Module, norm, *, channels: int, patch_size: int, dim: int, depth: int, heads: int):
         super().__init__()
-        encoder.reset_classifier(0)  # no head: its parameters would get no gradient
         side = encoder.patch_embed.grid_size[0]
         with torch.no_grad():
             encoder.pos_embed[0, 1:] = build_sincos2d_pos_embed([side] * 2, encoder.embed_dim)
@@ -71,11 +70,12 @@ class MAE(nn.Module):
 
     def encode(self, images: Tensor, kept: Tensor) -> Tensor:
         """``(B, 1 + K, D)``: the class token, and the patches that stand at `kept` (B, K)."""
-        vit = self.encoder
-        x = vit.patch_embed(images) + vit.pos_embed[:, 1:]  # (B, N, D)
+        encoder = self.encoder
+        x = encoder.patch_embed(images).flatten(1, -2)  # (B, N, D), also where timm gives a grid (B, H, W, D)
+        x = x + encoder.pos_embed[:, 1:]
         x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[-1]))  # (B, K, D)
-        first = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(x), -1, -1)
-        return vit.fc_norm(vit.blocks(torch.cat((first.to(x.dtype), x), dim=1)))
+        first = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(x), -1, -1)
+        return encoder.fc_norm(vit.through_blocks(encoder, torch.cat((first.to(x.dtype), x), dim=1)))
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         """``(B, N, p p C)``: every patch's pixels, foreseen from the `kept` ones.
@@ -102,15 +102,13 @@ def build(
     """A masked autoencoder for data of `spec`, its encoder a ViT; ``configs/model/base/mae.yaml`` says the rest.
 
     Raises:
-        ValueError: as models/vit.py, or a decoder whose sizes do not divide.
+        ValueError: as `vit.build_encoder`, or a decoder whose sizes do not divide.
     """
     if decoder_dim % decoder_heads or decoder_dim % 4:
         raise ValueError(
             f"model.decoder_dim={decoder_dim} must be a multiple of model.decoder_heads={decoder_heads}, and of 4"
         )
     sizes = {"img_size": img_size, "patch_size": patch_size, "dim": dim, "depth": depth, "heads": heads}
-    encoder = vit.build(norm, spec, timm_name=timm_name, **sizes)
-    if not hasattr(encoder, "patch_embed"):
-        raise ValueError(f"model.timm_name={timm_name}: a masked autoencoder needs a ViT; see timm.list_models('vit*')")
+    encoder = vit.build_encoder(norm, spec, timm_name=timm_name, **sizes)
     decoder = {"dim": decoder_dim, "depth": decoder_depth, "heads": decoder_heads}
     return MAE(encoder, norm, channels=spec.channels, patch_size=patch_size, **decoder)

@@ -8,7 +8,7 @@ import re
 from typing import Literal
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from dyt.conversion.replace import replace_norms
 from dyt.data.spec import Spec
@@ -125,3 +125,35 @@ def build(
         model.__class__ = type(type(model).__name__, (_Frozen, type(model)), {})
         model.train()
     return model
+
+
+def build_encoder(norm: NormFactory, spec: Spec, *, timm_name: str, **arguments) -> nn.Module:
+    """A ViT without its head, for families that call its parts one by one; arguments as for `build`.
+
+    Raises:
+        ValueError: as `build`, or not a ViT whose tokens are one for the class and one a patch, each with its position.
+    """
+    model = build(norm, spec, timm_name=timm_name, **arguments)
+    if not hasattr(model, "patch_embed"):
+        raise ValueError(f"model.timm_name={timm_name}: is no ViT; see timm.list_models('vit*')")
+    wrong = None
+    if model.cls_token is None:
+        wrong = "no class token"
+    elif model.reg_token is not None:
+        wrong = f"{model.reg_token.shape[1]} register tokens beside its class token"
+    elif model.no_embed_class or model.pos_embed is None:
+        wrong = "no position for its class token"
+    if wrong:
+        raise ValueError(
+            f"model.timm_name={timm_name}: has {wrong}; choose one with a class token alone, e.g. vit_tiny_patch16_224"
+        )
+    model.reset_classifier(0)  # no head: its parameters would get no gradient
+    return model
+
+
+def through_blocks(encoder: nn.Module, x: Tensor) -> Tensor:
+    """The encoder's tokens ``(B, N, D)`` of those that its blocks are to see; timm's ``forward_features`` from there.
+
+    The norm before the blocks is CLIP's, and the identity elsewhere. Of the last two one is the identity.
+    """
+    return encoder.norm(encoder.blocks(encoder.norm_pre(x)))

@@ -12,6 +12,9 @@ import dyt
 from dyt.conversion.calibrate import Reservoir, Swap, fit
 from dyt.norms.dynamic import Derf, DynamicTanh
 
+from .helpers import shrunk
+from .test_models import made
+
 
 class Block(nn.Module):
     def __init__(self, dim):
@@ -152,6 +155,44 @@ def test_a_norm_that_is_not_reached_is_named_and_may_be_skipped():
     assert isinstance(model.spare, nn.LayerNorm) and isinstance(model.norm, DynamicTanh)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_converted_before_is_left_alone(fails):
+    """It may have been trained since: calibrate fits, and where it fails takes back, only what it converted itself."""
+    model, batches = dyt.convert(Tiny(), only="blocks.0.*"), [torch.zeros(2, 4).long()]
+    for p in model.blocks[0].norm1.parameters():
+        nn.init.normal_(p)
+    types, weights = [type(m) for m in model.modules()], copy.deepcopy(model.state_dict())
+    told = str(dyt.conversion_report(model))
+    if fails:
+        nn.init.constant_(model.blocks[2].down.bias, math.nan)  # found at the last of the three norms
+        weights = copy.deepcopy(model.state_dict())
+        with pytest.raises(ValueError, match="the norm norm has inputs or outputs that are not finite"):
+            dyt.calibrate(model, batches)
+        assert [type(m) for m in model.modules()] == types and str(dyt.conversion_report(model)) == told
+    else:
+        dyt.calibrate(model, batches)
+        assert sum(isinstance(m, DynamicTanh) for m in model.modules()) == 4
+        weights = {k: v for k, v in weights.items() if not k.startswith(("blocks.1.norm1", "blocks.2.norm1", "norm"))}
+    after = model.state_dict()
+    assert "blocks.0.norm1.alpha" in weights
+    assert all(torch.equal(after[k].nan_to_num(7), v.nan_to_num(7)) for k, v in weights.items())
+    dyt.revert(model)  # takes back both
+    assert sum(isinstance(m, nn.LayerNorm) for m in model.modules()) == 4
+
+
+def test_a_failed_calibration_leaves_torchs_fast_path_as_an_earlier_conversion_set_it():
+    layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    dyt.convert(layers, only="layers.0.*")
+    before = [vars(m).get("activation_relu_or_gelu") for m in layers.modules()]
+    assert before.count(0) == 1 and layers.use_nested_tensor is False
+    with pytest.raises(ValueError, match="not finite"):
+        dyt.calibrate(layers, [torch.full((2, 3, 8), math.nan)])
+    assert [vars(m).get("activation_relu_or_gelu") for m in layers.modules()] == before
+    assert layers.use_nested_tensor is False and isinstance(layers.layers[0].norm1, DynamicTanh)
+    dyt.revert(layers)
+    assert layers.use_nested_tensor and all(m.activation_relu_or_gelu for m in layers.layers)
+
+
 def test_the_reservoir_keeps_rows_of_all_batches_alike():
     kept, twin = Reservoir(500), Reservoir(500)
     for start in range(0, 10_000, 1000):
@@ -170,6 +211,22 @@ def test_two_models_norms_are_exchanged_by_name():
     swap.carry_over()
     swap.put(swap.order)
     assert old.norm is like.norm and torch.equal(like.norm.weight, weight)
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "batchnorm"])
+def test_gamma_and_beta_are_carried_over_where_the_old_norm_holds_them_further_in(norm):
+    """Where channels stand second, as in a ConvNeXt's stem, a LayerNorm stands in a layer that turns its input."""
+    words = [*shrunk("convnext_base"), "data=mnist5k"]
+    (old, olds), (like, news) = (made(*words, f"norm={kind}") for kind in (norm, "dyt"))
+    for p in old.parameters():
+        nn.init.normal_(p)
+    theirs = [{k.rpartition(".")[2]: p.detach().clone() for k, p in m.named_parameters()} for _, m in olds.made]
+    swap = Swap.of(old, like)
+    swap.carry_over()
+    swap.put(swap.order)
+    assert len(news.made) == len(theirs) == len(swap.order) == 14
+    for (_, new), before in zip(news.made, theirs, strict=True):
+        assert torch.equal(new.weight, before["weight"]) and torch.equal(new.bias, before["bias"])
 
 
 # -- advice ------------------------------------------------------------------------------------------------------------
@@ -234,6 +291,28 @@ def test_saturation_post_norm_and_zero_starts_are_warned_of():
     assert [w.split(" ")[0] for w in told.warnings] == ["2", "1", "100%"]
     assert told.embedding is None and told.places[0].alpha == 0.5
     assert not any(isinstance(m, DynamicTanh) for m in model.modules())
+
+
+class Mixed(nn.Module):
+    """Convolution and BatchNorm first, then a LayerNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.stem(x).mean((2, 3))))
+
+
+def test_the_call_for_a_model_with_batchnorms_keeps_them_and_says_so():
+    model = Mixed()
+    told = dyt.advise(model, [torch.randn(2, 3, 8, 8)])
+    assert eval(told.call, {"dyt": dyt, "model": model}) is model
+    assert isinstance(model.norm, DynamicTanh) and sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 2
+    assert "stem.1, a BatchNorm2d, and 1 more stay as they are" in str(told)
+    plain = dyt.advise(Tiny(), [torch.zeros(1, 2).long()])
+    assert "batchnorm" not in plain.call and "BatchNorm" not in str(plain)
 
 
 def test_advice_without_batches_or_norms_is_one_line():

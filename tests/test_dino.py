@@ -52,6 +52,19 @@ def test_the_encoder_is_timms_with_the_same_weights_at_every_size(pool, size):
     torch.testing.assert_close(student.features(images), want)
 
 
+def test_a_norm_before_the_blocks_is_called():
+    """In CLIP's ViTs; timm's own features are the oracle, and no parameter of the encoder is left out."""
+    model, factory, task, _ = made("norm=layernorm", "model.pool=token", "model.timm_name=vit_xsmall_patch16_clip_224")
+    assert factory.count == {"embed": 1, "attn": 2, "mlp": 2, "final": 1}
+    task.loss(model, *batch(task)).backward()
+    assert all(p.grad is not None for p in model.student.parameters())
+    student = model.eval().student
+    torch.nn.init.normal_(student.encoder.norm_pre.weight)
+    images = torch.randn(2, 1, 28, 28)
+    want = student.encoder.fc_norm(student.encoder.forward_features(images)[:, 0])
+    torch.testing.assert_close(student.features(images), want, atol=1e-5, rtol=0)
+
+
 def test_the_head_is_the_official_one_with_the_same_weights():
     """Three layers, length 1, then torch's weight norm with a gain of 1: DINOHead with norm_last_layer=True."""
     head = made()[0].double().student.head

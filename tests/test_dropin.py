@@ -6,7 +6,7 @@ import torch
 from dyt.config import compose, identity
 from dyt.rundir import checkpoint
 
-from .helpers import TINY_GPT, rows_of, train
+from .helpers import TINY_GPT, one_line, python, rows_of, train
 
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "data.eval_batch_size=8", "logger.mode=disabled"]
 BASE = "init_from=norm=layernorm trainer.max_steps=8 trainer.eval_batches=1 optim.lr=1e-2 optim.warmup_steps=0"
@@ -94,6 +94,80 @@ def test_old_hashes_stay_and_the_words_count():
 def test_what_cannot_be_converted_is_one_line(words, said):
     with pytest.raises(ValueError, match=said):
         train(*TINY_GPT, *SHORT, *words)
+
+
+TO_RMS = "convert=calibrated makes DyT or Derf, and the run of init_from has layernorm"
+KEPT = "init_from=norm=rmsnorm norm.eps=1e-4"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ([BASE, "norm=rmsnorm"], f"norm=rmsnorm: {TO_RMS}; type norm=dyt or norm=derf, and norm.sites.<site>.kind="),
+        ([BASE, "norm=none"], f"norm=none: {TO_RMS}"),
+        ([BASE, "norm=gatednorm", "norm.inner=dyt"], f"norm=gatednorm: {TO_RMS}"),
+        ([BASE.replace("layernorm", "rmsnorm"), "norm=l1norm"], "norm=l1norm: convert=calibrated makes DyT or Derf"),
+        (
+            [BASE, "norm=dyt", "norm.sites.final.kind=rmsnorm"],
+            f"norm.sites.final.kind=rmsnorm: {TO_RMS} at final; type norm.sites.final.kind=layernorm or "
+            "norm.sites.final.kind=dyt",
+        ),
+        (
+            [BASE.replace("=", "=norm.sites.mlp.kind=dyt ", 1), "norm=layernorm", "norm.sites.attn.kind=dyt"],
+            "norm=layernorm: convert=calibrated makes DyT or Derf, and the run of init_from has dyt at mlp; type "
+            "norm.sites.mlp.kind=dyt",
+        ),
+        (
+            [KEPT, "norm=dyt", "norm.sites.attn.kind=rmsnorm"],
+            "norm.sites.attn.eps=null: convert=calibrated leaves rmsnorm as it was, and the run of init_from has "
+            "0.0001 at attn; type +norm.sites.attn.eps=0.0001",
+        ),
+        (
+            [BASE, "norm=layernorm", "norm.sites.attn.eps=1e-3", "norm.sites.mlp.kind=dyt"],
+            "norm.sites.attn.eps=0.001: convert=calibrated leaves layernorm as it was, and the run of init_from has",
+        ),
+        (
+            ["init_from=norm=gatednorm", "norm=gatednorm", "norm.inner=dyt", "norm.sites.attn.kind=derf"],
+            "norm.inner=dyt: convert=calibrated leaves gatednorm as it was, and the run of init_from has rmsnorm; type "
+            "norm.inner=rmsnorm",
+        ),
+        (
+            [f"init_from={' '.join(TINY_GPT[:-1])} model.dim=32 norm=layernorm", "norm=dyt"],
+            "model.dim=16: convert=calibrated needs a run of the same model, and init_from's has 32; type model.dim=32",
+        ),
+        (
+            ["init_from=model=vit_nano data=mnist5k norm=layernorm", "norm=dyt"],
+            "model=gpt_nano: convert=calibrated needs a run of the same model, and init_from names model=vit_nano",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_one_line_before_the_first_run_is_trained(words, said, tmp_path):
+    with pytest.raises(ValueError) as refused:
+        train(*TINY_GPT, *SHORT, "convert=calibrated", *words)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_command_that_asks_for_what_cannot_be_made_trains_nothing(tmp_path):
+    words = [*TINY_GPT, *SHORT, BASE, "norm=rmsnorm", "convert=calibrated", f"out_root={tmp_path / 'runs'}"]
+    assert one_line(python("train.py", *words)).startswith(
+        "train.py: norm=rmsnorm: convert=calibrated makes DyT or Derf"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("how", ["naive", "reset", "calibrated"])
+def test_where_every_norm_stays_there_is_nothing_to_convert(how):
+    base = BASE.replace("max_steps=8", "max_steps=1")
+    with pytest.raises(ValueError, match=f"convert={how}: every norm is as in the run of init_from; leave convert out"):
+        train(*TINY_GPT, *SHORT, base, "norm=layernorm", f"convert={how}")
+
+
+def test_one_alpha_a_layer_becomes_one_a_channel():
+    base = "init_from=norm=dyt trainer.max_steps=2 trainer.eval_batches=1"
+    words = ["norm=dyt", "norm.alpha_shape=channel", "convert=calibrated", "optim.lr=0", "optim.min_lr=0"]
+    first, *_ = rows_of(train(*TINY_GPT, *SHORT, base, *words)[1])
+    assert first["val/loss"] == pytest.approx(first["before/loss"], abs=1e-3)
 
 
 def test_a_run_waits_for_the_one_it_starts_from(monkeypatch, capsys):

@@ -49,6 +49,43 @@ def test_the_encoder_sees_its_patches_alone_and_is_timms_with_the_same_weights()
     assert torch.equal(model(images, kept), model(changed, kept))
 
 
+def test_a_norm_before_the_blocks_is_called():
+    """In CLIP's ViTs; timm's own features are the oracle, and no parameter is left out of what is learned."""
+    model = made("norm=layernorm", "model.timm_name=vit_xsmall_patch16_clip_224")[0]
+    for norm in (model.encoder.norm_pre, model.encoder.fc_norm):
+        torch.nn.init.normal_(norm.weight)
+    images, every = torch.randn(2, 1, 28, 28), torch.arange(16).expand(2, -1)
+    model(images, every).square().mean().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert all(p.grad.abs().max() > 0 for p in model.encoder.norm_pre.parameters())
+    want = model.encoder.fc_norm(model.encoder.forward_features(images))
+    torch.testing.assert_close(model.encode(images, every), want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("words", [TINY_MAE, TINY_DINO], ids=["mae", "dino"])
+def test_an_encoder_without_one_class_token_is_refused(words):
+    config = load(words)
+    for name, why in {
+        "vit_medium_patch16_gap_240": "no class token",
+        "vit_base_patch16_siglip_224": "no class token",
+        "vit_little_patch16_reg4_gap_256": "no class token",
+        "vit_small_patch14_reg4_dinov2": "4 register tokens",
+        "flexivit_small": "no position for its class token",
+    }.items():
+        config["model"]["timm_name"] = name
+        with pytest.raises(ValueError) as refused, torch.device("meta"):
+            build_model(config["model"], config["norm"], Spec("image", "", {}, classes=10, channels=1))
+        assert str(refused.value).startswith(f"model.timm_name={name}: has {why}")
+
+
+def test_an_encoder_whose_patches_come_as_a_grid_is_timms_too():
+    """timm's test_vit takes pictures of any size: its patches are (B, H, W, D)."""
+    model = made("norm=layernorm", "model.timm_name=test_vit")[0].eval()
+    images, every = torch.randn(2, 1, 28, 28), torch.arange(16).expand(2, -1)
+    want = model.encoder.fc_norm(model.encoder.forward_features(images))
+    torch.testing.assert_close(model.encode(images, every), want)
+
+
 def test_the_decoder_puts_kept_tokens_at_their_places_and_mask_tokens_elsewhere():
     """The official code's way: append mask tokens, unshuffle, add positions, blocks, norm, without the class token."""
     decoder = made("norm=layernorm")[0].double().eval().decoder

@@ -7,11 +7,14 @@ import pytest
 import timm
 import torch
 import yaml
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dyt.config.compose import CONFIGS, load, options
 from dyt.data import Spec
 from dyt.data.order import seed_all
 from dyt.norms import NORMS
+from dyt.norms.dynamic import DynamicTanh
 from dyt.tasks import Place, build_task
 from models import FAMILIES, build_model
 
@@ -133,6 +136,41 @@ def test_layernorm_model_equals_timms_with_the_same_weights(name, ours):
     theirs.load_state_dict(weights)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(network.eval()(images), theirs.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_batchnorm_that_holds_its_activation_is_replaced_and_the_activation_stays():
+    """timm's BatchNormAct2d: with norm=batchnorm the net is timm's, with norm=dyt no BatchNorm is left."""
+    words = ["model=resnet_nano", "model.timm_name=skresnet18"]
+    ours, theirs = made(*words, "norm=batchnorm")[0].double(), timm.create_model("skresnet18", num_classes=10).double()
+    for value in filter(
+        torch.is_floating_point, ours.buffers()
+    ):  # as trained: what the running mean and variance do is seen
+        nn.init.uniform_(value, 0.5, 1.5)
+    for value in ours.parameters():
+        nn.init.normal_(value, std=value[0].numel() ** -0.5)
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+    with torch.device("meta"):
+        network, factory = made(*words, "norm=dyt")
+    count = sum(isinstance(m, _BatchNorm) for m in theirs.modules())
+    assert not any(isinstance(m, _BatchNorm) for m in network.modules())
+    assert sum(isinstance(m, DynamicTanh) for m in network.modules()) == len(factory.made) == count == 36
+    assert all(not norm.channels_last for _, norm in factory.made)
+
+
+@pytest.mark.parametrize(
+    "name, stays",
+    [
+        ("levit_128s", "stages.0.blocks.0.attn.qkv.bn, a BatchNorm1d"),
+        ("efficientvit_b0", "head.classifier.1, a LayerNorm"),
+    ],
+)
+@pytest.mark.parametrize("norm", ["dyt", "batchnorm"])
+def test_a_convnet_with_another_norm_than_batchnorm2d_is_refused(name, stays, norm):
+    with pytest.raises(ValueError) as refused, torch.device("meta"):
+        made("model=resnet_nano", f"model.timm_name={name}", f"norm={norm}")
+    assert str(refused.value).startswith(f"model.timm_name={name}: {stays}, would stay as it is")
 
 
 def test_same_seed_same_weights_whatever_the_norm():

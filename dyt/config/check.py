@@ -1,5 +1,8 @@
 """What a composed config must hold beyond its types. Each refusal is one line that names the key."""
 
+import json
+from collections.abc import Callable
+
 from dyt.config.arguments import closest, lookup
 from dyt.config.identity import flatten
 from dyt.config.ranges import BELOW_1, refuse_numbers, within
@@ -18,6 +21,7 @@ CHOICES = {  # of a key that takes a word; the first is meant where an old confi
     "data.on_error": ("raise", "skip"),
     "convert": ("naive", "reset", "calibrated"),  # or null
 }
+CONVERTED = ("dyt", "derf")  # kinds of norm that `convert` makes
 RANGES = {  # of a key that takes a number: least and largest, both allowed
     "trainer.max_steps": (1, None),
     "trainer.eval_every": (1, None),
@@ -112,11 +116,6 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         value = lookup(config, key, choices[0])
         if value not in choices and not (key == "convert" and value is None):
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
-    if config.get("convert") and "=" not in (config["init_from"] or ""):
-        raise ValueError(
-            f"convert={config['convert']}: needs the run whose norms are converted, by its words, e.g. "
-            "init_from='norm=layernorm trainer.max_steps=1000'"
-        )
     _refuse_sharded(config)
     if data.get("on_error") == "skip" and (data.get("mixup") or data.get("cutmix")):
         raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
@@ -153,6 +152,77 @@ def check(config: dict, schemas: dict[str, type]) -> None:
             f"logger.project={project}: W&B takes at most 128 characters, and it may not contain any of / \\ # ? % :"
         )
     refuse_numbers(flatten(config), data["task"])
+
+
+def check_conversion(config: dict, base: dict | None, defaults: Callable[[str], dict]) -> None:
+    """What `convert` cannot make of the norms of `base`, the config of the run that it starts from: only DyT and Derf.
+
+    Any other norm must be as it is there. `defaults` gives a kind's arguments.
+
+    Raises:
+        ValueError: one line with the key.
+    """
+    how = f"convert={config['convert']}"
+    if base is None:
+        raise ValueError(
+            f"{how}: needs the run whose norms are converted, by its words, e.g. "
+            "init_from='norm=layernorm trainer.max_steps=1000'"
+        )
+    _refuse_other_model(config["model"], base["model"], how)
+    norm, sites = config["norm"], config["norm"].get("sites") or {}
+    for site in (None, *sites):  # None: where no site says otherwise
+        there = "" if site is None else f" at {site}"
+        (kind, own), (theirs, their) = (_placed(part, site, defaults) for part in (norm, base["norm"]))
+        if kind in CONVERTED:
+            continue
+        here = {k: v for k, v in (sites.get(site) or {}).items() if v is not None}
+        if kind != theirs:
+            key = f"norm.sites.{site}.kind={kind}" if "kind" in here else f"norm={norm['name']}"
+            kept = dict.fromkeys(f"norm.sites.{site}.kind={k}" for k in (theirs, "dyt"))
+            if site is None:
+                kept = ("norm=dyt", f"norm=derf, and norm.sites.<site>.kind={theirs} where that is to stay")
+            raise ValueError(
+                f"{key}: {how} makes DyT or Derf, and the run of init_from has {theirs}{there}; "
+                f"type {' or '.join(kept)}"
+            )
+        for name in sorted(own.keys() & their.keys()):
+            if own[name] != their[name]:
+                key = f"norm.sites.{site}.{name}" if here else f"norm.{name}"
+                new = "+" if here and name not in sites[site] else ""
+                raise ValueError(
+                    f"{key}={_typed(own[name])}: {how} leaves {kind} as it was, and the run of init_from has "
+                    f"{_typed(their[name])}{there}; type {new}{key}={_typed(their[name])}"
+                )
+
+
+def _placed(norm: dict, site: str | None, defaults: Callable[[str], dict]) -> tuple[str, dict]:
+    """Kind and arguments of the norm at `site`, as in `dyt.norms.NormFactory`."""
+    here = {k: v for k, v in ((norm.get("sites") or {}).get(site) or {}).items() if v is not None}
+    kind, common = here.pop("kind", norm["kind"]), {k: v for k, v in norm.items() if k not in ("name", "kind", "sites")}
+    if kind in CONVERTED or kind == norm["kind"]:
+        return kind, common | here
+    own = defaults(kind)
+    return kind, own | {k: v for k, v in common.items() if k in own} | here
+
+
+def _typed(value) -> str:
+    """A value as in a command."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _refuse_other_model(ours: dict, theirs: dict, how: str) -> None:
+    if any(ours[key] != theirs[key] for key in ("family", "task")):
+        raise ValueError(
+            f"model={ours['name']}: {how} needs a run of the same model, and init_from names model={theirs['name']}"
+        )
+    for key in sorted(ours.keys() & theirs.keys() - {"name"}):
+        pair = ours[key], theirs[key]  # a share of dropout, a standard deviation at the start may differ
+        if pair[0] != pair[1] and not any(isinstance(value, float | dict) for value in pair):
+            here, there = map(_typed, pair)
+            raise ValueError(
+                f"model.{key}={here}: {how} needs a run of the same model, and init_from's has {there}; "
+                f"type model.{key}={there}, or put model.{key}={here} into init_from"
+            )
 
 
 def _refuse_sharded(config: dict) -> None:

@@ -12,8 +12,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dyt.config.check import check
+from dyt.config.check import check, check_conversion
 from dyt.config.hydra_errors import one_line, refuse_null_groups
+from dyt.config.identity import base_config
 from dyt.config.values import as_typed, refuse_changed
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -165,6 +166,9 @@ def plain(cfg, choices) -> dict:
             raise ValueError(f"{group}={choices.get(group)}: choose from {', '.join(options(group))}")
     groups = {"trainer": TrainerConfig, "optim": OptimConfig, "logger": LoggerConfig, "hardware": HardwareConfig}
     check(config, {"": Config, **groups})
+    if config["convert"]:  # known to be possible before the run that it starts from is trained
+        named = base_config(config)
+        check_conversion(config, named and named[0], norm_arguments)
     return config
 
 

@@ -127,7 +127,8 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
         if key == "data" and any(word.startswith("data=") for word in words):  # a chromosome, for one
             made["data"]["cache_dir"] = config["data"]["cache_dir"]
         elif key == "model" and any(word.startswith("model=") for word in words):
-            made["model"] |= {k: config["model"][k] for k in ("img_size", "patch_size") if k in made["model"]}
+            sizes = {"img_size", "patch_size"} & made["model"].keys() & config["model"].keys()  # a GPT has none
+            made["model"] |= {k: config["model"][k] for k in sizes}
         else:
             made[key] = config[key]
     alike = "threads device kernel precision strategy tp checkpointing micro_batch dry_run"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dyt.conversion.calibrate import BATCHES, evaluating, hooked, run_all
-from dyt.conversion.plan import plan
+from dyt.conversion.plan import Entry, plan
 
 # Width -> alpha0 in attention, alpha0 elsewhere: LLaMA, arXiv 2503.10622, Table 13. Between two widths the nearer one.
 ALPHA0 = {1024: (1.0, 1.0), 2048: (1.0, 0.5), 4096: (0.8, 0.2), 8192: (0.2, 0.05)}
@@ -71,7 +71,9 @@ def advise(
     kept = list(itertools.islice(batches, BATCHES))
     if not kept:
         raise ValueError("advise: no batches; give some inputs, e.g. [next(iter(loader))]")
-    entries = [e for e in plan(model, batchnorm="keep") if e.fate == "replace"]
+    found = plan(model, batchnorm="keep")
+    entries = [e for e in found if e.fate == "replace"]
+    batchnorms = [e for e in found if e.kind == "batchnorm"]
     if not entries:
         raise ValueError(f"advise: {type(model).__name__} has no LayerNorm or RMSNorm that convert replaces")
     embedding = _embedding(model)
@@ -90,7 +92,8 @@ def advise(
     places = [Place(e.name, e.site, e.width, seen[e.name].std, alphas[e.name], seen[e.name].saturated) for e in entries]
     std = tokens.std if tokens.count else None
     warnings = [*_of_embedding(embedding, std), *_of_residuals(model, places), *_of_saturation(places)]
-    return Advice(places, warnings, _call(places), embedding, std)
+    warnings += _of_batchnorms(batchnorms)
+    return Advice(places, warnings, _call(places, keep=bool(batchnorms)), embedding, std)
 
 
 class _Sums:
@@ -175,8 +178,21 @@ def _of_saturation(places: list[Place]) -> list[str]:
     ]
 
 
-def _call(places: list[Place]) -> str:
-    """``dyt.convert(model, ...)``: the commonest alpha0 for all, the others by site, or by name within a site."""
+def _of_batchnorms(found: list[Entry]) -> list[str]:
+    if not found:
+        return []
+    stay = f", and {len(found) - 1} more stay as they are" if len(found) > 1 else ", stays as it is"
+    return [
+        f"{found[0].name}, a {found[0].cls}{stay}: a BatchNorm measures over the batch, and DyT does worse in its "
+        "place (arXiv 2503.10622, Table 16)"
+    ]
+
+
+def _call(places: list[Place], keep: bool) -> str:
+    """``dyt.convert(model, ...)``: the commonest alpha0 for all, the others by site, or by name within a site.
+
+    `keep` is for a model with BatchNorms, which `convert` refuses unless it is told what to do with them.
+    """
     values = [p.alpha for p in places]
     common = max(dict.fromkeys(values), key=values.count)
     sites, names = {}, {}
@@ -189,6 +205,7 @@ def _call(places: list[Place]) -> str:
             names |= others
     more = f", sites={sites}" if sites else ""
     more += f", overrides={names}" if names else ""
+    more += ", batchnorm='keep'" if keep else ""
     return f"dyt.convert(model, norm='dyt', alpha_init={common:g}{more})"
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dyt.conversion.replace import convert
-from dyt.conversion.swap import ORIGINAL, exchange, revert
+from dyt.conversion.swap import ORIGINAL, RECORD, converted, exchange, holder, take_back
 from dyt.kernels.reference import SQUASH
 from dyt.norms.dynamic import DynamicTanh
 
@@ -34,7 +34,7 @@ def calibrate(
     """Converts a trained model in place, so that it starts near what it was, and returns it.
 
     Args:
-        model: trained, with its LayerNorms or RMSNorms; not yet converted.
+        model: trained, with its LayerNorms or RMSNorms. Layers that were converted before stay as they are.
         batches: what the model takes, at most the first 16: tensors, dicts of keywords (Hugging Face), or pairs of
             inputs and targets as loaders give them, of which the inputs count. Labels are not needed.
         norm: ``dyt`` or ``derf``.
@@ -55,15 +55,20 @@ def calibrate(
     kept = list(itertools.islice(batches, BATCHES))
     if not kept:
         raise ValueError("calibrate: no batches; give some inputs, e.g. [next(iter(loader))]")
+    before, record = converted(model), vars(model).get(RECORD)
     convert(model, norm, **options)
+    new = converted(model) - before
     try:
-        swap = Swap.converted(model)
+        swap = Swap.converted(model, new)
         try:
             swap.calibrate(kept, tokens, forward)
         finally:
             swap.put(swap.pairs)
     except BaseException:
-        revert(model)
+        take_back(model, new)
+        vars(model).pop(RECORD)
+        if record is not None:
+            vars(model)[RECORD] = record
         raise
     return model
 
@@ -80,9 +85,9 @@ class Swap:
         exchange(model, {new: old for old, new in pairs.values()})
 
     @classmethod
-    def converted(cls, model: nn.Module) -> "Swap":
-        """Of a model that `dyt.convert` changed."""
-        pairs = {name: (vars(m)[ORIGINAL][0], m) for name, m in model.named_modules() if ORIGINAL in vars(m)}
+    def converted(cls, model: nn.Module, layers: set[nn.Module]) -> "Swap":
+        """Of those layers that `dyt.convert` put into a model."""
+        pairs = {name: (vars(m)[ORIGINAL][0], m) for name, m in model.named_modules() if m in layers}
         for name, (old, new) in pairs.items():
             if not isinstance(new, DynamicTanh):
                 raise ValueError(
@@ -109,9 +114,9 @@ class Swap:
         with torch.no_grad():
             for old, new in self.pairs.values():
                 for key in ("weight", "bias"):
-                    theirs, ours = getattr(old, key, None), getattr(new, key, None)
+                    theirs, ours = holder(old, key), getattr(new, key)
                     if theirs is not None and ours is not None:
-                        ours.copy_(theirs)
+                        ours.copy_(theirs._parameters[key])
 
     def calibrate(self, batches: list, tokens: int = 4096, forward: Callable | None = None) -> None:
         """Fits every new norm and puts it in, front to back.
@@ -153,7 +158,8 @@ class Swap:
 
 def form(norm: nn.Module) -> tuple:
     """What two norms must have in common to take each other's weights."""
-    return (type(norm), getattr(norm, "squash", None), getattr(norm, "learns", None), *norm.state_dict())
+    shapes = [(key, value.shape) for key, value in norm.state_dict().items()]
+    return (type(norm), getattr(norm, "squash", None), getattr(norm, "learns", None), *shapes)
 
 
 class Reservoir:

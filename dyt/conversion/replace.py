@@ -12,7 +12,7 @@ from torch import nn
 from dyt.conversion.plan import Entry, Pattern, matches, plan
 from dyt.conversion.recognise import Norm, gives
 from dyt.conversion.report import Report
-from dyt.conversion.swap import RECORD, as_input, as_weight, exchange, like_of, share_hooks, swap
+from dyt.conversion.swap import RECORD, as_input, as_weight, exchange, holder, like_of, share_hooks, swap
 from dyt.norms import NormFactory, accepts, check_arguments
 
 log = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def _build(
             frozen = not any(p.requires_grad for p in old.parameters(recurse=False)) if e.norm.scale else False
             layer.requires_grad_(like.requires_grad if not e.norm.scale else not frozen)
         for ours, theirs, offset in (("weight", e.norm.scale, e.norm.offset), ("bias", e.norm.bias, 0.0)):
-            owner = next((m for m in layer.modules() if m._parameters.get(ours) is not None), None)
+            owner = holder(layer, ours)
             if ours == "weight" and keep_affine and theirs and owner is None:
                 raise ValueError(
                     f"convert: keep_affine=True, but the new {e.name} has no scale to carry the old one to"
@@ -239,6 +239,10 @@ def replace_norms(model: nn.Module, norm: NormFactory, site_of: Callable[[str], 
     found = plan(model, site_of=site_of)
     if odd := next((e for e in found if e.fate != "replace"), None):
         raise ValueError(f"{odd.name}, a {odd.cls}, {odd.reason}")
-    new = _build(model, found, norm, {e.module: {} for e in found}, keep_affine=False)
-    exchange(model, new)
+    return replace_planned(model, norm, found)
+
+
+def replace_planned(model: nn.Module, norm: NormFactory, found: list[Entry]) -> int:
+    """As `replace_norms`, with a plan that was looked through already: every norm of it is replaced."""
+    exchange(model, _build(model, found, norm, {e.module: {} for e in found}, keep_affine=False))
     return len(found)

@@ -76,9 +76,27 @@ def revert(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"revert: needs a torch.nn.Module, not {model!r}")
-    back = {m: vars(m)[ORIGINAL] for m in model.modules() if ORIGINAL in vars(m)}
-    if not back:
+    layers = converted(model)
+    if not layers:
         raise ValueError(f"revert: {type(model).__name__} holds no layer that convert put there")
+    take_back(model, layers)
+    for module in model.modules():
+        vars(module).pop(RECORD, None)
+    return model
+
+
+def converted(model: nn.Module) -> set[nn.Module]:
+    """The layers of `model` that stand where old norms stood."""
+    return {m for m in model.modules() if ORIGINAL in vars(m)}
+
+
+def take_back(model: nn.Module, layers: set[nn.Module]) -> None:
+    """Puts the old norms of these layers back; other layers that were converted stay.
+
+    Raises:
+        ValueError: as `revert`; nothing was changed then.
+    """
+    back = {m: vars(m)[ORIGINAL] for m in model.modules() if m in layers}
     names = {m: n for n, m in model.named_modules()}
     for layer, (old, _) in back.items():
         now = _reference(model, layer)
@@ -101,13 +119,12 @@ def revert(model: nn.Module) -> nn.Module:
                 del layer._forward_hooks[key]
         share_hooks(layer, old)
     exchange(model, {layer: old for layer, (old, _) in back.items()})
-    for module in model.modules():
-        for name, value in vars(module).pop(CHANGED, {}).items():
-            setattr(module, name, value)
-        vars(module).pop(RECORD, None)
     for layer in back:
         del layer.__dict__[ORIGINAL]
-    return model
+    for module in model.modules():
+        if CHANGED in vars(module) and not converted(module):
+            for name, value in vars(module).pop(CHANGED).items():
+                setattr(module, name, value)
 
 
 def share_hooks(old: nn.Module, new: nn.Module) -> None:
@@ -127,6 +144,11 @@ def like_of(model: nn.Module, name: str, module: nn.Module) -> nn.Parameter | No
             return None
         name = name.rpartition(".")[0]
         module = model.get_submodule(name)
+
+
+def holder(module: nn.Module, name: str) -> nn.Module | None:
+    """What holds the parameter `name`: `module`, or a part of it, as where a LayerNorm stands in one for axis 1."""
+    return next((m for m in module.modules() if m._parameters.get(name) is not None), None)
 
 
 def as_input(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
