@@ -89,6 +89,19 @@ def test_old_hashes_stay_and_the_words_count():
         (["convert=naive"], "convert=naive: needs the run whose norms are converted, by its words"),
         (["convert=nave", BASE], "convert=nave: did you mean 'naive'. choose from naive, reset, calibrated"),
         (["init_from=norm=layernrm"], "norm"),
+        (
+            ["init_from=norm=layernorm model.dim=32"],
+            "init_from: model.dim=32: the run that it names has model.dim=16, as this one; leave it out, or type "
+            "model=gpt_nano there before it",
+        ),
+        (
+            ["init_from=norm=layernorm trainer.precision=bf16"],
+            'init_from: trainer.precision=bf16: the run that it names has trainer.precision="fp32", as this one',
+        ),
+        (
+            ["init_from=norm=layernorm seed=3"],
+            "init_from: seed=3: the run that it names has seed=0, as this one; leave",
+        ),
     ],
 )
 def test_what_cannot_be_converted_is_one_line(words, said):

@@ -8,7 +8,7 @@ from torch import nn
 
 from dyt.training.probe import best_line, best_tanh, plain
 
-from .helpers import TINY_DIT, TINY_GPT, TINY_VIT, rows_of, train
+from .helpers import TINY_DIT, TINY_GPT, TINY_VIT, rows_of, shrunk, train
 
 
 def test_best_tanh_finds_a_tanh_and_a_line():
@@ -45,6 +45,17 @@ def test_training_does_not_notice_the_probe(tiny, norm):
     assert (f"{block}/tanh_r2" in last) == (norm == "layernorm")
     summary = json.loads((with_it / "summary.json").read_text())
     assert not any(k.startswith("probe/") for k in summary["final"])
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "dyt"])
+def test_a_norm_that_stands_within_another_module_has_its_gradient_too(norm):
+    """A ConvNeXt's stem has its channels second, where a LayerNorm stands in a module that turns."""
+    words = [*shrunk("convnext_base"), f"norm={norm}", "data.batch_size=8", "data.eval_batch_size=8"]
+    _, folder = train(*words, "trainer.max_steps=1", "trainer.probe_every=1", "trainer.eval_batches=1")
+    last = rows_of(folder)[-1]
+    own = {key.rpartition("/")[0] for key in last if key.startswith("probe/") and key.endswith("/in_std")}
+    assert len(own) == 14 and "probe/stem.1" in own
+    assert all(last[f"{name}/grad_norm"] > 0 for name in own)
 
 
 def test_saturation_and_alpha_are_the_layers_own():

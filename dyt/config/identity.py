@@ -117,12 +117,16 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
 
     It is of this data and model too, unless the words name others, a masked autoencoder for one; pictures and patches
     are then as large as here.
+
+    Raises:
+        ValueError: a word that would be of no effect, as this run's setting is taken.
     """
     named = config["init_from"]
     if not named or "=" not in named or os.path.exists(Path(named).expanduser()):  # long words are no OSError there
         return None
     words = shlex.split(named)
-    made = copy.deepcopy(_base(f"model={config['model']['name']}", f"data={config['data']['name']}", *words))
+    asked = _base(f"model={config['model']['name']}", f"data={config['data']['name']}", *words)
+    made = copy.deepcopy(asked)
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
         if key == "data" and any(word.startswith("data=") for word in words):  # a chromosome, for one
             made["data"]["cache_dir"] = config["data"]["cache_dir"]
@@ -134,6 +138,16 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     alike = "threads device kernel precision strategy tp checkpointing micro_batch dry_run"
     for key in alike.split():
         made["trainer"][key] = config["trainer"][key]
+    typed, taken = flatten(asked), flatten(made)
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in typed and typed[key] != taken.get(key):
+            group = key.partition(".")[0]
+            there = f", or type {group}={config[group]['name']} there before it" if group in ("model", "data") else ""
+            raise ValueError(
+                f"init_from: {word}: the run that it names has {key}={json.dumps(taken.get(key))}, as this one; "
+                f"leave it out{there}"
+            )
     return made, words
 
 

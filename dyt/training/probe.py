@@ -71,7 +71,10 @@ class Probe:
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None:
                 owner = name.rpartition(".")[0]
-                for layer in (_block(name), owner if owner in self.norms else ""):
+                held = next(
+                    (n for n in self.norms if f"{owner}.".startswith(f"{n}.")), ""
+                )  # LayerNorm in one for axis 1
+                for layer in (_block(name), held):
                     if layer:
                         blocks.setdefault(layer, []).append(parameter)
         for layer, parameters in blocks.items():
