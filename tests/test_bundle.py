@@ -256,6 +256,8 @@ def test_what_is_no_part_of_a_bundle_is_never_removed(bundled, tmp_path):
         ValueError, match=r"cloned holds .git/HEAD, which is no part of the bundle; move it, or give --out"
     ):
         bundle.write(cloned, bundled.parent / "results")
+    with pytest.raises(ValueError, match="ubuntu.iso: is a file; give a folder"):
+        bundle.write(other / "ubuntu.iso", bundled.parent / "results")
     assert (other / "ubuntu.iso").read_text() == "bytes" and (cloned / ".git/HEAD").read_text() == "ref"
 
 

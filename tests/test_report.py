@@ -453,6 +453,9 @@ def test_a_page_is_never_written_over_something_else(runs, tmp_path):
     for out, name in ((tmp_path / "own", "thesis.txt"), (run, before[0].name)):
         said = one_line(python(REPORT, str(run), "--out", str(out)))
         assert said == f"report.py: --out {out}: {name} is there, which is no part of a page; give another folder"
+    file = tmp_path / "own" / "thesis.txt"
+    said = one_line(python(REPORT, str(run), "--out", str(file)))
+    assert said == f"report.py: --out {file}: is a file; give a folder" and file.read_text() == "mine"
     assert (tmp_path / "own/index.html").read_text() == "mine" and sorted(run.iterdir()) == before
 
 

@@ -95,6 +95,8 @@ def write(folder: Path, results: Path) -> None:
     found = tables(results)
     if not found["rows"]:
         raise ValueError(f"{results} has no rows; type python scripts/reproduce.py first")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder}: is a file; give a folder")
     if folder.exists() and any(folder.iterdir()):
         if not (folder / SUMS).is_file() or "data/rows.parquet" not in _said(folder):
             raise ValueError(f"{folder} holds something that is no bundle; give another folder with --out")
