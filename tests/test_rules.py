@@ -186,6 +186,15 @@ def test_a_divergent_end_of_the_range_is_no_edge():
     assert found.answer != "undertuned" and found.searched == "lr: 3 of 1e-3 to 4e-3; chosen 2e-3 and 2e-3"
 
 
+def test_a_claim_of_divergence_needs_a_search_that_ends_inside_too():
+    test = {"kind": "diverges", "metric": "final", "arm": {"norm": "dyt"}}
+    lost = {"1e-3": [None] * 3, "2e-3": [None] * 3, "4e-3": [None] * 3}
+    found = judge(test, asked({"dyt": lost, "ln": INSIDE}))
+    assert found.answer == "undertuned" and "dyt (the arm) is best at the lowest" in found.why
+    found = judge({**test, "arm": {"norm": "dyt", "lr": "2e-3"}}, asked({"dyt": lost, "ln": INSIDE}))
+    assert found.answer == "yes"  # at a rate that the claim names
+
+
 def test_one_level_for_both_is_not_searched_and_a_named_one_is_fixed():
     about = asked({"dyt": {"2e-3": [1.9, 1.91, 1.92]}, "ln": {"2e-3": [2.0] * 3}})
     found = judge(TEST, about)

@@ -194,7 +194,8 @@ def found(values: dict, kind: str, higher: bool = False, floor: str | None = Non
         ([2.41, 2.40, 2.42, 2.41], "no"),
         ([1.61, 1.60, 1.62, 1.61], "no"),  # better by far is no parity either
         ([2.00, 2.09, 1.99, 2.10], "inconclusive"),  # the interval crosses the margin
-        ([2.01, None, None, 2.00], "no"),  # half the pairs lost
+        ([None, None, None], "no"),
+        ([None, None, None, 2.00], "inconclusive"),  # not every pair is lost, and nothing has a p-value
         ([2.01, None, 2.00, 2.01, 2.0], "inconclusive"),  # one diverged seed is not inside a margin
         ([2.01, 2.00], "inconclusive"),  # fewer than three seeds
     ],
@@ -215,6 +216,7 @@ def test_parity(dyt, answer):
         ([None, None, None], "arm", "no"),
         ([None, None, None], "against", "yes"),
         ([1.90, 1.91, 1.89, 1.90, None], "arm", "inconclusive"),  # better, but once it diverged
+        ([1.90, None, None], "arm", "inconclusive"),  # two of three by divergence, and the third says the opposite
         ([2.10, 2.11, 2.09, 2.10, None], "arm", "no"),  # worse, and once it diverged
         ([2.10, 2.11, 2.09, 2.10, None], "against", "yes"),
     ],
@@ -227,7 +229,9 @@ def test_difference_where_higher_is_better_and_a_diverged_baseline():
     assert found({"dyt": [0.9, 0.91, 0.92], "ln": [0.8] * 3}, "difference", higher=True)[0] == "yes"
     assert found({"dyt": [0.7, 0.71, 0.72], "ln": [0.8] * 3}, "difference", higher=True)[0] == "no"
     answer, why = found({"dyt": [2.0, 2.0, 2.0], "ln": [None, None, 2.0]}, "difference")
-    assert answer == "yes" and "2 won by divergence" in why
+    assert answer == "inconclusive" and "2 won by divergence" in why
+    answer, why = found({"dyt": [2.0, 2.0, 2.0], "ln": [None, None, None]}, "difference")
+    assert answer == "yes" and "3 won by divergence" in why
 
 
 def test_both_diverged_is_void():
@@ -271,6 +275,14 @@ def test_trend_best_and_diverges():
     assert judge({**test, "kind": "best", "level": "10"}, about).answer == "yes"
     assert judge({**test, "kind": "best", "level": "1"}, about).answer == "no"
     assert judge({**test, "kind": "best", "level": "7"}, about).answer == "inconclusive"
+    for levels, answer in (
+        ({"1": [None] * 3, "10": [1.0, 1.1, 1.2]}, "yes"),  # the others diverged, every seed of them
+        ({"1": [0.5, 0.6, None], "10": [1.0, 1.1, 1.2]}, "inconclusive"),  # ahead, where it does not diverge
+        ({"1": [1.0, 1.1, 1.2], "10": [None] * 3}, "no"),
+        ({"1": [1.0, 1.1, 1.2], "10": [0.5, 0.6, None]}, "inconclusive"),
+    ):
+        about = Rows(made(levels, "alpha0", norm="dyt"), ["norm", "alpha0"], False)
+        assert judge({**test, "kind": "best", "level": "10"}, about).answer == answer
     flat = Rows(made({"1": [2.0, 2.1, 2.2], "10": [2.05, 2.05, 2.25]}, "alpha0", norm="dyt"), ["norm", "alpha0"], False)
     assert judge({**test, "kind": "trend", "sign": "-"}, flat).answer == "inconclusive"
     assert judge({**test, "kind": "best", "level": "10"}, flat).answer == "inconclusive"

@@ -18,7 +18,7 @@ from dyt.studies.running.study import Study, result_folder
 from dyt.studies.statistics import LEVEL, MOST, Pooled, holm, pooled_deviation, seeds_needed
 
 # Which rules a table was made under. Count up with every change that can change a verdict or its numbers.
-RULES = 4
+RULES = 5
 ALPHA = 1 - LEVEL
 POOL = 20  # baseline runs that a standard deviation between seeds needs
 

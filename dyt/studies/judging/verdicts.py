@@ -8,8 +8,8 @@
     curves      the two mean curves lie within the margin of each other at every step after warm-up
     diverges    the arm's runs diverge
 
-A row is a dict with the factors, ``seed``, ``status`` and metrics. Fewer than 3 seeds are always inconclusive. Whatever
-divergence decides has no p-value: every seed says the same, or the answer is inconclusive.
+A row is a dict with the factors, ``seed``, ``status`` and metrics. Fewer than 3 seeds are always inconclusive. What
+divergence alone decides has no p-value: every seed says the same, or the answer is inconclusive.
 """
 
 import math
@@ -76,7 +76,7 @@ def judge(
     where = test.get("where") or {}
     arm, metric = {**where, **test["arm"]}, test["metric"]
     if test["kind"] == "diverges":
-        return _diverges(rows, arm)
+        return _diverges(test, rows, arm)
     if test["kind"] == "trend":
         return _trend(test, rows, arm, metric)
     if test["kind"] == "best":
@@ -139,8 +139,8 @@ def _decided(found: Paired) -> str:
 def _parity(found: Paired, margin: float, about: dict) -> Finding:
     d = found.difference
     if found.lost or found.won:
-        half = 2 * max(found.lost, found.won) >= found.n
-        return Finding("no" if half else "inconclusive", _decided(found), d, found.n, **about)
+        every = max(found.lost, found.won) == found.n
+        return Finding("no" if every else "inconclusive", _decided(found), d, found.n, **about)
     inside, outside = p_inside(d, margin), p_outside(d, margin)
     about = {**about, "p": min(inside, outside), "distance": abs(margin - abs(d.mean))}
     if d.low >= -margin and d.high <= margin:
@@ -151,12 +151,12 @@ def _parity(found: Paired, margin: float, about: dict) -> Finding:
 
 
 def _difference(found: Paired, higher: bool, arm_better: bool, matters: float | None, about: dict) -> Finding:
-    """Divergence counts as the worst value: the side with more of it loses when that is half the pairs or more."""
+    """Divergence counts as the worst value: a side that diverges in every pair, or in some while the rest agree, loses."""
     d = found.difference
     if found.lost != found.won:
         arm_lost = found.lost > found.won
         answer = "yes" if arm_lost != arm_better else "no"
-        if 2 * abs(found.lost - found.won) >= found.n:
+        if abs(found.lost - found.won) == found.n:
             return Finding(answer, _decided(found), d, found.n, **about)
         agrees = d.low is not None and (d.high < 0 if higher == arm_lost else d.low > 0)
         if agrees:  # the rest of the pairs says the same
@@ -184,8 +184,8 @@ def _curves(test: dict, rows: Rows, sides: dict, found: Paired, margin: float, c
     metric = rows.metric if test["metric"] == "final" else test["metric"]
     ours, theirs = (curves.of(rows, rows.at_best(cell), metric) for cell in sides.values())
     if found.lost or found.won:
-        half = 2 * max(found.lost, found.won) >= found.n
-        return Finding("no" if half else "inconclusive", _decided(found), None, found.n, **about)
+        every = max(found.lost, found.won) == found.n
+        return Finding("no" if every else "inconclusive", _decided(found), None, found.n, **about)
     gap = gaps(ours, theirs, margin)
     if gap is None or gap.largest.n < NEEDED:
         n = gap.largest.n if gap else 0
@@ -250,6 +250,9 @@ def _best(test: dict, rows: Rows, arm: dict, metric: str, matters: float | None)
     order = sorted(means, key=means.get, reverse=rows.higher)
     best = order[0]
     others = [level for level in levels if level != named]
+    partly = [level for level in levels if level not in means and _fine(values[level])]
+    if partly and (best == named or named in partly):
+        return Finding("inconclusive", f"{over} {', '.join(partly)} diverged in some seeds and not in all", None, n, **about)
     if best == named:
         if len(order) < 2:  # every other level diverged
             return Finding("yes", f"{over} {named} is best of {', '.join(levels)}", interval(_fine(values[named])), n)
@@ -277,12 +280,14 @@ def _fine(values: dict) -> list[float]:
     return [v for v in values.values() if v is not None]
 
 
-def _diverges(rows: Rows, arm: dict) -> Finding:
+def _diverges(test: dict, rows: Rows, arm: dict) -> Finding:
     found = rows.values(arm)
     n, gone = len(found), sum(v is None for v in found.values())
     why = f"{gone} of {n} runs diverged or ended no better than chance"
     if n < NEEDED:
         return Finding("inconclusive", f"{n} seeds, {NEEDED} needed", None, n)
+    if why_not := search.undertuned(rows.search, search.searched(rows, {_name(test, "arm"): arm})):
+        return Finding("undertuned", f"{why}; {why_not}", None, n)
     return Finding("yes" if gone == n else "no" if gone == 0 else "inconclusive", why, None, n)
 
 
