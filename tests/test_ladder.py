@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from dyt.studies import runner
+from dyt.studies import due, runner
 from dyt.studies.judging import ladder
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.verdicts import judge
 from dyt.studies.running.study import Study
 
 SIZES = [1e5, 2e5, 4e5, 8e5]
+BASE = Study("ladder").baseline["norm"]
 
 
 def law(n, floor=1.2, scale=0.4, power=0.3):
@@ -47,40 +48,55 @@ def test_bootstrap_intervals_hold_the_truth_about_as_often_as_they_say():
     assert 18 <= held  # few seeds and draws: somewhat fewer than 24
 
 
+def test_the_interval_at_the_held_out_size_is_of_one_run():
+    """Of 30 made-up ladders with 3 seeds a size, 95% of single runs of the held-out size are to lie within."""
+    study, draw, held, noise = Study("ladder"), np.random.default_rng(3), 0, 0.006
+    for _ in range(30):
+        rows = [
+            {**row, "final": row["final"] + noise * draw.normal()} for row in made(study, 0.0) if row["lr"] == "2e-3"
+        ]
+        about = Rows([r for r in rows if r["norm"] == BASE], study.factors, False, search="lr")
+        told = ladder.predict(study, "medium", about, {BASE: 1_600_000}, draws=40)
+        low, high = told["arms"][BASE]["at"]["held_out"]["loss_95"]
+        held += low <= law(1.6e6) + noise * draw.normal() <= high
+    assert 26 <= held  # of the mean alone it is 20 to 23
+
+
 def made(study: Study, noise: float = 0.002) -> list[dict]:
     """Rows of a law for each norm, with learning rate 2e-3 the best; the held-out size is not run."""
     draw = np.random.default_rng(1)
     rows = []
-    for norm, lift in (("layernorm", 0.0), ("dyt-fed 1/1", 0.1)):
+    for norm, lift in ((BASE, 0.0), ("dyt-fed 1/1", 0.1)):
         for size, n in zip(("0.1", "0.2", "0.4", "0.8"), SIZES, strict=True):
             for lr, worse in (("1e-3", 0.05), ("2e-3", 0.0), ("4e-3", 0.05)):
                 for seed in range(3):
                     value = float(law(n) + lift * (n / 1e6) ** -0.2 + worse + noise * draw.normal())
                     rows.append({"norm": norm, "size": size, "lr": lr, "seed": seed, "status": "finished",
-                                 "final": value, "parameters": int(n)})  # fmt: skip
+                                 "final": value, "parameters": int(n), "config_hash": f"{len(rows):010x}"})  # fmt: skip
     return rows
 
 
 def test_prediction_of_the_held_out_size_and_its_gap():
     study = Study("ladder")
     about = Rows(made(study), study.factors, False, search="lr")
-    told = ladder.predict(study, "medium", about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
-    assert (told["size"], told["baseline"]) == ("1.6", "layernorm")
+    told = ladder.predict(study, "medium", about, {BASE: 1_600_000, "dyt-fed 1/1": 1_600_000})
+    assert (told["size"], told["baseline"]) == ("1.6", BASE)
     place = told["arms"]["dyt-fed 1/1"]["at"]["held_out"]
     gap = 0.1 * 1.6**-0.2
     assert place["gap"] == pytest.approx(gap, abs=0.01) and place["gap_95"][0] < gap < place["gap_95"][1]
-    assert told["arms"]["layernorm"]["at"]["held_out"]["loss"] == pytest.approx(float(law(1.6e6)), abs=0.01)
-    assert told["arms"]["layernorm"]["at"]["held_out"]["gap"] == 0.0
+    assert told["arms"][BASE]["at"]["held_out"]["loss"] == pytest.approx(float(law(1.6e6)), abs=0.01)
+    assert told["arms"][BASE]["at"]["held_out"]["gap"] == 0.0
     assert {a["lr"] for a in told["arms"].values()} == {"2e-3"}  # the held-out size runs at this one
     wide = [np.diff(told["arms"]["dyt-fed 1/1"]["at"][p]["gap_95"])[0] for p in ("held_out", "124M")]
     assert wide[0] < wide[1]  # the further, the less is known
-    again = ladder.predict(study, "medium", about, {"layernorm": 1_600_000, "dyt-fed 1/1": 1_600_000})
+    again = ladder.predict(study, "medium", about, {BASE: 1_600_000, "dyt-fed 1/1": 1_600_000})
     assert json.dumps(again) == json.dumps(told)
     lines = "\n".join(ladder.outcome(study, about, told))
     assert "not run" in lines and "extrapolated to 64M" in lines
-    ran = {"norm": "layernorm", "size": "1.6", "lr": "2e-3", "seed": 0, "status": "finished", "final": 1.5}
-    lines = ladder.outcome(study, Rows([*about.rows, ran], study.factors, False, search="lr"), told)
-    error = 1.5 - told["arms"]["layernorm"]["at"]["held_out"]["loss"]
+    ran = {"norm": BASE, "size": "1.6", "lr": "2e-3", "seed": 0, "status": "finished", "final": 1.5}
+    other = {**ran, "lr": "4e-3", "final": 9.0}  # another study's, at a rate that was not predicted
+    lines = ladder.outcome(study, Rows([*about.rows, ran, other], study.factors, False, search="lr"), told)
+    error = 1.5 - told["arms"][BASE]["at"]["held_out"]["loss"]
     assert any(f"1.5000 (n = 1) | {error:+.4f} |" in line for line in lines)
 
 
@@ -88,10 +104,10 @@ def test_each_scale_says_which_size_it_keeps_out(tmp_path):
     study = Study("ladder")
     assert [ladder.kept_out(study, s) for s in ("small", "medium")] == ["0.8", "1.6"]
     about = Rows(made(study), study.factors, False, search="lr")
-    told = ladder.predict(study, "small", about, {"layernorm": 800_000, "dyt-fed 1/1": 800_000})
+    told = ladder.predict(study, "small", about, {BASE: 800_000, "dyt-fed 1/1": 800_000})
     assert told["size"] == "0.8"  # and fitted without the runs of that size
     fewer = Rows([r for r in about.rows if r["size"] != "0.8"], study.factors, False, search="lr")
-    assert told == ladder.predict(study, "small", fewer, {"layernorm": 800_000, "dyt-fed 1/1": 800_000})
+    assert told == ladder.predict(study, "small", fewer, {BASE: 800_000, "dyt-fed 1/1": 800_000})
     file = tmp_path / "own.yaml"
     file.write_text(study.path.read_text().replace('small: "0.8", ', ""))
     with pytest.raises(ValueError, match="own.yaml: ladder.held_out: say which size scale small predicts"):
@@ -133,7 +149,7 @@ def test_the_held_out_size_waits_for_its_prediction(tmp_path, monkeypatch, capsy
 def test_further_seeds_run_only_at_the_level_that_the_search_chose(tmp_path):
     study = Study("ladder")
     smoke = study.raw["scales"]["smoke"]
-    smoke["grid"] = {"norm": ["layernorm"], "size": ["0.1"], "lr": [1e-3, 2e-3, 4e-3], "search_seeds": 1}
+    smoke["grid"] = {"norm": [BASE], "size": ["0.1"], "lr": [1e-3, 2e-3, 4e-3], "search_seeds": 1}
     smoke["seeds"] = 3
     at = runner.StudyAt(study, "smoke", extra=[f"out_root={tmp_path / 'runs'}"], results=tmp_path / "results")
     first = at.gather()
@@ -142,8 +158,8 @@ def test_further_seeds_run_only_at_the_level_that_the_search_chose(tmp_path):
         if run.seed == 0:
             final = {"0.001": 2.0, "0.002": 1.8, "0.004": 1.9}[run.cell["lr"]]
             at.rows[hash] = {**run.cell, "seed": 0, "status": "finished", "final": final, "config_hash": hash}
-    due = [run for run, _, _ in at.planned.values() if run.late and at._due(run)]
-    assert [(r.cell["lr"], r.seed) for r in due] == [("0.002", 1), ("0.002", 2)]
+    now = [run for run, _, _ in at.planned.values() if run.late and due.due(at, run, None)]
+    assert [(r.cell["lr"], r.seed) for r in now] == [("0.002", 1), ("0.002", 2)]
 
 
 def test_a_searched_ladder_comes_to_its_prediction_and_then_to_its_held_out_size(tmp_path):
@@ -152,16 +168,16 @@ def test_a_searched_ladder_comes_to_its_prediction_and_then_to_its_held_out_size
     smoke = study.raw["scales"]["smoke"]
     lr = [1e-3, 2e-3, 4e-3]
     smoke["grid"] = [
-        {"norm": ["layernorm", "dyt-fed 1/1"], "size": ["0.1", "0.2", "0.4"], "lr": lr, "search_seeds": 1},
-        {"norm": ["layernorm", "dyt-fed 1/1"], "size": "1.6", "lr": lr, "seeds": 1},
+        {"norm": [BASE, "dyt-fed 1/1"], "size": ["0.1", "0.2", "0.4"], "lr": lr, "search_seeds": 1},
+        {"norm": [BASE, "dyt-fed 1/1"], "size": "1.6", "lr": lr, "seeds": 1},
     ]
     smoke["seeds"] = 3
     rounds = []
     while len(rounds) < 5:
         at = runner.StudyAt(study, "smoke", extra=[f"out_root={tmp_path / 'runs'}"], results=tmp_path / "results")
-        due = [(t.tag, at.planned[t.tag][0]) for t in at.gather()]
-        rounds.append((len(due), at.waiting, {run.cell["size"] for _, run in due} == {"1.6"}))
-        for hash, run in due:  # as if they had run
+        now = [(t.tag, at.planned[t.tag][0]) for t in at.gather()]
+        rounds.append((len(now), at.waiting, {run.cell["size"] for _, run in now} == {"1.6"}))
+        for hash, run in now:  # as if they had run
             n = int(float(run.cell["size"]) * 1e6)
             final = float(law(n)) + {"0.001": 0.1, "0.002": 0.0, "0.004": 0.1}[run.cell["lr"]] + 1e-3 * run.seed
             at.rows[hash] = {**run.cell, "seed": run.seed, "status": "finished", "final": final, "run": "x/y",
@@ -171,6 +187,36 @@ def test_a_searched_ladder_comes_to_its_prediction_and_then_to_its_held_out_size
     assert rounds == [(18, 36, False), (12, 0, False), (2, 0, True), (0, 0, False), (0, 0, False)]
     told = json.loads((at.folder / ladder.FILE).read_text())
     assert {arm["lr"] for arm in told["arms"].values()} == {"0.002"}
+    with pytest.raises(ValueError, match="--rerun would run the size that is predicted"):
+        at.gather(rerun=True)
+    (at.folder / ladder.FILE).unlink()
+    with pytest.raises(ValueError, match="2 runs of the size that it predicts are there"):
+        at.gather()
+
+
+def test_no_prediction_while_a_fitted_run_has_failed(tmp_path):
+    study = Study("ladder")
+    where = dict(extra=[f"out_root={tmp_path / 'runs'}"], results=tmp_path / "results")
+    at = runner.StudyAt(study, "smoke", **where)
+    for n, task in enumerate(at.gather()):
+        run = at.planned[task.tag][0]
+        size = int(float(run.cell["size"]) * 1e6)
+        at.rows[task.tag] = {**run.cell, "seed": 0, "status": "finished" if n else "failed", "final": float(law(size)),
+                             "run": "x/y", "parameters": size, "config_hash": task.tag,
+                             "overrides": runner.csv.overrides(run)}  # fmt: skip
+    at.report()
+    assert not (at.folder / ladder.FILE).exists()
+    again = runner.StudyAt(study, "smoke", **where)
+    assert len(again.gather()) == 1  # the one that failed, and none of the held-out size
+
+
+def test_a_held_out_size_must_be_planned_at_every_rate_that_may_be_chosen(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        Study("ladder").path.read_text().replace(", 8e-3, 1.6e-2, 3.2e-2], seeds: 1}", ", 8e-3], seeds: 1}")
+    )
+    with pytest.raises(ValueError, match="grid: size 0.8 is not run at lr 0.016, which"):
+        Study(str(file))
 
 
 def test_a_difference_beside_another_is_their_interaction():
@@ -195,3 +241,68 @@ def test_a_difference_beside_another_is_their_interaction():
         gone = [{**r, "status": "diverged"} if (r["optimizer"], r["norm"]) in lost else r for r in rows]
         found = judge(test, Rows(gone, ["optimizer", "norm"], False))
         assert (found.why, found.answer) == (why, answer), lost
+
+
+def test_two_places_of_a_comparison_may_differ_in_length_and_search():
+    """The gap at 0.4M beside that at 0.05M: longer runs, other rates searched; each place is alike within itself."""
+    test = {"kind": "difference", "metric": "final", "where": {"size": "big"}, "beside": {"size": "small"},
+            "arm": {"norm": "dyt"}, "against": {"norm": "ln"}, "better": "arm"}  # fmt: skip
+    rates = {"big": ("1e-3", "2e-3", "4e-3"), "small": ("1e-3", "2e-3", "4e-3", "8e-3")}
+    gap = {"big": 0.1, "small": 0.3}
+    rows = [
+        {"norm": norm, "size": size, "lr": lr, "seed": seed, "status": "finished", "max_steps": len(lrs),
+         "final": 2.0 + (lr != "2e-3") + (norm == "dyt") * (gap[size] + 0.01 * seed * (size == "big"))}
+        for size, lrs in rates.items() for lr in lrs for norm in ("ln", "dyt") for seed in range(3)
+    ]  # fmt: skip
+    found = judge(test, Rows(rows, ["norm", "size", "lr"], False, search="lr"))
+    assert found.answer == "yes" and found.interval.mean == pytest.approx(-0.19)
+    edge = [{**r, "final": 0.5} if (r["size"], r["lr"], r["norm"]) == ("small", "8e-3", "ln") else r for r in rows]
+    assert judge(test, Rows(edge, ["norm", "size", "lr"], False, search="lr")).answer == "undertuned"
+    longer = [{**r, "max_steps": 9} if (r["size"], r["norm"]) == ("small", "ln") else r for r in rows]
+    with pytest.raises(ValueError, match="no comparison at equal length"):
+        judge(test, Rows(longer, ["norm", "size", "lr"], False, search="lr"))
+
+
+def asked_at(rows, study):
+    return Rows(rows, study.factors, False, metric="val/loss", search="lr")
+
+
+def test_a_prediction_is_refused_where_its_rows_or_its_numbers_are_others(tmp_path):
+    study = Study("ladder")
+    rows = made(study)
+    told = ladder.predict(study, "medium", asked_at(rows, study), {BASE: 1_600_000, "dyt-fed 1/1": 1_600_000}, draws=2)
+    file = tmp_path / ladder.FILE
+    assert ladder.read(study, "medium", tmp_path, asked_at(rows, study)) is None
+    file.write_text(json.dumps(told))
+    assert ladder.read(study, "medium", tmp_path, asked_at(rows, study)) == told
+    more = [*rows, {**rows[0], "seed": 9, "config_hash": "more"}]  # of a later --seeds; the prediction stands
+    assert ladder.read(study, "medium", tmp_path, asked_at(more, study)) == told
+    with pytest.raises(ValueError, match="made of 72 rows, and 1 of them are gone or changed"):
+        ladder.read(study, "medium", tmp_path, asked_at(rows[1:], study))
+    with pytest.raises(ValueError, match="made of 72 rows, and 1 of them are gone or changed"):
+        ladder.read(study, "medium", tmp_path, asked_at([{**rows[0], "final": 1.0}, *rows[1:]], study))
+    told["arms"]["dyt-fed 1/1"]["at"]["held_out"]["loss"] += 0.01
+    file.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="the loss of dyt-fed 1/1 at held_out is not what its rows say"):
+        ladder.read(study, "medium", tmp_path, asked_at(rows, study))
+    file.write_text(json.dumps(told)[:100])
+    with pytest.raises(ValueError, match="cannot be read; git checkout"):
+        ladder.read(study, "medium", tmp_path, asked_at(rows, study))
+
+
+def test_an_arm_that_diverges_at_two_sizes_has_no_law_and_the_others_have():
+    study = Study("ladder")
+    lost = [
+        {**r, "status": "diverged", "final": None} if r["norm"] != BASE and r["size"] > "0.2" else r
+        for r in made(study)
+    ]
+    told = ladder.predict(study, "medium", asked_at(lost, study), {BASE: 1_600_000, "dyt-fed 1/1": 1_600_000}, draws=2)
+    assert told["arms"]["dyt-fed 1/1"] == {"why": "no law: runs are left at 2 sizes, and 3 are needed"}
+    assert told["arms"][BASE]["at"]["held_out"]["gap"] == 0.0
+    assert "dyt-fed 1/1: no law: runs are left at 2 sizes" in "\n".join(
+        ladder.outcome(study, asked_at(lost, study), told)
+    )
+    lost = [{**r, "status": "diverged", "final": None} if r["norm"] == BASE else r for r in made(study)]
+    told = ladder.predict(study, "medium", asked_at(lost, study), {BASE: 1_600_000, "dyt-fed 1/1": 1_600_000}, draws=2)
+    assert told["arms"]["dyt-fed 1/1"]["at"]["held_out"]["gap"] is None  # and its loss stands
+    assert "| - | not run |" in "\n".join(ladder.outcome(study, asked_at(lost, study), told))

@@ -7,7 +7,8 @@ from pathlib import Path
 from dyt.config import compose, identity
 from dyt.config.identity import Plan
 from dyt.resume import RESULTS, finished
-from dyt.rundir.files import remove_parts, write_json
+from dyt.rundir.files import remove_parts
+from dyt.studies import due
 from dyt.studies.running import rows as csv
 from dyt.studies.running.cluster import Cluster
 from dyt.studies.running.pool import Pool, Task
@@ -68,12 +69,11 @@ class StudyAt:
         remove_parts(self.folder)
         mine = csv.read_runs(self.folder / "runs.csv", self.study)
         refuse_other_version(self.folder, self.study, mine, self.planned)
-        if rerun:
-            for _, plan, _ in self.planned.values():
-                plan.config["resume"] = "fresh"
-            return self._tasks(self.planned)
         known = {r["config_hash"]: r for r in mine if r["status"] in RESULTS}
+        if rerun:
+            return self._again(known)
         others = csv.committed(self.results)
+        told = due.prediction(self, mine)
         missing = []
         for hash, (run, plan, _) in self.planned.items():
             row = known.get(hash)
@@ -81,36 +81,26 @@ class StudyAt:
                 row = csv.row_of(run, self.study, hash, plan.dir)
             if row is None and hash in others:
                 row = csv.adopt(*others[hash], run, self.study)
-            if row is None:
+            if row is None or (hash not in known and not due.foretold(self, run, told)):
                 missing.append(hash)
             else:
                 self.rows[hash] = {**row, **run.cell, "overrides": csv.overrides(run)}
-        due = [hash for hash in missing if self._due(self.planned[hash][0])]
-        later = [self.planned[hash][0] for hash in set(missing) - set(due)]
-        self.waiting = sum(run.late and not self._searched(run) for run in later)
-        return self._tasks(due)
+        now = [hash for hash in missing if due.due(self, self.planned[hash][0], told)]
+        later = [self.planned[hash][0] for hash in set(missing) - set(now)]
+        self.waiting = sum(run.late and not due.searched(self, run) for run in later)
+        return self._tasks(now)
 
-    def _due(self, run: Run) -> bool:
-        """Whether what a run waits for is there: the search that chooses its level, or a prediction of its size."""
-        from dyt.studies.judging import ladder
-        from dyt.studies.judging.rules import asked
-
-        if not ladder.due(self.study, run, self.folder):
-            return False
-        if not run.late:
-            return True
-        if not self._searched(run):
-            return False
-        about = asked(self.study, self.scale, list(self.rows.values()))
-        return about.chosen(self._arm(run)) == run.cell[self.study.search]
-
-    def _arm(self, run: Run) -> dict[str, str]:
-        return {f: v for f, v in run.cell.items() if f != self.study.search}
-
-    def _searched(self, run: Run) -> bool:
-        """Whether the first seeds of a late run's arm are there at every level."""
-        arm = self._arm(run).items()
-        return all(h in self.rows for h, (r, _, _) in self.planned.items() if not r.late and r.cell.items() >= arm)
+    def _again(self, known) -> list[Task]:
+        """What ``--rerun`` runs: the runs that have a result, and those that wait for none."""
+        if self.study.ladder:
+            raise ValueError(
+                f"{self.study.name} --rerun would run the size that is predicted beside those that predict it; move "
+                f"{self.folder} and its runs aside, and leave --rerun out"
+            )
+        again = [hash for hash, (run, _, _) in self.planned.items() if hash in known or not run.late]
+        for hash in again:
+            self.planned[hash][1].config["resume"] = "fresh"
+        return self._tasks(again)
 
     def _tasks(self, hashes) -> list[Task]:
         tasks = []
@@ -193,27 +183,8 @@ class StudyAt:
         curves = csv.collect(self.folder / "curves.parquet", ordered, folders, self.results)
         csv.write_curves(self.folder / "curves.parquet", curves)
         if self.study.ladder:
-            self._predict(ordered)
+            due.predict(self, ordered)
         return write_report(self.study, self.scale, ordered, self.results, folders)
-
-    def _predict(self, rows: list[dict]) -> None:
-        """Writes the prediction of the held-out size once all smaller ones are there, and never again."""
-        from dyt.studies.judging import ladder
-        from dyt.studies.judging.rules import asked
-        from dyt.studies.running.cost import cost, spec_of
-
-        file = self.folder / ladder.FILE
-        held = [(h, r) for h, (r, _, _) in self.planned.items() if ladder.held_out(self.study, self.scale, r.cell)]
-        fitted = {h: r for h, (r, _, _) in self.planned.items() if (h, r) not in held}
-        if file.is_file() or any(h not in self.rows and self._due(r) for h, r in fitted.items()) or self.waiting:
-            return
-        factor, parameters = next(iter(self.study.baseline)), {}
-        for hash, run in held:
-            config = self.planned[hash][1].config
-            spec = spec_of(config, self.study.scale(self.scale), config["model"]["name"])
-            parameters[run.cell[factor]] = cost(config, spec, spec.sizes.get("train"))["parameters"]
-        write_json(file, ladder.predict(self.study, self.scale, asked(self.study, self.scale, rows), parameters))
-        print(f"  {file} is written; commit it, then the same command runs the held-out size", flush=True)
 
 
 def _with_path(config: dict, paths: dict[str, str]) -> dict:
@@ -285,7 +256,11 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False, launcher: 
         for at in studies:
             if left[id(at)] and at.rows:
                 at.report()
-        print("interrupted; the same command goes on")
+        print(
+            "interrupted; what had not ended keeps its row of before"
+            if rerun
+            else "interrupted; the same command goes on"
+        )
         return 75
     return 1 if failed else 0
 

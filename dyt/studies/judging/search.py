@@ -40,15 +40,21 @@ def searched(rows: Rows, sides: dict[str, dict]) -> list[Searched]:
     return found
 
 
-def undertuned(factor: str | None, sides: list[Searched]) -> str | None:
-    """Why the sides were not tuned alike, or not far enough, and which; None where they were."""
-    if not sides:
-        return None
-    if len({(s.levels, s.seeds) for s in sides}) > 1:
-        told = [f"{s.name} had {len(s.levels)} x {s.seeds} seeds ({', '.join(s.levels)})" for s in sides]
-        return f"unequal search of {factor}: {'; '.join(told)}"
-    told = [f"{s.name} is best at the {s.edge} {factor} searched, {s.chosen} of {s.range}" for s in sides if s.edge]
-    return f"{'; '.join(told)}: widen the range" if told else None
+def undertuned(factor: str | None, *places: list[Searched]) -> str | None:
+    """Why the sides were not tuned alike, or not far enough, and which; None where they were.
+
+    Args:
+        places: the sides that are compared with each other, for each place in which they are.
+    """
+    edges = []
+    for sides in places:
+        if len({(s.levels, s.seeds) for s in sides}) > 1:
+            told = [f"{s.name} had {len(s.levels)} x {s.seeds} seeds ({', '.join(s.levels)})" for s in sides]
+            return f"unequal search of {factor}: {'; '.join(told)}"
+        edges += [
+            f"{s.name} is best at the {s.edge} {factor} searched, {s.chosen} of {s.range}" for s in sides if s.edge
+        ]
+    return f"{'; '.join(edges)}: widen the range" if edges else None
 
 
 def told(rows: Rows, sides: dict[str, dict]) -> str:

@@ -99,17 +99,17 @@ def judge(
         found = paired(rows.values(arm, metric), rows.values(against, metric))
     if beside:
         found = paired_gaps(*(gaps_of(*(rows.values(c, metric) for c in cells.values())) for cells in (sides, others)))
-        sides |= others
-    about = {"searched": search.told(rows, sides) if against else "-"}
+    places = [cells for cells in (sides, others) if cells]  # each may have a length and a search of its own
+    about = {"searched": search.told(rows, {**sides, **others}) if against else "-"}
     if found.n < NEEDED:
         return Finding("inconclusive", f"{found.n} pairs of seeds, {NEEDED} needed", found.difference, found.n, **about)
-    if sides:
-        _same_length(rows, sides)
-        if curves and len(sides) == 2 and metric in ("final", "best", rows.metric):
-            ours, theirs = (curves.of(rows, rows.at_best(cell), rows.metric) for cell in sides.values())
-            about["steps"] = steps_to_target(ours, theirs, rows.higher)
-        if why := search.undertuned(rows.search, search.searched(rows, sides)):
-            return Finding("undertuned", why, found.difference, found.n, **about)
+    for cells in places:
+        _same_length(rows, cells)
+    if sides and not others and curves and metric in ("final", "best", rows.metric):
+        ours, theirs = (curves.of(rows, rows.at_best(cell), rows.metric) for cell in sides.values())
+        about["steps"] = steps_to_target(ours, theirs, rows.higher)
+    if why := search.undertuned(rows.search, *(search.searched(rows, cells) for cells in places)):
+        return Finding("undertuned", why, found.difference, found.n, **about)
     if test["kind"] == "parity":
         return _parity(found, float(test["margin"]), about)
     if test["kind"] == "curves":
@@ -151,7 +151,7 @@ def _parity(found: Paired, margin: float, about: dict) -> Finding:
 
 
 def _difference(found: Paired, higher: bool, arm_better: bool, matters: float | None, about: dict) -> Finding:
-    """Divergence counts as the worst value: a side that diverges in every pair, or in some while the rest agree, loses."""
+    """Divergence is the worst value: a side that has it in every pair, or in some while the others agree, loses."""
     d = found.difference
     if found.lost != found.won:
         arm_lost = found.lost > found.won
@@ -234,11 +234,11 @@ def _best(test: dict, rows: Rows, arm: dict, metric: str, matters: float | None)
     about = {"searched": search.told(rows, sides)}
     if named not in values:
         return Finding("inconclusive", f"{over} {named} was not run")
-    n = min(len(v) for v in values.values())
+    seeds = set.intersection(*(set(v) for v in values.values()))  # those that every level has
+    values = {level: {seed: v[seed] for seed in sorted(seeds)} for level, v in values.items()}
+    n = len(seeds)
     means = {
-        level: math.fsum(v.values()) / len(v)
-        for level, v in values.items()
-        if v and all(x is not None for x in v.values())
+        level: math.fsum(v.values()) / n for level, v in values.items() if n and all(x is not None for x in v.values())
     }
     if n < NEEDED:
         return Finding("inconclusive", f"{n} seeds, {NEEDED} needed", None, n, **about)
@@ -252,7 +252,9 @@ def _best(test: dict, rows: Rows, arm: dict, metric: str, matters: float | None)
     others = [level for level in levels if level != named]
     partly = [level for level in levels if level not in means and _fine(values[level])]
     if partly and (best == named or named in partly):
-        return Finding("inconclusive", f"{over} {', '.join(partly)} diverged in some seeds and not in all", None, n, **about)
+        return Finding(
+            "inconclusive", f"{over} {', '.join(partly)} diverged in some seeds and not in all", None, n, **about
+        )
     if best == named:
         if len(order) < 2:  # every other level diverged
             return Finding("yes", f"{over} {named} is best of {', '.join(levels)}", interval(_fine(values[named])), n)

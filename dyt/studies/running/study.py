@@ -105,12 +105,25 @@ class Study:
                 raise ValueError(
                     f"{self.path}: ladder.held_out: say which size scale {scale} predicts before it runs it"
                 )
+            if self.ladder and self.search:
+                self._can_run_what_is_chosen(scale)
         self.tests = [self._test(t) for t in self.raw["tests"]]
 
     def _check(self, found: dict, known: set, where: str) -> None:
         for key in found:
             if key not in known:
                 raise ValueError(f"{self.path}: {where}{key}: unknown; {closest(key, known)}keys: {', '.join(known)}")
+
+    def _can_run_what_is_chosen(self, scale: str) -> None:
+        """A ladder's held-out size runs at the level that a smaller one chose, so it must be planned at all of them."""
+        size, held = self.ladder["size"], str(self.ladder["held_out"][scale])
+        cells = self.cells(scale)
+        there = [{**cell, size: held} for cell in cells if cell[size] == held]
+        if lost := [cell for cell in cells if {**cell, size: held} not in there]:
+            raise ValueError(
+                f"{self.path}: scales.{scale}.grid: {size} {held} is not run at {self.search} {lost[0][self.search]}, "
+                f"which {' '.join(v for f, v in lost[0].items() if v and f != self.search)} may choose"
+            )
 
     def _search(self, said) -> tuple[str | None, str | None]:
         """The factor whose level each arm may choose, or why there is none."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from dyt.rundir.files import read_json
 from dyt.studies.judging import ladder
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.curves import Curves, steps_to_target
@@ -167,7 +166,7 @@ def table(
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += _search(study, rows, about)
-    if study.ladder and (told := read_json(result_folder(results, study.name, scale) / ladder.FILE)):
+    if study.ladder and (told := ladder.read(study, scale, result_folder(results, study.name, scale), about)):
         lines += ladder.outcome(study, about, told)
     lines += ["", *_notes(study, scale, rows, about, results)]
     return "\n".join(lines) + "\n"
