@@ -57,12 +57,17 @@ def build(out: Path, results: Path, places: list[Path], studies: list[str] | Non
 
 
 def refuse_other(out: Path) -> None:
-    """Raises ValueError where `out` holds what is no part of a page: a page would write over it."""
+    """Raises ValueError where `out` holds what is no part of a page, or other files of its names: it would be lost."""
+    from dyt.report.collect import BEGINS
+
     ours = {*(file.name for file in PAGE.iterdir()), "data.js", "version.txt", "figures", "samples", "tensorboard"}
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
-    here = sorted(file.name for file in out.iterdir()) if out.is_dir() else []
-    if other := [name for name in here if name not in ours and not name.startswith(".")]:
+    here = sorted(file.name for file in out.iterdir() if not file.name.startswith(".")) if out.is_dir() else []
+    data = out / "data.js"
+    if here and not (data.is_file() and data.open("rb").read(len(BEGINS)) == BEGINS.encode()):
+        ours = set()
+    if other := [name for name in here if name not in ours]:
         raise ValueError(f"--out {out}: {other[0]} is there, which is no part of a page; give another folder")
 
 

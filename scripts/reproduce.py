@@ -24,11 +24,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+# What is heard beside an action. Without one a study's runs are made, and all of it is.
+BESIDE = {
+    "list": (),
+    "check": ("scale",),
+    "report": ("scale", "readme"),
+    "merge": ("scale", "readme", "seeds", "data", "words"),
+    "dry_run": ("scale", "seeds", "data", "words", "jobs", "launcher"),
+    "readme": (),
+}
+OPTIONS = (*BESIDE, "scale", "rerun", "seeds", "data", "jobs", "launcher")
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="STUDY|KEY=VALUE", help="studies (none: all) and overrides")
-    parser.add_argument("--scale", default="small", help="smoke, small (default), medium, gpu or paper")
+    parser.add_argument("--scale", help="smoke, small (default), medium, gpu or paper")
     parser.add_argument("--jobs", type=int, default=None, help="worker processes (default: CPU cores, or 1 on a GPU)")
     parser.add_argument("--launcher", metavar="NAME", help="send runs as jobs: slurm, submitit_slurm, submitit_local")
     parser.add_argument("--seeds", type=int, default=None, help="seeds a run (default: the study's own)")
@@ -65,6 +76,20 @@ def _main() -> int:
         return 75
 
 
+def refuse_unheard(asked: argparse.Namespace) -> None:
+    """Raises ValueError where an option was typed that the action beside it does not look at."""
+    typed = [name for name in OPTIONS if getattr(asked, name) not in (None, False, [])]
+    typed += ["words"] if any("=" in word for word in asked.words) else []
+    studies = any("=" not in word for word in asked.words)
+    action = next((name for name in BESIDE if name in typed and (name != "readme" or not studies)), None)
+    unheard = [name for name in typed if action and name != action and name not in BESIDE[action]]
+    if unheard:
+        first = (
+            next(w for w in asked.words if "=" in w) if unheard[0] == "words" else "--" + unheard[0].replace("_", "-")
+        )
+        raise ValueError(f"{first} does nothing beside --{action.replace('_', '-')}; leave one of the two out")
+
+
 def reproduce(asked: argparse.Namespace) -> int:
     from dyt.config.arguments import closest
     from dyt.config.compose import options
@@ -75,6 +100,9 @@ def reproduce(asked: argparse.Namespace) -> int:
     from dyt.studies.sharing.counter import seeds_in
     from dyt.studies.showing import explain_figures, front, marked, overview
 
+    refuse_unheard(asked)
+    scales = [asked.scale] if asked.scale else list(SCALES)  # of --check and --report
+    asked.scale = asked.scale or "small"
     if asked.scale not in SCALES:
         raise ValueError(f"--scale {asked.scale}: {closest(asked.scale, SCALES)}choose from {', '.join(SCALES)}")
     for name, value in (("--jobs", asked.jobs), ("--seeds", asked.seeds)):
@@ -109,14 +137,15 @@ def reproduce(asked: argparse.Namespace) -> int:
     if asked.check:
         from dyt.report import reference
 
-        wrong = written.check([(s, scale) for s in studies for scale in s.scales], asked.results)
+        wrong = written.check([(s, scale) for s in studies for scale in s.scales if scale in scales], asked.results)
         if not chosen:
             wrong += marked.differs(parts(asked.results), asked.results) + front.differs(asked.results)
             wrong += explain_figures.differs(asked.results, marked.ROOT / "docs" / "img") + reference.differs()
-        print("\n".join(wrong) if wrong else "README, pages and tables are what the rows say")
+        said = f"tables of {', '.join(chosen)} are" if chosen else "README, pages and tables are"
+        print("\n".join(wrong) if wrong else f"{said} what the rows say")
         return 1 if wrong else 0
     if asked.report:
-        made = [written.report(s, scale, asked.results) for s in studies for scale in s.scales]
+        made = [written.report(s, scale, asked.results) for s in studies for scale in s.scales if scale in scales]
         print("\n".join(str(path) for path in made if path))
         if asked.readme:
             write_pages(asked.results)
@@ -141,6 +170,8 @@ def reproduce(asked: argparse.Namespace) -> int:
     ]
     if asked.merge:
         print("\n".join(made[0].merge(asked.merge)))
+        if asked.readme:
+            write_pages(asked.results)
         return 0
     launcher = [asked.launcher, *settings] if asked.launcher else None
     code = runner.reproduce(made, asked.jobs or _jobs(), asked.rerun, launcher)

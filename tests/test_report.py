@@ -450,9 +450,14 @@ def test_a_page_is_never_written_over_something_else(runs, tmp_path):
     (tmp_path / "own").mkdir()
     for name in ("index.html", "thesis.txt"):
         (tmp_path / "own" / name).write_text("mine")
-    for out, name in ((tmp_path / "own", "thesis.txt"), (run, before[0].name)):
+    for out, name in ((tmp_path / "own", "index.html"), (run, before[0].name)):
         said = one_line(python(REPORT, str(run), "--out", str(out)))
         assert said == f"report.py: --out {out}: {name} is there, which is no part of a page; give another folder"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/index.html").write_text("mine")  # no page of ours: there is no data.js of it
+    said = one_line(python(REPORT, str(run), "--out", str(tmp_path / "site")))
+    assert "index.html is there, which is no part of a page" in said
+    assert (tmp_path / "site/index.html").read_text() == "mine"
     file = tmp_path / "own" / "thesis.txt"
     said = one_line(python(REPORT, str(run), "--out", str(file)))
     assert said == f"report.py: --out {file}: is a file; give a folder" and file.read_text() == "mine"

@@ -331,6 +331,10 @@ def test_derived_numbers():
     assert DERIVED["gradient_ratio"]([probe(1, **ends)]) == pytest.approx(2.0)
     assert DERIVED["saturated"]([probe(1, a={"saturated": 0.2}, b={"saturated": 0.4})]) == pytest.approx(0.3)
     assert DERIVED["tanh_gain"]([probe(1, a={"tanh_r2": 0.9, "line_r2": 0.7})]) == pytest.approx(0.2)
+    learns = [probe(1, a={"tanh_r2": 0.9, "line_r2": 0.7}), {"step": 1, "val/loss": 3.0}]
+    assert DERIVED["tanh_gain_learned"](learns) is None  # probed once
+    learns.append(probe(9, a={"tanh_r2": 0.9, "line_r2": 0.6}))
+    assert DERIVED["tanh_gain_learned"](learns) == pytest.approx(0.1)
     assert DERIVED["gap"]([{"step": 1, "val/loss": 2.0}, {"step": 2, "val/loss": 3.0}]) == 1.0
     assert DERIVED["top1_linear"]([{"step": 1, "val/top1_linear": 0.8}, {"step": 2, "val/loss": 3.0}]) == 0.8
     worth = [{"val/top1_knn": 0.5, "val/top1_knn_pixels": 0.41, "val/top1_linear": 0.4, "val/top1_linear_pixels": 0.41}]

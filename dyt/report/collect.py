@@ -27,6 +27,7 @@ from dyt.tracking.metrics import rows_of_text
 POINTS = 700_000  # in all curves together: about 10 MB
 SHOWN = ("grad_norm", "lr")  # beside every metric with a slash
 MORE_COLOURS = ("#7B4FB5", "#8C6D1F", "#B5367A", "#1B8A8F", "#6B8E23", "#A0522D")  # no norm's own
+BEGINS = "window.DYT = "  # data.js, and no other file
 SAMPLES = ("samples.txt", "samples.png")  # what a run's model makes: text, pictures, reconstructions
 
 
@@ -284,6 +285,4 @@ def pack(studies: list[dict], runs: list[dict], series: dict[str, dict]) -> dict
 def as_script(data: dict) -> str:
     """The data as a script: a page opened from disk may read no other file. No text in it can end the script."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return (
-        "window.DYT = " + text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029") + ";\n"
-    )
+    return BEGINS + text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029") + ";\n"

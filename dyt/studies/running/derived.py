@@ -84,6 +84,13 @@ def tanh_gain(rows: list[dict]) -> float | None:
     return statistics.fmean(tanh - line for tanh, line in found) if found else None
 
 
+def tanh_gain_learned(rows: list[dict]) -> float | None:
+    """That gain at the end less at the first probe: what training adds to it. An untrained layer has some already."""
+    probed = [row for row in rows if any(key.startswith("probe/") for key in row)]
+    before, after = tanh_gain(probed[:1]), tanh_gain(probed[1:])
+    return None if before is None or after is None else after - before
+
+
 def tanh_gain_depth(rows: list[dict]) -> float | None:
     """Spearman's rho between depth and that gain: positive where deep layers are more S-shaped."""
     gains = [tanh - line for tanh, line in _last(rows, "tanh_r2", "line_r2")]
@@ -147,6 +154,7 @@ DERIVED |= {
         saturated,
         gradient_ratio,
         tanh_gain,
+        tanh_gain_learned,
         tanh_gain_depth,
         gap,
         converted,

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from dyt.rundir.files import replace_file, write_json
+from dyt.studies.running.rows import read_runs
+from dyt.studies.running.study import Study
 from dyt.studies.showing.marked import Part
 
 COMMAND = "python scripts/maintain/explain.py"
@@ -227,11 +229,18 @@ def dyt_table(results: Path) -> str:
 
 
 def scurve_sentence(results: Path) -> str:
-    rows = pd.read_csv(results / "ln_scurve" / "small" / "runs.csv")
-    gain = rows.groupby("setting")["tanh_gain"].mean()
+    study = Study("ln_scurve")
+    rows = pd.DataFrame(read_runs(results / study.name / "small" / "runs.csv", study))
+    rows = rows[rows["status"] == "finished"] if len(rows) else pd.DataFrame(columns=["setting", "tanh_gain"])
+    if set(rows["setting"]) < {"vit", "gpt"}:
+        return "How much better a tanh explains the output than a straight line: not run."
+    gain = 100 * rows.groupby("setting")[["tanh_gain", "tanh_gain_learned"]].mean()
+    told = {
+        key: f"{after:.1f} points of variance more than the best straight line, and {after - more:.1f} before training"
+        for key, (after, more) in zip(gain.index, gain.to_numpy(), strict=True)
+    }
     return (
-        f"Over all layers the best tanh explains {100 * gain['vit']:.1f} points of variance more than the best "
-        f"straight line in the ViT, and {100 * gain['gpt']:.1f} in the GPT ({len(rows)} runs)."
+        f"Over all layers the best tanh explains in the GPT {told['gpt']}; in the ViT {told['vit']} ({len(rows)} runs)."
     )
 
 

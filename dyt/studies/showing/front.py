@@ -50,7 +50,9 @@ def draw(results: Path, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(9, 3.1), layout="constrained")
     for i, (_, colour, values) in enumerate(shown):
         found = interval(values)
-        half = (found.high - found.low) / 2
+        if found.mean is None:  # not run, or every seed diverged
+            continue
+        half = 0.0 if found.low is None else (found.high - found.low) / 2
         axis.plot(values, [i] * len(values), "o", color=colour, alpha=0.35, ms=6, mew=0)
         axis.errorbar(found.mean, i, xerr=half, fmt="D", color=colour, ms=8, capsize=4, lw=2)
         axis.annotate(
@@ -59,7 +61,7 @@ def draw(results: Path, path: Path) -> None:
         )  # fmt: skip
     axis.set_yticks(range(len(shown)), [words for words, *_ in shown], fontsize=12)
     axis.set_ylim(len(shown) - 0.5, -0.75)
-    seeds = max(len(values) for *_, values in shown)
+    seeds = max((len(values) for *_, values in shown), default=0)
     axis.set_xlabel(f"validation loss, nats (less is better); {seeds} seeds, mean and 95% interval", fontsize=11)
     figure.suptitle("What a GPT is fed decides whether DyT works", x=0.01, ha="left", fontsize=15, fontweight="bold")
     axis.grid(axis="x", alpha=0.3)

@@ -5,6 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from dyt.studies.judging.search import searched
 from dyt.studies.judging.verdicts import Rows
 from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import FOLDER, SCALES, Study, names, result_folder
@@ -158,9 +159,10 @@ def told(template: Path, results: Path) -> str:
     """A text of ``configs/study/`` with its numbers filled in.
 
     ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone,
-    with ``|seeds`` how many runs, with a derived number's name that one, with ``|minus level;level`` how much it is
-    above another cell, paired by seed. The levels are of the cell's first factors; a searched one that is left out
-    is at its best. ``{paper|claim|arm}`` is a number of the papers.
+    with ``|seeds`` how many runs, with a derived number's name that one (and " points" after it: 100 times that),
+    with ``|minus level;level`` how much it is above another cell, paired by seed. The levels are of the cell's first
+    factors; a searched one that is left out is at its best, marked "(edge)" where that is the end of the range.
+    ``{paper|claim|arm}`` is a number of the papers.
 
     Raises:
         ValueError: a study, cell, claim or arm that does not exist. Missing rows show as "not run".
@@ -185,6 +187,7 @@ def told(template: Path, results: Path) -> str:
 
 def _cell(study: Study, about: Rows, levels: list[str], how: str | None, where: str) -> str:
     cell = _levels(study, about, levels, where)
+    points, how = (how or "").endswith(" points"), (how or "").removesuffix(" points") or None
     values = list(about.values(cell, how if how in study.derived else "final").values())
     if not values:
         return "not run"
@@ -193,10 +196,26 @@ def _cell(study: Study, about: Rows, levels: list[str], how: str | None, where: 
     if (how or "").startswith("minus "):
         return words.apart(study, about, cell, _levels(study, about, how.removeprefix("minus ").split(";"), where))
     if None in values:
-        return f"diverged in {values.count(None)} of {len(values)} runs"
+        return _lost(about, cell)
     factor, digits, unit = (100, 1, " %") if study.percent else (1, words.DIGITS.get(study.metric, 2), "")
+    if points:
+        factor, digits = 100, 1
     found = interval([factor * v for v in values])
-    return words.spread(Interval(found.n, found.mean) if how == "mean" else found, digits) + unit
+    if how == "mean":
+        return words.spread(Interval(found.n, found.mean), digits) + unit
+    edge = any(side.edge for side in searched(about, {"": cell}))
+    return words.spread(found, digits) + unit + (" (edge)" if edge else "")
+
+
+def _lost(about: Rows, cell: dict[str, str]) -> str:
+    """How many of a cell's runs diverged, or ended no better than chance, and where."""
+    rows = about.at_best(cell)
+    lost = [row for row in rows if about.value(row) is None]
+    chance = [row["final"] for row in lost if row["status"] == "finished" and row["final"] is not None]
+    many = f"in {len(lost)} of {len(rows)} runs"
+    if len(chance) == len(lost):
+        return f"{sum(chance) / len(chance):.2f}, no better than chance, {many}"
+    return f"diverged {many}"
 
 
 def _levels(study: Study, about: Rows, levels: list[str], where: str) -> dict[str, str]:

@@ -224,14 +224,22 @@ def _notes(study: Study, scale: str, rows: list[dict], about: Rows, results: Pat
         + (" ".join(study.baseline.values()) or "nothing")
         + ", other factors equal.",
         f"Rules of comparison {RULES}: intervals are 95% and not adjusted; a verdict needs p below 0.05 after Holm's "
-        "correction over this page's tests. Divergence decides without a p. Steps to the baseline's end: how many more "
+        "correction over this page's tests. Where every pair diverged that decides, without a p. Steps to the "
+        "baseline's end: how many more "
         "or fewer an arm needs to the baseline's final value, read from the curves.",
     ]
+    if (level := study.collapse.get(scale)) is not None:
+        notes.append(
+            f"*Diverged* are runs whose {study.metric} is not finite, or ends no better than chance ({level:g})."
+        )
     if (least := matters(study.metric)) is not None:
         unit = "0.5 points" if study.percent else f"{least:g} nats"
         notes.append(f"The smallest difference of {study.metric} that matters is {unit}; less is level.")
     if study.search:
-        notes.append(f"Verdicts take, for every arm alike, the best {study.search} by mean final value.")
+        notes.append(
+            f"Verdicts take, for every arm alike, the best {study.search} by mean final value. The seeds that chose it "
+            "are compared too, which flatters every arm a little, the more the fewer chose."
+        )
     else:
         notes.append(f"Not searched: {study.unsearched}. A verdict holds for these settings.")
     if study.baseline:

@@ -18,7 +18,8 @@ DERIVED = {
     "tanh_gain_depth": "rank correlation {} between depth and how S-shaped a layer is",
 }  # metrics that are rank correlations themselves
 POINTS = {  # shares
-    "tanh_gain": "a tanh explains {} points more of a layer's output than a line",  # of R squared
+    # of R squared
+    "tanh_gain_learned": "what a tanh explains of a layer's output beyond a line changes by {} points in training",
     "knn_above_pixels": "{} points above pixels",
     "linear_above_pixels": "{} points above pixels",
 }
@@ -41,6 +42,12 @@ def the_papers(test: dict, claims: dict[str, dict]) -> str | None:
     about = [claims[id] for id in test["claims"]]
     if not about:
         return None
+    said = _papers_numbers(test, about)
+    second_hand = any(claim.get("verified") is False for claim in about)  # read in another's text
+    return f"{said} (second-hand)" if said and second_hand else said
+
+
+def _papers_numbers(test: dict, about: list[dict]) -> str | None:
     if test.get("paper"):
         return re.sub(r"\{(?:(\d)\.)?([^}]+)\}", lambda m: _value(about, m[1], m[2]), test["paper"])
     if found := _two_arms_of(test, about):
