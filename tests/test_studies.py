@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import sys
 
 import pandas as pd
 import pytest
@@ -422,6 +423,17 @@ def test_curves_that_are_nowhere_else_are_not_written_over_by_none(gradient_dept
     assert not file.exists()
 
 
+def test_rows_that_came_without_curves_are_said(gradient_depth, tmp_path, caplog):
+    import shutil
+
+    shutil.copytree(gradient_depth / "results", tmp_path / "results")
+    file = tmp_path / "results/gradient_depth/smoke/curves.parquet"
+    curves = pd.read_parquet(file)
+    curves[curves["run"] == curves["run"].iloc[0]].to_parquet(file, index=False)
+    assert runner.reproduce([smoke(tmp_path, "gradient_depth")], jobs=1) == 0
+    assert "1 of 2 rows have no curve, here or committed" in caplog.text
+
+
 def test_a_half_written_runs_csv_is_rebuilt_from_the_runs(gradient_depth, tmp_path, caplog):
     import shutil
 
@@ -582,6 +594,24 @@ def test_no_file_of_results_names_a_path_of_a_machine():
 def test_bad_input_gets_one_line(words, says):
     done = python(str(ROOT / "scripts/reproduce.py"), *words)
     assert says in one_line(done)
+
+
+@pytest.mark.parametrize(
+    "words, unheard",
+    [
+        (["depth", "--report", "--merge", "theirs.csv"], "--merge does nothing beside --report"),
+        (["depth", "--check", "--dry-run"], "--dry-run does nothing beside --check"),
+        (["--list", "--rerun", "--seeds", "9"], "--rerun does nothing beside --list"),
+        (["depth", "--report", "trainer.device=cpu"], "trainer.device=cpu does nothing beside --report"),
+        (["--readme", "--jobs", "1"], "--jobs does nothing beside --readme"),
+    ],
+)
+def test_options_that_an_action_does_not_look_at_are_refused(words, unheard, monkeypatch, capsys):
+    from scripts import reproduce
+
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *words])
+    assert reproduce.main() == 1
+    assert capsys.readouterr().err == f"reproduce.py: {unheard}; leave one of the two out\n"
 
 
 def test_list_shows_every_study_and_every_claim():

@@ -235,6 +235,11 @@ def collect(own: Path, rows: list[dict], folders: dict[str, tuple[Path, str]], r
             have = found[found["run"].isin(missing)]
             missing -= set(have["run"])
             frames.append(have)
-    refuse_lost(own, [row for row in rows if row["config_hash"] in missing])
+    lost = [row for row in rows if row["config_hash"] in missing and row["status"] in RESULTS]
+    refuse_lost(own, lost)
+    if lost:  # rows of another machine, or of runs that were removed before they were reported
+        log.warning(
+            "%s: %d of %d rows have no curve, here or committed; their steps are not told", own, len(lost), len(rows)
+        )
     frames = [f for f in frames if len(f)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CURVES)
