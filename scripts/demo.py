@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,6 +109,7 @@ def picture(runs: list[tuple], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    from dyt.rundir.files import replace_file
     from dyt.tracking.metrics import read_metrics
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
@@ -138,7 +140,7 @@ def picture(runs: list[tuple], path: Path) -> None:
             axis.set_ylim(min(shown) * 0.9, max(shown) * 1.1)
         axis.grid(alpha=0.25, which="both")
         axis.legend(title="norm (thick: validation,\nthin: training)")
-    figure.savefig(path, dpi=110)
+    replace_file(path, partial(figure.savefig, format="png", dpi=110))
     plt.close(figure)
 
 

@@ -137,6 +137,8 @@ def main() -> int:
     asked = parser.parse_intermixed_args([w for w in sys.argv[1:] if w not in without])
     words = [*asked.words, *without]
     if asked.compare:
+        if words or asked.follow:
+            raise ValueError(f"--compare A B takes no {words[0] if words else '--follow'}; leave it out")
         print(compared(*asked.compare))
         return 0
     while True:

@@ -71,3 +71,8 @@ def test_bad_input_gets_one_line(tmp_path):
     train(*TINY_GPT, "trainer.max_steps=2", "trainer.eval_batches=1")
     assert "none of 1 runs has xyz" in one_line(python(RUNS, "xyz"))
     assert "not a run directory with metrics" in one_line(python(RUNS, "--compare", ".", "."))
+    assert one_line(python(RUNS, "--compare", ".", ".", "dyt")) == "runs.py: --compare A B takes no dyt; leave it out"
+    assert (
+        one_line(python(RUNS, "--compare", ".", ".", "--follow"))
+        == "runs.py: --compare A B takes no --follow; leave it out"
+    )

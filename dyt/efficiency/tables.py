@@ -1,8 +1,10 @@
 """Tables and the picture of what `measure` found, and what of it was asked for."""
 
 import json
+from functools import partial
 from pathlib import Path
 
+from dyt.rundir.files import replace_file
 from dyt.studies.showing.marked import Part
 from dyt.studies.showing.table import claims
 
@@ -247,5 +249,5 @@ def picture(rows: list[dict], path: Path) -> None:
         axis.margins(x=0.12)
         axis.set(title=size, xlabel="time / LayerNorm's")
         axis.legend(loc="lower right")
-    figure.savefig(path, dpi=110)
+    replace_file(path, partial(figure.savefig, format="png", dpi=110))
     plt.close(figure)

@@ -11,10 +11,12 @@ scurve   what trained norms do to their inputs                   (dyt/studies/sc
 """
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from dyt.rundir.files import replace_file
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.rules import asked
 from dyt.studies.judging.search import searched
@@ -72,7 +74,7 @@ def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folde
         axis.set_visible(False)
     seeds = len({r["seed"] for r in rows})
     figure.suptitle(f"{study.name}, {scale} scale, {seeds} seed{'s' if seeds > 1 else ''}", fontsize=11)
-    figure.savefig(folder / "figure.png", dpi=100)
+    replace_file(folder / "figure.png", partial(figure.savefig, format="png", dpi=100))
     plt.close(figure)
 
 

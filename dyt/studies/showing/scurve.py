@@ -4,6 +4,7 @@ Points come from the runs' checkpoints where those are, and are kept, thinned, i
 so that it can be drawn where the runs are gone.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -107,5 +108,5 @@ def draw(study: Study, about: Rows, folder: Path, folders: dict) -> None:
         for axis in line[len(layers) :]:
             axis.set_visible(False)
     figure.suptitle(f"{study.name}: trained LayerNorms, one line per token (first seed)", fontsize=11)
-    figure.savefig(folder / "figure.png", dpi=100)
+    replace_file(folder / "figure.png", partial(figure.savefig, format="png", dpi=100))
     plt.close(figure)
