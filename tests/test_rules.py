@@ -445,6 +445,39 @@ def test_isolation_marks_each_arms_best(monkeypatch):
     plt.close()
 
 
+def test_a_figure_names_every_arm_alike_and_is_not_stretched_by_an_interval():
+    """One colour an arm in all panels, an arm that only diverged too; crosses beside each other; one seed is hollow."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from dyt.studies.showing.figures import PANELS
+    from dyt.studies.showing.styles import styles, tick
+
+    lost = {lr: [None] * 3 for lr in INSIDE}
+    wide = {"1e-3": [2.0, 2.1, 9.0], "2e-3": [1.9], "4e-3": [2.0, 2.0, 2.1]}
+    about = asked({"dyt 1/1": lost, "dyt 0.2/5": lost, "layernorm": wide})
+    _, axis = plt.subplots()
+    PANELS["isolation"](axis, Study("gain_init"), {"hue": "norm"}, about, None)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["DyT 1/1", "DyT 0.2/5", "LayerNorm"]
+    crosses = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines if line.get_marker() == "x"]
+    assert len(crosses) == len(set(crosses)) == 6
+    hollow = [line.get_xdata()[0] for line in axis.lines if line.get_markerfacecolor() == "white"]
+    assert hollow == [2e-3] and axis.get_ylim()[1] < 5  # the interval of 1e-3 ends at 14
+    plt.close()
+    among = ["dyt 0.2/5", "dyt 1/1", "layernorm"]
+    assert styles(["dyt 1/1"], among)["dyt 1/1"] == styles(among)["dyt 1/1"] != styles(["dyt 1/1"])["dyt 1/1"]
+    assert len({style["color"] for style in styles([f"dyt {i}" for i in range(6)]).values()}) == 6
+    assert [tick(level) for level in ("8e-3", "0.016", "1e-1", "0.5", "adamw")] == [
+        "8e-3",
+        "1.6e-2",
+        "1e-1",
+        "0.5",
+        "adamw",
+    ]
+
+
 def test_interval_keeps_its_deviation():
     assert interval([1.0, 2.0, 3.0]).sd == pytest.approx(1.0) and Interval(1, 2.0).sd is None
 

@@ -21,7 +21,7 @@ from dyt.rundir.lock import held
 from dyt.rundir.meaning import RISING, unit_of
 from dyt.studies.running.rows import read_curves, read_runs, thin
 from dyt.studies.running.study import SCALES, Study, names, result_folder
-from dyt.studies.showing.figures import COLOURS
+from dyt.studies.showing.styles import COLOURS
 from dyt.tracking.metrics import rows_of_text
 
 POINTS = 700_000  # in all curves together: about 10 MB

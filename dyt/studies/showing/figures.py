@@ -21,29 +21,9 @@ from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.rules import asked
 from dyt.studies.judging.search import searched
 from dyt.studies.running.study import Study
+from dyt.studies.showing.styles import styles, tick, words
 from dyt.studies.showing.words import UNITS
 from dyt.studies.statistics import interval
-
-# Okabe and Ito's colours, one per norm everywhere; variants of a norm differ by line and marker.
-COLOURS = {
-    "layernorm": "#0072B2", "rmsnorm": "#56B4E9", "dyt": "#D55E00", "derf": "#CC79A7", "none": "#777777",
-    "batchnorm": "#009E73", "fixup": "#009E73", "skipinit": "#E69F00", "sigma": "#000000", "hardtanh": "#E69F00",
-    "sigmoid": "#009E73", "isru": "#56B4E9", "identity": "#777777", "erf": "#CC79A7", "tanh": "#D55E00",
-}  # fmt: skip
-OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
-DASHES = ("-", "--", ":", "-.")
-MARKERS = "osD^vPX*"
-
-
-def styles(labels: list[str]) -> dict[str, dict]:
-    """Colour, dash and marker of each label: a norm's own colour where its name begins with one."""
-    found, used = {}, {}
-    for i, label in enumerate(labels):
-        norm = next((n for n in sorted(COLOURS, key=len, reverse=True) if label.startswith(n)), None)
-        colour = COLOURS[norm] if norm else OTHERS[i % len(OTHERS)]
-        variant = used[colour] = used.get(colour, -1) + 1
-        found[label] = {"color": colour, "ls": DASHES[variant % 4], "marker": MARKERS[variant % 8], "ms": 4}
-    return found
 
 
 def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folder: Path, folders: dict) -> None:
@@ -62,9 +42,11 @@ def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folde
         return
     across = min(3, len(panels)) or 1
     down = math.ceil(len(panels) / across) or 1
-    figure, axes = plt.subplots(down, across, figsize=(5.2 * across, 4.2 * down), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(down, across, figsize=(5.2 * across, 4.8 * down), layout="constrained", squeeze=False)
+    arms = {hue: [arm for p in panels if p.get("hue") == hue for arm in _arms(p, about)]
+            for hue in {p.get("hue") for p in panels}}  # fmt: skip
     for axis, panel in zip(axes.flat, panels, strict=False):
-        PANELS[panel["kind"]](axis, study, panel, about, curves)
+        PANELS[panel["kind"]](axis, study, {**panel, "among": arms[panel.get("hue")]}, about, curves)
         axis.set_title(panel.get("title", ""), fontsize=10)
         if panel["kind"] != "heat":
             axis.grid(alpha=0.25)
@@ -83,6 +65,25 @@ def _hues(panel: dict, rows: list[dict]) -> list[str]:
     return list(dict.fromkeys(r.get(hue) or "" for r in rows)) if hue else [""]
 
 
+def _arms(panel: dict, about: Rows) -> list[str]:
+    """The levels of the panel's hue that have rows in it."""
+    return _hues(panel, about.of(_of({**panel, "hue": None}, about, "")))
+
+
+def _styles(panel: dict, about: Rows) -> dict[str, dict]:
+    return styles(_arms(panel, about), panel.get("among"))
+
+
+def _legend(axis, panel: dict) -> None:
+    """Below the panel, so that it covers no line."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        axis.legend(
+            handles, labels, fontsize=8, ncols=1 if len(labels) < 3 else 2, frameon=False, handlelength=3,
+            loc="upper center", bbox_to_anchor=(0.5, -0.13),
+        )  # fmt: skip
+
+
 def _of(panel: dict, about: Rows, label: str) -> dict:
     where = {k: [str(x) for x in v] if isinstance(v, list) else str(v) for k, v in (panel.get("where") or {}).items()}
     return {**where, **({panel["hue"]: label} if panel.get("hue") else {})}
@@ -90,9 +91,8 @@ def _of(panel: dict, about: Rows, label: str) -> dict:
 
 def _curves(axis, study, panel, about, curves):
     metric = panel.get("metric", study.metric)
-    labels = _hues(panel, about.of(_of({**panel, "hue": None}, about, "")))
     shown = []
-    for label, style in styles(labels).items():
+    for label, style in _styles(panel, about).items():
         rows = about.at_best(_of(panel, about, label))
         part = curves[curves["run"].isin([r["config_hash"] for r in rows]) & (curves["metric"] == metric)]
         if part.empty:
@@ -103,9 +103,8 @@ def _curves(axis, study, panel, about, curves):
         mean, low, high = mean[full], low[full], high[full]
         gone = sum(about.value(r) is None for r in rows)
         marker = style["marker"] if len(mean) < 25 else None
-        axis.plot(
-            mean.index, mean, label=label + (f" ({gone} diverged)" if gone else ""), **{**style, "marker": marker}
-        )
+        said = words(panel.get("hue"), label) + (f" ({gone} diverged)" if gone else "")
+        axis.plot(mean.index, mean, label=said, **{**style, "marker": marker})
         axis.fill_between(mean.index, low, high, color=style["color"], alpha=0.15, lw=0)
         shown += mean[mean.index >= 0.15 * mean.index.max()].tolist()
     if shown and not panel.get("free"):
@@ -113,8 +112,7 @@ def _curves(axis, study, panel, about, curves):
         axis.set_ylim(min(shown) - pad, max(shown) + pad)
     unit = panel.get("unit", "nats" if metric.endswith("loss") and about.metric not in UNITS else "")
     axis.set(xlabel="step", ylabel=metric + (f" ({unit})" if unit else ""))
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, title=panel.get("hue"))
+    _legend(axis, panel)
 
 
 def _lines(axis, study, panel, about, curves):
@@ -124,52 +122,63 @@ def _lines(axis, study, panel, about, curves):
     numeric = all(_number(v) is not None for v in levels)
     if numeric:
         levels.sort(key=float)
-    crosses = False
-    for label, style in styles(_hues(panel, rows)).items():
-        at, means, errors, gone = [], [], [], []
+    crosses, shown, alone = dict.fromkeys(levels, 0), [], False
+    for label, style in _styles(panel, about).items():
+        at, means, errors, single = [], [], [], []
         for i, level in enumerate(levels):
             values = about.values({**_of(panel, about, label), x: level}, metric)
             place = float(level) if numeric else i
             fine = [v for v in values.values() if v is not None]
-            if values and len(fine) < len(values):
-                gone.append(place)
+            if len(fine) < len(values):  # one below the other
+                axis.plot(
+                    place, 0.97 - 0.045 * crosses[level], "x", color=style["color"], ms=8, mew=2,
+                    transform=axis.get_xaxis_transform(),
+                )  # fmt: skip
+                crosses[level] += 1
             if fine:
                 found = interval(fine)
-                at.append(place), means.append(found.mean)
+                at.append(place), means.append(found.mean), single.append(len(fine) == 1)
                 errors.append((found.high - found.low) / 2 if found.low is not None else 0)
-        if at:
-            axis.errorbar(at, means, errors, capsize=2, label=label, **style)
-        crosses |= bool(gone)
-        for place in gone:
-            axis.plot(place, 0.97, "x", color=style["color"], ms=9, mew=2, transform=axis.get_xaxis_transform())
+        said = words(panel.get("hue"), label)
+        axis.errorbar(at, means, errors, capsize=2, label=said, **{**style, "marker": ""})
+        for place, mean, one in zip(at, means, single, strict=True):
+            axis.plot(place, mean, style["marker"], color=style["color"], ms=5, mfc="white" if one else style["color"])
+        shown, alone = shown + means, alone or any(single)
+    if shown:  # an interval of three seeds may be wider than all there is to see
+        pad = 0.08 * (max(shown) - min(shown) or 1)
+        axis.set_ylim(min(shown) - pad, max(shown) + pad)
     if numeric and panel.get("log_x"):
         axis.set_xscale("log")
     if numeric:
-        axis.set_xticks([float(v) for v in levels], levels)
+        axis.set_xticks([float(v) for v in levels], [tick(v) for v in levels])
         axis.minorticks_off()
     else:
         axis.set_xticks(range(len(levels)), levels, rotation=20)
-    axis.set(
-        xlabel=x + "   (x at the top: diverged runs)" * crosses,
-        ylabel=f"{study.metric if metric == 'final' else metric}, final",
-    )
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, title=panel.get("hue"))
+    notes = ["x at the top: diverged"] * any(crosses.values()) + ["hollow: one seed"] * alone
+    unit = " (nats)" if study.metric.endswith("loss") and metric == "final" else ""
+    axis.set(xlabel="; ".join([x, *notes]), ylabel=f"{study.metric if metric == 'final' else metric}, final{unit}")
+    _legend(axis, panel)
 
 
 def _isolation(axis, study, panel, about, curves):
     """Loss against the searched factor for every arm: a best at either end was not searched far enough."""
     _lines(axis, study, {**panel, "x": study.search, "log_x": True}, about, curves)
-    labels = _hues(panel, about.of(_of({**panel, "hue": None}, about, "")))
-    for label, style in styles(labels).items():
+    best = []
+    for label, style in _styles(panel, about).items():
         found = searched(about, {label: _of(panel, about, label)})
         if not found or len(found[0].levels) < 2 or _number(found[0].chosen) is None:
             continue
-        best = found[0].chosen
-        values = about.values({**_of(panel, about, label), study.search: best})
+        values = about.values({**_of(panel, about, label), study.search: found[0].chosen})
         fine = [v for v in values.values() if v is not None]
         if fine:
-            axis.plot(float(best), sum(fine) / len(fine), "*", color=style["color"], ms=13, mec="black", zorder=3)
+            best.append(sum(fine) / len(fine))
+            axis.plot(float(found[0].chosen), best[-1], "*", color=style["color"], ms=13, mec="black", zorder=3)
+    if best:  # what lies far beyond every arm's best leaves the picture
+        low, high = axis.get_ylim()
+        room = max(max(best) - min(best), 0.15 * (high - low))
+        axis.set_ylim(
+            *((max(low, min(best) - room), high) if study.higher_is_better else (low, min(high, max(best) + room)))
+        )
     axis.set_xlabel(f"{axis.get_xlabel()}; star: best".lstrip())
 
 
@@ -212,7 +221,7 @@ def _probe(curves: pd.DataFrame, rows: list[dict], statistic: str) -> pd.DataFra
 
 
 def _layers(axis, study, panel, about, curves):
-    for label, style in styles(_hues(panel, about.of(_of({**panel, "hue": None}, about, "")))).items():
+    for label, style in _styles(panel, about).items():
         part = _probe(curves, about.at_best(_of(panel, about, label)), panel["statistic"])
         if part.empty:
             continue
@@ -224,12 +233,11 @@ def _layers(axis, study, panel, about, curves):
             continue
         step = part["step"].min() if panel.get("at") == "first" else part["step"].max()
         mean = part[part["step"] == step].groupby("layer", sort=False)["value"].mean()
-        axis.plot(range(len(mean)), mean, label=label, **style)
+        axis.plot(range(len(mean)), mean, label=words(panel.get("hue"), label), **style)
     if panel.get("log"):
         axis.set_yscale("log")
     axis.set(xlabel="layer, from the input on", ylabel=panel["statistic"])
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, title=panel.get("hue"))
+    _legend(axis, panel)
 
 
 def _time_lines(axis, study, panel, about, curves):
@@ -250,18 +258,18 @@ def _time_lines(axis, study, panel, about, curves):
 
 
 def _scatter(axis, study, panel, about, curves):
-    for label, style in styles(_hues(panel, about.of(_of({**panel, "hue": None}, about, "")))).items():
+    for label, style in _styles(panel, about).items():
         rows = about.at_best(_of(panel, about, label))
         alpha, std = _probe(curves, rows, "alpha"), _probe(curves, rows, "in_std")
         both = alpha.merge(std, on=["run", "layer", "step"], suffixes=("_alpha", "_std"))
         both = both[both["step"] == both["step"].max()]
         if len(both):
             axis.plot(
-                1 / both["value_std"], both["value_alpha"], style["marker"], color=style["color"], label=label, ms=5
-            )
+                1 / both["value_std"], both["value_alpha"], style["marker"], color=style["color"],
+                label=words(panel.get("hue"), label), ms=5,
+            )  # fmt: skip
     axis.set(xlabel="1 / std of the layer's input", ylabel="alpha, at the end")
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, title=panel.get("hue"))
+    _legend(axis, panel)
 
 
 def _number(text: str) -> float | None:

@@ -6,7 +6,7 @@ from dyt.rundir.files import replace_file
 from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import Study, result_folder
 from dyt.studies.showing import marked
-from dyt.studies.showing.figures import COLOURS
+from dyt.studies.showing.styles import COLOURS
 from dyt.studies.showing.table import asked
 from dyt.studies.statistics import interval
 
