@@ -41,7 +41,7 @@ def _shade(colour: str, turn: float, lighter: float) -> str:
 
 def words(hue: str | None, label: str) -> str:
     """A label as a person writes it."""
-    return name(label) if hue == "norm" else label
+    return name(label) if hue in ("norm", "start") else label
 
 
 def tick(level: str) -> str:
