@@ -107,6 +107,22 @@ def test_every_validation_image_is_counted_once_over_all_ranks():
     assert sum(len(y) for _, y in source.eval_batches("val", limit=2)) == 128
 
 
+def test_a_part_of_a_split_sorted_by_class_has_all_classes():
+    """The first 32 held-out digits are all zeros: limited evaluations and the probe take evenly chosen ones."""
+    source = data("data=mnist5k", "data.eval_batch_size=64")
+    whole = torch.cat([labels for _, labels in source.eval_batches("val")])
+    assert len(whole) == 500 and whole[:32].tolist() == [0] * 32  # the order that makes it matter
+    ((pictures, labels),) = source.eval_batches("val", limit=1)
+    assert len(labels) == 64 and set(torch.bincount(labels).tolist()) == {6, 7}
+    assert torch.equal(torch.cat([y for _, y in source.eval_batches("val", limit=99)]), whole)
+    halves = [list(source.eval_batches("val", rank, 2, limit=2)) for rank in (0, 1)]
+    both = list(source.eval_batches("val", limit=2))
+    assert all(torch.equal(half[0][0], batch[0]) for half, batch in zip(halves, both, strict=True))
+    _, few = source.some("val", 32)
+    other = data("data=mnist5k", "data.eval_batch_size=16").some("val", 32)
+    assert set(few.tolist()) == set(range(10)) and torch.equal(few, other[1])
+
+
 def image_folder(root, per_class=10, splits=("",)):
     generator = np.random.default_rng(0)
     for split in splits:

@@ -28,6 +28,21 @@ def test_plain_is_the_norm_without_its_scale_and_shift():
     assert plain(nn.Identity(), x) is None
 
 
+def test_the_probe_sees_pictures_of_all_classes(monkeypatch):
+    from dyt.training import probe
+
+    seen = []
+    init = probe.Probe.__init__
+
+    def spied(self, *args):
+        init(self, *args)
+        seen.append(self.targets)
+
+    monkeypatch.setattr(probe.Probe, "__init__", spied)
+    train(*TINY_VIT, "trainer.max_steps=1", "trainer.eval_batches=1", "trainer.probe_every=1")
+    assert len(seen[0]) == probe.SAMPLES and set(seen[0].tolist()) == set(range(10))
+
+
 @pytest.mark.parametrize("tiny", [TINY_GPT, TINY_VIT, TINY_DIT], ids=["gpt", "vit", "dit"])
 @pytest.mark.parametrize("norm", ["layernorm", "dyt", "derf", "none"])
 def test_training_does_not_notice_the_probe(tiny, norm):

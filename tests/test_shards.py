@@ -422,6 +422,11 @@ def test_a_mixture_has_of_each_set_its_share_and_each_window_once(tmp_path):
     firsts = [int(windows.row(epoch, windows.size - windows.counts[1])[0]) for epoch in (0, 1)]
     assert firsts[0] != firsts[1] or windows.counts[1] % 100 == 0
     assert mixed.spec.sizes == {"train": 70_000, "val": 200}
+    # Part of an evaluation has of both sets, in turn; all of it has one after the other.
+    one_each = [bool((x < 128).all()) for x, _ in mixed.eval_batches("val", limit=2)]
+    assert one_each == [True, False]
+    everything = [bool((x < 128).all()) for x, _ in mixed.eval_batches("val")]
+    assert everything == sorted(everything, reverse=True) and len(everything) > 2
     with pytest.raises(ValueError, match="needs a share above 0 for each set"):
         opened("data.path=sets", "data.mix={web: 1, code: 0}")
     with pytest.raises(FileNotFoundError, match="data.mix: sets/books: no such folder"):

@@ -44,7 +44,7 @@ class TrainerConfig:
     max_steps: int | None = None  # [steps] length of the run; null: max_epochs decides
     max_epochs: float | None = None  # [epochs] length of the run, where max_steps is null
     eval_every: int | None = None  # [steps] between evaluations; null: once an epoch. The last step is always evaluated
-    eval_batches: int | None = None  # [batches] of validation data an evaluation takes; null: all
+    eval_batches: int | None = None  # [batches] of an evaluation, evenly chosen (of texts the first); null: all
     log_every: int = 10  # [steps] between rows of metrics.jsonl
     save_every: int | None = None  # [steps] between checkpoints; null: at each evaluation
     probe_every: int | None = None  # [steps] between measurements of each norm's input, alpha, gradients; null: never

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dyt.data.images import hold_out
 from dyt.data.labels import numbered
-from dyt.data.order import Order, Steps, derive, loader
+from dyt.data.order import Order, Steps, derive, evenly, in_batches, loader
 from dyt.data.recordings import Recordings, recordings_of, resampled, samples_in
 from dyt.data.sources import locate
 from dyt.data.spec import Spec
@@ -78,17 +78,21 @@ class AudioData:
         return loader(Windows(self, "train", order.seed), Steps(order, start, stop), self.data)
 
     def eval_batches(self, split: str, rank: int = 0, world: int = 1, limit: int | None = None) -> Iterator[tuple]:
-        """The whole split in order, each recording once over all ranks."""
-        size, count = self.data["eval_batch_size"], len(self.splits[split])
-        batches = [[(0, i) for i in range(at, min(at + size, count))] for at in range(0, count, size)]
-        yield from loader(Windows(self, split, None), batches[:limit][rank::world], self.data)
+        """The whole split in order, each recording once over all ranks; with a limit evenly chosen ones."""
+        rows = in_batches(len(self.splits[split]), self.data["eval_batch_size"], limit)
+        batches = [[(0, i) for i in batch] for batch in rows]
+        yield from loader(Windows(self, split, None), batches[rank::world], self.data)
 
     def evenly(self, split: str, most: int) -> tuple[np.ndarray, Iterator[tuple]]:
         """Places in a split of at most so many recordings, evenly chosen, and their batches."""
-        size, count = self.data["eval_batch_size"], len(self.splits[split])
-        chosen = np.linspace(0, count - 1, min(most, count)).round().astype(int)
-        batches = [[(0, int(i)) for i in chosen[at : at + size]] for at in range(0, len(chosen), size)]
-        return chosen, iter(loader(Windows(self, split, None), batches, self.data))
+        size, chosen = self.data["eval_batch_size"], evenly(len(self.splits[split]), most)
+        batches = [[(0, i) for i in chosen[at : at + size]] for at in range(0, len(chosen), size)]
+        return np.array(chosen), iter(loader(Windows(self, split, None), batches, self.data))
+
+    def some(self, split: str, most: int) -> tuple:
+        """One batch of at most so many samples of a split, evenly chosen."""
+        rows = [[(0, i) for i in evenly(len(self.splits[split]), most)]]
+        return next(iter(loader(Windows(self, split, None), rows, self.data)))
 
 
 def _long_enough(rows: Recordings, split: str, data: dict) -> Recordings:

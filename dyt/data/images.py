@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import Compose
 
 from dyt.data.labels import columns, labelled, numbered
-from dyt.data.order import Order, Steps, derive, loader, seed_all
+from dyt.data.order import Order, Steps, derive, evenly, in_batches, loader, seed_all
 from dyt.data.pictures import as_mode, opened
 from dyt.data.sources import Source, locate
 from dyt.data.spec import Spec
@@ -70,10 +70,14 @@ class ImageData:
     def eval_batches(
         self, split: str, rank: int = 0, world: int = 1, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole split in order, each image once over all ranks."""
-        size, count = self.data["eval_batch_size"], len(self.splits[split])
-        batches = [[(0, i) for i in range(at, min(at + size, count))] for at in range(0, count, size)]
-        yield from self._loader(Pictures(self, split, None), batches[:limit][rank::world])
+        """The whole split in order, each image once over all ranks; with a limit evenly chosen ones."""
+        rows = in_batches(len(self.splits[split]), self.data["eval_batch_size"], limit)
+        batches = [[(0, i) for i in batch] for batch in rows]
+        yield from self._loader(Pictures(self, split, None), batches[rank::world])
+
+    def some(self, split: str, most: int) -> tuple[Tensor, Tensor]:
+        """One batch of at most so many samples of a split, evenly chosen."""
+        return Pictures(self, split, None).__getitems__([(0, i) for i in evenly(len(self.splits[split]), most)])
 
     def usual_side(self) -> int | None:
         """The shorter side in pixels of most training pictures, by a few of them; None where none can be read."""

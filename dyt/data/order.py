@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dyt.data.ahead import each
+
 
 def derive(*parts) -> int:
     """A seed from anything printable: ``derive(seed, "step", 12)``; 63 bits."""
@@ -90,6 +92,24 @@ class Steps:
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.order.pieces
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of `count` rows, evenly chosen: rows may stand sorted by class."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+
+
+def in_batches(count: int, size: int, limit: int | None = None) -> list[list[int]]:
+    """All rows of a split in order, in batches of `size`; with a limit so many batches of evenly chosen rows."""
+    rows = list(range(count)) if limit is None else evenly(count, limit * size)
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+def some(data, split: str, most: int):
+    """One batch of at most so many samples of a split: evenly chosen where the data can, else the first."""
+    if hasattr(data, "some"):
+        return data.some(split, most)
+    return each(next(iter(data.eval_batches(split, limit=1))), lambda part: part[:most])
 
 
 def loader(dataset: Dataset, batches, data: dict) -> DataLoader:

@@ -12,7 +12,7 @@ from dyt.data import made_dna
 from dyt.data.bases import SIZE, UNKNOWN, complemented, records
 from dyt.data.chromosomes import Places, places
 from dyt.data.coding import BLOCK, NAMES, pieces
-from dyt.data.order import Order, Steps, derive, loader
+from dyt.data.order import Order, Steps, derive, evenly, in_batches, loader
 from dyt.data.spec import Spec
 
 SPLITS = ("train", "val", "test")
@@ -55,11 +55,15 @@ class SequenceData:
     def eval_batches(
         self, split: str, rank: int = 0, world: int = 1, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole split in order, each sequence once over all ranks."""
-        size, rows = self.data["eval_batch_size"], Rows(*self.of[split], 0.0, 0)
-        starts = range(0, len(self.of[split][1]), size)[:limit][rank::world]
-        for at in starts:
-            yield rows.__getitems__([(0, i) for i in range(at, min(at + size, len(rows.labels)))])
+        """The whole split in order, each sequence once over all ranks; with a limit evenly chosen ones."""
+        rows = Rows(*self.of[split], 0.0, 0)
+        for batch in in_batches(len(rows.labels), self.data["eval_batch_size"], limit)[rank::world]:
+            yield rows.__getitems__([(0, i) for i in batch])
+
+    def some(self, split: str, most: int) -> tuple[Tensor, Tensor]:
+        """One batch of at most so many samples of a split, evenly chosen."""
+        rows = Rows(*self.of[split], 0.0, 0)
+        return rows.__getitems__([(0, i) for i in evenly(len(rows.labels), most)])
 
 
 class Rows(Dataset):

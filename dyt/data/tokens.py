@@ -157,11 +157,21 @@ class ShardData(Tokens):
     def eval_batches(
         self, split: str, rank: int = 0, world: int = 1, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The split of every set, one after the other, every token but a set's first predicted once."""
+        """The split of every set, one after the other, every token but a set's first predicted once.
+
+        With a limit the sets take turns, so that each has its batches.
+        """
         sets = [t[split] for t in self.parts if split in t] if self.data["mix"] else [self.tokens[split]]
-        batches = (b for tokens in sets for b in in_order(tokens, self.context, self.data["eval_batch_size"]))
+        each = [in_order(tokens, self.context, self.data["eval_batch_size"]) for tokens in sets]
+        batches = itertools.chain(*each) if limit is None else in_turn(each)
         for rows in itertools.islice(batches, rank, limit, world):
             yield paired(rows())
+
+
+def in_turn(sources: list[Iterator]) -> Iterator:
+    """One of each, again and again; a source that has ended is passed over."""
+    nothing = object()
+    return (x for row in itertools.zip_longest(*sources, fillvalue=nothing) for x in row if x is not nothing)
 
 
 class Mixture:

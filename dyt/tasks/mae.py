@@ -71,7 +71,7 @@ class MaskedAutoencoding(Task):
         """k-NN and a linear classifier of features and pixels, and ten images: what is seen, made of it, and true."""
         see = lambda images: model(images.to(device))  # noqa: E731
         found, _ = beside_pixels(data, split, see)
-        images = each(next(iter(data.eval_batches(split, limit=1))), lambda part: part[:SHOWN].to(device))
+        images = each(data.some(split, SHOWN), lambda part: part.to(device))
         inputs, images = self.prepare(*images, Place((split,), 0))
         true, made = patchify(images, self.patch_size), wide(model(*inputs))
         if self.norm_pix_loss:

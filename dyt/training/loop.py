@@ -290,7 +290,7 @@ def evaluate(model: nn.Module, task, data, split: str, world: World, autocast, l
         sums = torch.zeros(len(task.names) + 1, dtype=torch.float64, device=world.device)
     *values, count = world.add(sums).tolist()
     if not count:
-        of = f"the first {limit} batches of {split}" if limit else split
+        of = f"{limit} batches of {split}" if limit else split
         raise ValueError(f"{of}: hold nothing to measure; set trainer.eval_batches higher, or use other data")
     return {f"{split}/{name}": value / count for name, value in zip(task.names, values, strict=True)}
 

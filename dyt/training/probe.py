@@ -1,6 +1,6 @@
 """What happens inside, layer by layer: each norm's input and alpha, how S-shaped it acts, and gradients by block.
 
-Measured on one fixed validation batch, in evaluation mode; training does not notice. Keys of a row are
+Measured on one fixed validation batch, evenly chosen, in evaluation mode; training does not notice. Keys of a row are
 ``probe/<module>/<statistic>``:
 
     in_mean, in_std      of the norm's input, over all elements
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dyt.data.ahead import each
+from dyt.data.order import some
 from dyt.norms.dynamic import DynamicTanh
 from dyt.tasks import Place
 from dyt.training.average import is_spread
@@ -50,13 +50,17 @@ def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
 
 
 class Probe:
-    """Measures `model`, whose norms are `sites`, on the first validation samples of `data`."""
+    """Measures `model`, whose norms are `sites`, on a few validation samples of `data`.
+
+    They are evenly chosen, since pictures, recordings and labelled sequences may stand sorted by class. Of a text and
+    of episodes they are the first.
+    """
 
     def __init__(self, model: nn.Module, sites: list[tuple[str, nn.Module]], task, data, world):
         names = {module: name for name, module in model.named_modules()}
         self.norms = {names[norm]: norm for _, norm in sites if norm in names}
         self.model, self.task = model, task
-        batch = each(next(iter(data.eval_batches("val", limit=1))), lambda part: part[:SAMPLES])
+        batch = some(data, "val", SAMPLES)
         self.inputs, self.targets = task.prepare(*world.moved(batch), Place(("val",), 0))
 
     def row(self, autocast, norm=gradient_norm) -> dict[str, float]:
