@@ -325,22 +325,43 @@ def warned(monkeypatch, free: float | None, *words):
     return warn.warnings(config, model, task, data, order, ALONE, 1)
 
 
+GPT = ("model=gpt_nano", "norm=layernorm")
+
+
 def test_a_run_is_warned_before_memory_runs_out(monkeypatch):
     mib = 2**20
-    assert warned(monkeypatch, 10_000 * mib, "model=gpt_nano") == []
-    (said,) = warned(monkeypatch, 30 * mib, "model=gpt_nano")
+    assert warned(monkeypatch, 10_000 * mib, *GPT) == []
+    (said,) = warned(monkeypatch, 30 * mib, *GPT)
     assert "a step takes about 0.0 GiB more" in said and "trainer.micro_batch=" in said
     typed = said.partition("trainer.micro_batch=")[2].split()[0]
-    assert (
-        warned(monkeypatch, 30 * mib, "model=gpt_nano", f"trainer.micro_batch={typed}", "data.eval_batch_size=1") == []
-    )
-    (said,) = warned(monkeypatch, mib, "model=gpt_nano")
+    assert warned(monkeypatch, 30 * mib, *GPT, f"trainer.micro_batch={typed}", "data.eval_batch_size=1") == []
+    (said,) = warned(monkeypatch, mib, *GPT)
     assert "no trainer.micro_batch is enough" in said
-    (said,) = warned(monkeypatch, 60 * mib, "model=gpt_nano", "data.eval_batch_size=4096")
+    (said,) = warned(monkeypatch, 60 * mib, *GPT, "data.eval_batch_size=4096")
     size = int(said.partition("data.eval_batch_size=")[2].split()[0])
     assert said.startswith("an evaluation takes") and 1 < size < 4096
-    assert warned(monkeypatch, 60 * mib, "model=gpt_nano", f"data.eval_batch_size={size}") == []
-    assert warned(monkeypatch, None, "model=gpt_nano") == []
+    assert warned(monkeypatch, 60 * mib, *GPT, f"data.eval_batch_size={size}") == []
+    assert warned(monkeypatch, None, *GPT) == []
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["norm=dyt"], True),
+        (["norm=derf"], True),
+        (["norm=layernorm"], False),
+        (["norm=dyt_unit_gain"], False),  # the study coupling: it trains so
+        (["norm=dyt", "model.embed_scale=learnable"], False),
+        (["norm=dyt", "model.embed_std=rsqrt_dim"], False),
+    ],
+)
+def test_a_gpt_with_dyt_on_gpt2s_embeddings_is_told_so(words, told, monkeypatch):
+    said = warned(monkeypatch, None, "model=gpt_nano", *words)
+    assert len(said) == told
+    if told:
+        assert said[0].startswith(f"{words[0]} gets token embeddings of std 0.02 and no scale, as in GPT-2")
+        typed = [word for word in said[0].split() if word.startswith("model.")]
+        assert len(typed) == 2 and warned(monkeypatch, None, "model=gpt_nano", *words, *typed) == []
 
 
 def test_a_run_is_told_of_pictures_that_are_blown_up(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a run is told before its first step: that memory will not do, that pictures are blown up."""
+"""What a run is told before its first step: too little memory, pictures that are blown up, tokens too small for DyT."""
 
 import torch
 from torch import nn
@@ -21,7 +21,19 @@ def warnings(config: dict, model: nn.Module, task, data, order, world, here: int
         world: the run's processes.
         here: of them, on this machine.
     """
-    return [*_enlarged(config, data), *_memory(config, model, task, data, order, world, here)]
+    return [*_enlarged(config, data), *_starved(config), *_memory(config, model, task, data, order, world, here)]
+
+
+def _starved(config: dict) -> list[str]:
+    """DyT from scratch on GPT-2's embeddings, from which it hardly learns: the study embed_scale."""
+    model, norm = config["model"], config["norm"]
+    small = model.get("embed_scale") == "none" and model.get("embed_std") == 0.02
+    if not small or norm["kind"] not in ("dyt", "derf") or norm["gamma_init"] != 1.0 or config["init_from"]:
+        return []
+    return [
+        f"norm={norm['name']} gets token embeddings of std 0.02 and no scale, as in GPT-2, and hardly learns so "
+        "(docs/findings.md); model.embed_scale=learnable model.embed_std=rsqrt_dim feeds it as the paper's code does"
+    ]
 
 
 def _enlarged(config: dict, data) -> list[str]:

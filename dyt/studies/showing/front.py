@@ -1,4 +1,4 @@
-"""README's picture, ``docs/img/front.png``: what a GPT is fed decides whether DyT works. From the study embed_scale."""
+"""README's picture, ``docs/img/front.png``: what a GPT is fed decides how DyT does. From the study embed_scale."""
 
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from dyt.studies.statistics import interval
 
 # Words, cell, and whose colour.
 LINES = (
-    ("DyT, fed as in GPT-2", ("dyt-0.5", "none", "0.02"), "dyt"),
-    ("DyT, with the scalar of the paper's text", ("dyt-0.5", "learned", "0.02"), "dyt"),
-    ("DyT, and with the embeddings of its code", ("dyt-0.5", "learned", "1/sqrt(d)"), "dyt"),
-    ("LayerNorm, fed as in GPT-2", ("layernorm", "none", "0.02"), "layernorm"),
+    ("DyT, embeddings of std 0.02 (GPT-2)", ("dyt-0.5", "none", "0.02"), "dyt"),
+    ("DyT, std 0.02 and a learned scalar", ("dyt-0.5", "learned", "0.02"), "dyt"),
+    ("DyT, std 1/sqrt(d) and the scalar", ("dyt-0.5", "learned", "1/sqrt(d)"), "dyt"),
+    ("LayerNorm, std 0.02 (GPT-2)", ("layernorm", "none", "0.02"), "layernorm"),
+    ("LayerNorm, std 1/sqrt(d), no scalar", ("layernorm", "none", "1/sqrt(d)"), "layernorm"),
 )
 
 
@@ -47,7 +48,7 @@ def draw(results: Path, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     shown = lines(results)
-    figure, axis = plt.subplots(figsize=(9, 3.1), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
     for i, (_, colour, values) in enumerate(shown):
         found = interval(values)
         if found.mean is None:  # not run, or every seed diverged
@@ -62,8 +63,10 @@ def draw(results: Path, path: Path) -> None:
     axis.set_yticks(range(len(shown)), [words for words, *_ in shown], fontsize=12)
     axis.set_ylim(len(shown) - 0.5, -0.75)
     seeds = max((len(values) for *_, values in shown), default=0)
-    axis.set_xlabel(f"validation loss, nats (less is better); {seeds} seeds, mean and 95% interval", fontsize=11)
-    figure.suptitle("What a GPT is fed decides whether DyT works", x=0.01, ha="left", fontsize=15, fontweight="bold")
+    axis.set_xlabel(f"validation loss, nats (less is better); mean, 95% interval and {seeds} seeds", fontsize=11)
+    figure.suptitle(
+        "What a GPT is fed decides how DyT as published does", x=0.01, ha="left", fontsize=15, fontweight="bold"
+    )
     axis.grid(axis="x", alpha=0.3)
     axis.tick_params(left=False)
     for side in ("top", "right", "left"):
