@@ -321,7 +321,8 @@ def warned(monkeypatch, free: float | None, *words):
     data = open_data(config["data"], config["model"].get("context"))
     monkeypatch.setattr(warn, "free_memory", lambda *_: free)
     batch, trainer = config["data"]["batch_size"], config["trainer"]
-    order = Order(data.samples, batch, 0, pieces_of(batch, 1, trainer["micro_batch"]) or trainer["accumulate"])
+    pieces = pieces_of(batch, 1, trainer["micro_batch"], paired=task.paired) or trainer["accumulate"]
+    order = Order(data.samples, batch, 0, pieces, paired=task.paired)
     return warn.warnings(config, model, task, data, order, ALONE, 1)
 
 
@@ -334,6 +335,10 @@ def test_a_run_is_warned_before_memory_runs_out(monkeypatch):
     assert (
         warned(monkeypatch, 30 * mib, "model=gpt_nano", f"trainer.micro_batch={typed}", "data.eval_batch_size=1") == []
     )
+    for mixup, fits in ((0, 45), (0.8, 30)):  # which takes pairs
+        vit = ["model=vit_nano", f"data.mixup={mixup}", "data.batch_size=90", "data.eval_batch_size=1"]
+        (said,) = warned(monkeypatch, 40 * mib, *vit)
+        assert f"trainer.micro_batch={fits} " in said
     (said,) = warned(monkeypatch, mib, "model=gpt_nano")
     assert "no trainer.micro_batch is enough" in said
     (said,) = warned(monkeypatch, 60 * mib, "model=gpt_nano", "data.eval_batch_size=4096")
