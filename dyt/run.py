@@ -161,8 +161,8 @@ def prepare(plan: Plan) -> Run:
     kernels.force(trainer["kernel"])
     data, model, norms, task = assemble(config, world, config["seed"], known_by_weights(plan))
     batch, ranks = config["data"]["batch_size"], world.data_size
-    pieces = pieces_of(batch, ranks, trainer["micro_batch"]) or trainer["accumulate"]
-    order = Order(data.samples, batch, config["seed"], pieces, world.data_rank, ranks)
+    pieces = pieces_of(batch, ranks, trainer["micro_batch"], paired=task.paired) or trainer["accumulate"]
+    order = Order(data.samples, batch, config["seed"], pieces, world.data_rank, ranks, paired=task.paired)
     schedule = Schedule.of(trainer, order.steps_per_epoch)
     probing = trainer["probe_every"] and (world.leads or world.sharded)
     probe = Probe(model, norms.made, task, data, world) if probing else None

@@ -76,7 +76,7 @@ def profile(device: str, rounds: int) -> list[dict]:
         return [one.submit(measure_profile, m, norm, n).result() for m, n in steps.items() for norm in norms]
 
 
-def scaling(given) -> int:
+def scaling(rounds: int, out: Path) -> int:
     """Measures in processes of its own, and writes rows and page."""
     import torch
 
@@ -84,10 +84,8 @@ def scaling(given) -> int:
     from dyt.rundir.files import write_json, write_text
     from dyt.rundir.provenance import provenance
 
-    out = given.out if given.out.resolve() != OUT else ROOT / "results" / "scaling"
-    out.mkdir(parents=True, exist_ok=True)
     busy = round(os.getloadavg()[0], 2)
-    steps, norms = measure(given.rounds or 12)
+    steps, norms = measure(rounds)
     about = provenance(torch.device("cpu"), 1) | {"load_average_before": busy}
     written = {"provenance": about, "steps": steps, "norms": norms}
     write_json(out / "scaling-cpu.json", written)
@@ -104,7 +102,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=None, help="blocks of calls a contender; at least 2")
     parser.add_argument("--json", action="store_true", help="print the rows")
     parser.add_argument("--readme", action="store_true", help="put the table into its page, docs/speed.md")
-    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="instead of results/efficiency")
+    parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help="instead of results/efficiency")
     parser.add_argument(
         "--fresh-memory", action="store_true", help="op, step, model: let freed memory go back to the system"
     )
@@ -113,8 +111,16 @@ def main() -> int:
         parser.error(f"--rounds {given.rounds}: type 2 or more")
     if given.words and given.what != "data":
         parser.error(f"{given.words[0]}: only data takes a recipe's words")
-    if given.readme and given.out.resolve() != OUT:
+    if given.readme and given.out:
         parser.error("--readme: pages quote results/efficiency; leave out --out")
+    ignored = {
+        "--json": given.json and given.what == "scaling",
+        "--readme": given.readme and (given.words or given.what == "scaling"),
+        "--out": given.out and given.words,  # nothing is written
+        "--fresh-memory": given.fresh_memory and given.what not in ("op", "step", "model"),
+    }
+    for word in (word for word, said in ignored.items() if said):
+        parser.error(f"{word}: {given.what}{' of a recipe' if given.words else ''} does not look at it; leave it out")
     import torch
 
     from dyt.efficiency import tables
@@ -123,10 +129,9 @@ def main() -> int:
     from dyt.studies.showing.marked import between, fill
     from dyt.training import cpu
 
-    if given.what == "scaling":
-        return scaling(given)
-    device = given.device or ("cuda" if torch.cuda.is_available() and given.what not in ("data", "profile") else "cpu")
-    if device == "cuda" and (given.what == "profile" or (given.what == "data" and not given.words)):
+    of_cpu = given.what in ("data", "profile", "scaling")
+    device = given.device or ("cuda" if torch.cuda.is_available() and not of_cpu else "cpu")
+    if device == "cuda" and of_cpu and not given.words:
         parser.error(f"--device cuda: {given.what} looks at the CPU; type --device cpu")
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")
@@ -136,6 +141,7 @@ def main() -> int:
         "step": (step, 10),
         "data": (data, 9),
         "profile": (profile, 15),
+        "scaling": (scaling, 12),
     }[given.what]
     if given.words:
         try:
@@ -144,12 +150,15 @@ def main() -> int:
             parser.error(" ".join(str(error).split()))
         print(json.dumps(rows, indent=1) if given.json else tables.data_table(rows))
         return 0
+    out = given.out or (ROOT / "results" / "scaling" if given.what == "scaling" else OUT)
     try:  # before minutes are spent on what could not be written
-        given.out.mkdir(parents=True, exist_ok=True)
-        if not os.access(given.out, os.W_OK):
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
             raise PermissionError(13, "not writable")
     except OSError as error:
-        parser.error(f"--out {given.out}: {error.strerror}; type a folder that can be written")
+        parser.error(f"--out {out}: {error.strerror}; type a folder that can be written")
+    if given.what == "scaling":
+        return measure(given.rounds or rounds, out)
     name = f"{given.what}-{device}"
     if given.readme:
         try:
@@ -165,13 +174,13 @@ def main() -> int:
     about = provenance(torch.device(device), torch.get_num_threads())
     about |= {"kernel": os.environ.get("DYT_KERNEL", "auto"), "load_average_before": round(busy, 2)}
     written = {"provenance": about, "rows": rows}
-    write_json(given.out / f"{name}.json", written)
+    write_json(out / f"{name}.json", written)
     text = tables.text(name, written)
-    write_text(given.out / f"{name}.md", text)
-    asked = tables.targets(given.out)
-    write_text(given.out / "targets.md", asked)
+    write_text(out / f"{name}.md", text)
+    asked = tables.targets(out)
+    write_text(out / "targets.md", asked)
     if given.what == "op":
-        tables.picture(rows, given.out / f"{name}.png")
+        tables.picture(rows, out / f"{name}.png")
     if given.readme:
         fill(f"bench-{name}", text)
         fill("bench-targets", asked)

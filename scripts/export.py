@@ -10,10 +10,11 @@ it. A run of any number of processes is exported by one.
 
 format=timm writes a ViT for ``timm.create_model("local-dir:<folder>")``, format=hf a GPT for ``from_pretrained`` of
 transformers. Where the norm is not theirs, its code goes along (norm_dyt.py, modeling_dyt.py).
+
+export.json names the files. An export over an earlier one replaces those; other files of such names it refuses.
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -57,10 +58,11 @@ def main(words: list[str]) -> int:
         return 0
     asked = parse(words)
     from dyt.rundir import checkpoint
-    from dyt.rundir.files import read_json, replace_file, write_json, write_text
+    from dyt.rundir.files import read_json, replace_file, write_text
     from dyt.rundir.meaning import read_config
     from dyt.sharing import formats, rebuilt, spec_of
     from dyt.sharing.card import card, seeds_beside
+    from dyt.sharing.folder import make_room
 
     run, to = Path(asked["run"]).expanduser(), asked["format"]
     config = read_config(run)
@@ -103,30 +105,28 @@ def main(words: list[str]) -> int:
     written |= {"spec": json.dumps(spec)} if to == "pt" else {}
     written |= {"tokenizer": json.dumps(tokenizer)} if tokenizer else {}
     written |= {"classes": json.dumps(classes)} if classes else {}
-    out.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().clone().contiguous() for k, v in weights.items()}
     try:
         shards = split_torch_state_dict_into_shards(weights, max_shard_size=asked.get("shard", "5GB"))
     except ValueError as error:
         raise ValueError(f"shard={asked['shard']}: {error}; type a size as 5GB or 500MB") from error
-    if (out / "model.safetensors").exists() or (out / "model.safetensors.index.json").exists():
-        for name in formats.FILES:  # of an earlier export, perhaps in another format
-            for file in out.glob(name):
-                file.unlink()
+    files = {}  # of small ones: their text
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        files["model.safetensors.index.json"] = json.dumps(index, indent=2) + "\n"
+    if tokenizer:  # transformers reads a tokenizer.json of its own kind
+        files["tokenizer.json" if to == "pt" else "tokenizer_dyt.json"] = json.dumps(tokenizer, indent=2) + "\n"
+    if told:
+        files["config.json"] = json.dumps(told, indent=2) + "\n"
+    files |= {name: (formats.HERE / name).read_text() for name in formats.code(to, norm, told)}
+    files["config.yaml" if to == "pt" else "recipe.yaml"] = yaml.safe_dump(config, sort_keys=False)
+    files["README.md"] = about
+    make_room(out, [*shards.filename_to_tensors, *files])
     for name, keys in shards.filename_to_tensors.items():
         part = {key: weights[key] for key in keys}
         replace_file(out / name, lambda stream, part=part: stream.write(save(part, metadata=written)))
-    if shards.is_sharded:
-        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
-        write_json(out / "model.safetensors.index.json", index)
-    if tokenizer:  # transformers reads a tokenizer.json of its own kind
-        write_json(out / ("tokenizer.json" if to == "pt" else "tokenizer_dyt.json"), tokenizer)
-    if told:
-        write_json(out / "config.json", told)
-    for name in formats.code(to, norm, told):
-        shutil.copyfile(formats.HERE / name, out / name)
-    write_text(out / ("config.yaml" if to == "pt" else "recipe.yaml"), yaml.safe_dump(config, sort_keys=False))
-    write_text(out / "README.md", about)
+    for name, text in files.items():
+        write_text(out / name, text)
     print(out / ("model.safetensors.index.json" if shards.is_sharded else "model.safetensors"))
     return 0
 

@@ -8,9 +8,13 @@ import sys
 import pytest
 import torch
 
+from dyt.config.compose import load
 from dyt.efficiency import measure, tables, timing
+from scripts import bench as command
 
-from .helpers import ROOT
+from .helpers import ROOT, TINY_DINO, TINY_DIT, TINY_DNABERT, TINY_DT, TINY_MAE, TINY_VIT, TINY_WAV2VEC2
+
+MIXED = ["data.mixup=0.8", "data.batch_size=8"]
 
 
 def bench(*words):
@@ -150,6 +154,33 @@ def test_profile_accounts_for_the_whole_step():
     assert "matrix products, %" in tables.profile_table([row])
 
 
+def test_the_step_of_a_recipe_is_the_runs_own(monkeypatch):
+    """A task that prepares its batches; precision, pieces and threads as typed."""
+    from dyt.tasks.mae import build
+
+    small = ["data.batch_size=8", "trainer.precision=bf16", "trainer.micro_batch=4", "optim.lr=1.0"]
+    mae, seen = type(build(load(TINY_MAE), 0)), []
+    loss = mae.loss
+
+    def spied(self, model, inputs, targets):
+        seen.append((torch.is_autocast_enabled("cpu"), torch.get_num_threads(), len(targets)))
+        return loss(self, model, inputs, targets)
+
+    monkeypatch.setattr(mae, "loss", spied)
+    (row,) = measure.measure_data(2, [*TINY_MAE, *small])
+    assert seen == [(True, 1, 4)] * 6  # of three steps two pieces each
+    assert row["model"] == "mae_nano" and row["taken"]["median"] > 0 and row["rate"]["median"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [TINY_DIT, TINY_DINO, TINY_DT, TINY_WAV2VEC2, TINY_DNABERT, [*TINY_VIT, *MIXED]])
+def test_every_task_has_a_step_to_measure(words):
+    (row,) = measure.measure_data(2, list(words))
+    assert row["taken"]["median"] > 0
+    with pytest.raises(ValueError, match="mixup and cutmix need an even one"):
+        measure.measure_data(2, [*TINY_VIT, *MIXED, "trainer.micro_batch=1"])
+
+
 @pytest.mark.slow
 def test_data_rates():
     rows = measure.measure_data(2)
@@ -174,6 +205,28 @@ def test_data_rates():
 def test_refusals(words, says):
     done = bench(*words)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["scaling", "--device", "cuda"], "--device cuda: scaling looks at the CPU; type --device cpu"),
+        (["scaling", "--json"], "--json: scaling does not look at it; leave it out"),
+        (["scaling", "--readme"], "--readme: scaling does not look at it"),
+        (["scaling", "--fresh-memory"], "--fresh-memory: scaling does not look at it"),
+        (["scaling", "--out", "/proc/nowhere"], "type a folder that can be written"),
+        (["profile", "--fresh-memory"], "--fresh-memory: profile does not look at it"),
+        (["data", "model=gpt_nano", "--readme"], "--readme: data of a recipe does not look at it"),
+        (["data", "model=gpt_nano", "--out", "here"], "--out: data of a recipe does not look at it"),
+    ],
+)
+def test_what_a_benchmark_does_not_look_at_is_refused(words, says, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench.py", *words])
+    monkeypatch.setattr(command, "scaling", None)  # it would take minutes
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and says in said.err.splitlines()[-1] and not said.out
 
 
 @pytest.mark.slow

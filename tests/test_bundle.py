@@ -217,6 +217,26 @@ def test_the_same_results_make_the_same_bytes(bundled, tmp_path):
     assert (tmp_path / "again" / bundle.SUMS).read_bytes() == (bundled / bundle.SUMS).read_bytes()
 
 
+def test_a_bundle_that_cannot_be_finished_leaves_what_is_there(bundled, tmp_path, monkeypatch):
+    shutil.copytree(bundled, tmp_path / "mine")
+    (tmp_path / ".mine.part").mkdir()
+    (tmp_path / ".mine.part" / "letter.txt").write_text("dear")
+
+    def full(counts):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle, "card", full)
+        with pytest.raises(OSError, match="No space left"):
+            bundle.write(tmp_path / "mine", bundled.parent / "results")
+    assert bundle.differs(tmp_path / "mine") == []
+    bundle.write(tmp_path / "mine", bundled.parent / "results")
+    assert sorted(place.name for place in tmp_path.iterdir()) == [".mine.part", "mine"]
+    assert (tmp_path / ".mine.part" / "letter.txt").read_text() == "dear"
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "mine").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_the_card_says_what_the_results_do_not_support(bundled):
     text = (bundled / "README.md").read_text()
     header = yaml.safe_load(text.split("---\n")[1])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dyt.config.compose import load
 from dyt.data import open_data
-from dyt.data.order import Order, derive
+from dyt.data.order import Order, derive, pieces_of
 from dyt.data.sources import STDLIB, locate
 from dyt.data.text import Tokenizer
 
@@ -48,11 +48,24 @@ def test_pieces_and_ranks_share_out_exactly_the_step():
     assert all(len(piece) == 2 for rank in shared for piece in rank)
 
 
+def test_pieces_in_pairs_hold_each_sample_and_its_mirror_image():
+    whole = Order(100, 24, seed=0).of_step(2)[0]
+    assert Order(100, 24, 0, paired=True).of_step(2) == [whole]  # the whole step is as it was
+    mirror = {a: b for a, b in zip(whole, reversed(whole), strict=True)}
+    shared = [Order(100, 24, 0, pieces=2, rank=r, world=3, paired=True).of_step(2) for r in range(3)]
+    assert sorted(k for rank in shared for piece in rank for k in piece) == sorted(whole)
+    for piece in (piece for rank in shared for piece in rank):
+        assert len(piece) == 4 and [mirror[k] for k in piece] == piece[::-1]
+    assert [pieces_of(12, 1, n, paired=True) for n in (12, 6, 5, 4, 3, 2)] == [1, 2, 3, 3, 6, 6]
+
+
 def test_order_refusals():
     with pytest.raises(ValueError, match=r"data.batch_size=20 is larger than the training set \(10\)"):
         Order(10, 20, 0)
     with pytest.raises(ValueError, match="divisible by trainer.accumulate x processes = 2 x 2"):
         Order(100, 10, 0, pieces=2, world=2)
+    with pytest.raises(ValueError, match="data.batch_size=12 in 2 x 2 pieces of 3: mixup and cutmix need an even one"):
+        Order(100, 12, 0, pieces=2, world=2, paired=True)
 
 
 def test_derive_is_fixed_across_machines():

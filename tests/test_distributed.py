@@ -96,6 +96,7 @@ def test_two_processes_give_the_curve_of_one_over_50_steps(family, layout, norm,
 FAMILIES = {
     "dit": TINY_DIT,
     "mae": TINY_MAE,
+    "mixup": [*TINY_VIT, "data.mixup=0.8", "data.cutmix=1.0"],
     "dt": [*TINY_DT, "model.dropout=0"],
     "wav2vec2": [*TINY_WAV2VEC2, "model.wav2vec2.probe=0"],  # whose share of hits jumps where rounding does
     "hyena": TINY_HYENA,

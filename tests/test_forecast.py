@@ -321,7 +321,8 @@ def warned(monkeypatch, free: float | None, *words):
     data = open_data(config["data"], config["model"].get("context"))
     monkeypatch.setattr(warn, "free_memory", lambda *_: free)
     batch, trainer = config["data"]["batch_size"], config["trainer"]
-    order = Order(data.samples, batch, 0, pieces_of(batch, 1, trainer["micro_batch"]) or trainer["accumulate"])
+    pieces = pieces_of(batch, 1, trainer["micro_batch"], paired=task.paired) or trainer["accumulate"]
+    order = Order(data.samples, batch, 0, pieces, paired=task.paired)
     return warn.warnings(config, model, task, data, order, ALONE, 1)
 
 
@@ -335,6 +336,10 @@ def test_a_run_is_warned_before_memory_runs_out(monkeypatch):
     assert "a step takes about 0.0 GiB more" in said and "trainer.micro_batch=" in said
     typed = said.partition("trainer.micro_batch=")[2].split()[0]
     assert warned(monkeypatch, 30 * mib, *GPT, f"trainer.micro_batch={typed}", "data.eval_batch_size=1") == []
+    for mixup, fits in ((0, 45), (0.8, 30)):  # which takes pairs
+        vit = ["model=vit_nano", f"data.mixup={mixup}", "data.batch_size=90", "data.eval_batch_size=1"]
+        (said,) = warned(monkeypatch, 40 * mib, *vit)
+        assert f"trainer.micro_batch={fits} " in said
     (said,) = warned(monkeypatch, mib, *GPT)
     assert "no trainer.micro_batch is enough" in said
     (said,) = warned(monkeypatch, 60 * mib, *GPT, "data.eval_batch_size=4096")

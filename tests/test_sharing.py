@@ -11,6 +11,7 @@ import torch
 
 from dyt.config.compose import load
 from dyt.data import Spec
+from dyt.rundir.files import read_json
 from dyt.sharing import formats
 from models import build_model
 from scripts import export
@@ -169,18 +170,47 @@ def test_a_card_says_where_alpha_is_learned_in_another_way(words, ways):
 def test_an_export_over_one_in_another_format_leaves_nothing_of_it(tmp_path):
     run = run_of(*TINY_GPT, "norm=dyt")
     names = {}
-    for to, folder in (("pt", "pt"), ("hf", "hf"), ("pt", "both"), ("hf", "both")):
+    for to, folder in (("pt", "pt"), ("hf", "hf"), ("pt", "both"), ("hf", "both"), ("pt", "old"), ("hf", "old")):
         export.main([f"run={run}", "ckpt=last", f"format={to}", f"out={tmp_path / folder}"])
         names[folder] = sorted(file.name for file in (tmp_path / folder).iterdir())
-        assert all(any(Path(n).match(p) for p in formats.FILES) for n in names[folder])
+        said = read_json(tmp_path / folder / "export.json")["files"]
+        assert said == [name for name in names[folder] if name not in ("export.json", "mine.txt")]
+        if folder == "old":  # as exports were before they left a mark
+            (tmp_path / folder / "export.json").unlink()
+            (tmp_path / folder / "mine.txt").write_text("mine")
     assert names["both"] == names["hf"] != names["pt"]
+    assert names["old"] == sorted([*names["hf"], "mine.txt"])
     with pytest.raises(ValueError, match="shard=many"):
         export.main([f"run={run}", "ckpt=last", "format=pt", f"out={tmp_path / 'both'}", "shard=many"])
     assert sorted(file.name for file in (tmp_path / "both").iterdir()) == names["hf"]  # refused: nothing is lost
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "config.json").write_text("{}")  # of no export: stays
-    export.main([f"run={run}", "ckpt=last", "format=pt", f"out={tmp_path / 'mine'}"])
-    assert (tmp_path / "mine" / "config.json").read_text() == "{}"
+    # A person's own file in an export stays, and of a name that is to be written it is not replaced.
+    export.main([f"run={run}", "ckpt=last", "format=pt", f"out={tmp_path / 'old'}"])
+    (tmp_path / "old" / "config.json").write_text("mine")
+    export.main([f"run={run}", "ckpt=last", "format=pt", f"out={tmp_path / 'old'}"])
+    with pytest.raises(ValueError, match="config.json is there, which no export wrote; give another folder"):
+        export.main([f"run={run}", "ckpt=last", "format=hf", f"out={tmp_path / 'old'}"])
+    assert (tmp_path / "old" / "config.json").read_text() == "mine" and (tmp_path / "old" / "mine.txt").exists()
+    assert (tmp_path / "old" / "config.yaml").exists()
+
+
+def test_an_export_refuses_a_folder_with_files_of_others(tmp_path):
+    run = run_of(*TINY_GPT, "norm=dyt")
+    fetched = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
+    for name, files in {"mine": ("README.md", "config.yaml"), "theirs": fetched, "marked": ("export.json",)}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text(f"{file} of {name}")
+        for to in ("pt", "hf"):
+            with pytest.raises(ValueError, match=f"{files[0]} is there, which no export wrote; give another folder"):
+                export.main([f"run={run}", "ckpt=last", f"format={to}", f"out={tmp_path / name}"])
+        here = {file.name: file.read_text() for file in (tmp_path / name).iterdir()}
+        assert here == {file: f"{file} of {name}" for file in files}
+    config = (run / "config.yaml").read_text()
+    with pytest.raises(ValueError, match="config.yaml is there, which no export wrote"):
+        export.main([f"run={run}", "ckpt=last", f"out={run}"])
+    assert (run / "config.yaml").read_text() == config
+    with pytest.raises(ValueError, match="is a file; give a folder"):
+        export.main([f"run={run}", "ckpt=last", f"out={tmp_path / 'mine' / 'README.md'}"])
 
 
 def test_words_that_are_none():

@@ -20,7 +20,7 @@ from dyt.studies.running.study import FOLDER, SCALES, Study, names
 from dyt.studies.showing import overview, table
 from dyt.studies.statistics import Interval, interval, paired, rank_correlation
 
-from .helpers import ROOT, one_line, python
+from .helpers import ROOT, TINY_GPT, one_line, python, train
 
 GPU = "vit_norms gpt_norms alpha_init depth stability embed_scale gain_init regime methods".split()
 PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm dit mae dna speech dino".split()
@@ -673,3 +673,16 @@ def test_the_papers_numbers_have_their_digits_and_units():
         words.papers_difference({**digits, "claims": ["dyt-table5-wav2vec2-base"]}, table.claims(), "val/loss") is None
     )
     assert speech.metric == "val/loss"
+
+
+def test_s_curves_are_read_from_the_runs_of_a_char_model(tmp_path):
+    """Its letters are part of what it means; of a LayerNorm each token's points lie on a line."""
+    from dyt.studies.showing.scurve import LAYERS, samples
+
+    (tmp_path / "t.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
+    words = ["data=hf_text", "data.tokenizer=char", f"data.path={tmp_path / 't.txt'}", "data.batch_size=4"]
+    _, run = train(*TINY_GPT, *words, "norm=layernorm", "trainer.max_steps=2", "trainer.eval_batches=1")
+    points = pd.DataFrame(samples(run))
+    assert points["layer"].nunique() == LAYERS
+    for _, token in points.groupby(["layer", "token"]):
+        assert len(token) == 16 and token[["x", "y"]].corr().loc["x", "y"] == pytest.approx(1, abs=1e-4)

@@ -422,9 +422,40 @@ def test_validation_is_weighted_exactly():
 def test_batch_larger_than_the_set_and_odd_mixup_are_refused():
     with pytest.raises(ValueError, match=r"data.batch_size=9999 is larger than the training set \(4000\)"):
         train(*TINY_VIT, "data.batch_size=9999")
-    with pytest.raises(ValueError, match="mixup and cutmix need an even one"):
-        train(*TINY_VIT, "data.batch_size=15", "data.mixup=0.8")
+    for words in (["data.batch_size=15"], ["data.batch_size=6", "trainer.accumulate=2"], ["trainer.micro_batch=1"]):
+        with pytest.raises(ValueError, match="mixup and cutmix need an even one; change data.batch_size, trainer.acc"):
+            train(*TINY_VIT, "data.mixup=0.8", *words)
     assert not os.path.exists("runs")
+
+
+def test_mixup_and_cutmix_are_the_same_in_pieces():
+    words = [*TINY_VIT, "data.mixup=0.8", "data.cutmix=1.0", "data.batch_size=8", "trainer.precision=double"]
+    words += ["trainer.max_steps=4", "trainer.log_every=1", "trainer.eval_batches=1", "data.eval_batch_size=8"]
+    whole, split = (
+        [row["train/loss"] for row in rows_of(train(*words, f"trainer.micro_batch={count}", out=str(count))[1])]
+        for count in (8, 3)  # which makes pieces of 2
+    )
+    assert len(set(whole)) == 4 and split == pytest.approx(whole, rel=1e-9)
+
+
+def test_a_step_that_is_whole_mixes_as_it_always_did():
+    """As timm mixes a batch, from the numbers that are seeded for the step."""
+    from timm.data import Mixup
+
+    from dyt.data.order import seed_all
+    from dyt.tasks import Place
+    from dyt.tasks.classification import Classification
+
+    seen = []
+    pictures, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
+    task = Classification({"mixup": 0.8, "cutmix": 1.0}, 6, 0.1)
+    timms = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=6)
+    for step in range(4):
+        batch = task.prepare(pictures.clone(), labels, Place(("train", 3, step), 0))
+        task.loss(lambda x: (seen.append(x), torch.zeros(6, 6))[1], *batch)
+        seed_all(3, "step", step, 0, 0)
+        mixed, _ = timms(pictures.clone(), labels)
+        assert torch.equal(seen[-1], mixed) and not torch.equal(mixed, pictures)
 
 
 def test_schedules():

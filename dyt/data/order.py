@@ -34,12 +34,16 @@ class Order:
         batch: samples of one optimizer step, over all ranks and pieces.
         pieces: parts a rank computes its share in (gradient accumulation).
         rank, world: this process and their number.
+        paired: in a step the first sample goes with the last, the second with the last but one, and so on: no piece
+            parts a pair, and each holds its own in the order that the whole step has.
 
     Raises:
-        ValueError: the batch is larger than the set, or does not divide.
+        ValueError: the batch is larger than the set, or does not divide; paired, a piece is odd.
     """
 
-    def __init__(self, size: int, batch: int, seed: int, pieces: int = 1, rank: int = 0, world: int = 1):
+    def __init__(
+        self, size: int, batch: int, seed: int, pieces: int = 1, rank: int = 0, world: int = 1, *, paired: bool = False
+    ):
         if batch > size:
             raise ValueError(f"data.batch_size={batch} is larger than the training set ({size}); make it smaller")
         if batch % (pieces * world):
@@ -49,6 +53,12 @@ class Order:
         self.size, self.batch, self.seed, self.pieces, self.rank, self.world = size, batch, seed, pieces, rank, world
         self.steps_per_epoch = size // batch
         self.share = batch // (pieces * world)  # samples of one piece of this rank
+        self.paired = paired
+        if paired and self.share % 2:
+            raise ValueError(
+                f"data.batch_size={batch} in {pieces} x {world} pieces of {self.share}: mixup and cutmix need an even "
+                "one; change data.batch_size, trainer.accumulate or trainer.micro_batch"
+            )
         self._epoch, self._permutation = -1, None
 
     def first(self, piece: int) -> int:
@@ -62,12 +72,23 @@ class Order:
             generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
             self._epoch, self._permutation = epoch, torch.randperm(self.size, generator=generator).numpy()
         chosen = self._permutation[place * self.batch : (place + 1) * self.batch]
-        parts = np.split(chosen, self.pieces * self.world)
+        if self.paired:
+            first, second = np.split(chosen, 2)
+            halves = first.reshape(-1, self.share // 2), second.reshape(-1, self.share // 2)[::-1]
+            parts = np.concatenate(halves, axis=1)
+        else:
+            parts = np.split(chosen, self.pieces * self.world)
         return [[(epoch, int(i)) for i in parts[p * self.world + self.rank]] for p in range(self.pieces)]
 
 
-def pieces_of(batch: int, ranks: int, micro_batch: int | None) -> int | None:
+def pieces_of(batch: int, ranks: int, micro_batch: int | None, *, paired: bool = False) -> int | None:
     """In how many pieces a rank computes its share of a batch, none larger than `micro_batch`; None where that is.
+
+    Args:
+        batch: samples of one optimizer step, over all ranks.
+        ranks: processes that share them.
+        micro_batch: samples at once.
+        paired: as in `Order`, whose pieces then have an even number of samples.
 
     Raises:
         ValueError: the batch does not divide by the ranks.
@@ -77,7 +98,8 @@ def pieces_of(batch: int, ranks: int, micro_batch: int | None) -> int | None:
     if batch % ranks:
         raise ValueError(f"data.batch_size={batch} must be divisible by the {ranks} processes")
     share = batch // ranks
-    return next(n for n in range(-(-share // micro_batch), share + 1) if share % n == 0)
+    fitting = (n for n in range(-(-share // micro_batch), share + 1) if share % (2 * n if paired else n) == 0)
+    return next(fitting, share)  # none where they cannot be even, which `Order` refuses
 
 
 class Steps:

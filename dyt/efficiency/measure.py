@@ -1,5 +1,6 @@
 """Rows of the four benchmarks and of the profile. Contenders alternate in one process; ratios carry 95% intervals."""
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -48,21 +49,16 @@ def measure_op(rows: int, cols: int, device, dtype, rounds: int) -> list[dict]:
     return found
 
 
-def _training(model_name: str, norm: str, world, words=()):
+def _training(model_name: str, norm: str, world):
     """A model as train.py makes it: (config, data, order, model, task, optimizer)."""
     from dyt.config import compose
-
-    return _of_config(compose.load([f"model={model_name}", f"norm={norm}", *words]), world)
-
-
-def _of_config(config: dict, world):
     from dyt.data.order import Order
     from dyt.run import assemble
     from dyt.training.optim import build
 
+    config = compose.load([f"model={model_name}", f"norm={norm}"])
     data, model, _, task = assemble(config, world, 0)
-    optim = config["optim"]
-    optimizer = build(model, optim)
+    optimizer = build(model, config["optim"])
     order = Order(data.samples, config["data"]["batch_size"], 0)
     return config, data, order, model.train(), task, optimizer
 
@@ -137,30 +133,39 @@ def measure_model(sizes: dict, device, dtype, rounds: int, compiled: bool) -> li
 def measure_data(rounds: int, words: list[str] = (), device: str = "cpu") -> list[dict]:
     """Samples a second that each embedded set, or a recipe's own in `words`, can feed, and that its model takes.
 
-    Augmentation is in the first, the loop in neither. Where a run loads in its own process (``data.workers=0``) a step
-    waits for its batch; with workers loading keeps up where it feeds more than is taken.
-    """
-    from dyt.config import compose
-    from dyt.training.distributed import join
+    Augmentation is in the first; the second is the trainer's own step, set up as the run would be, at a learning rate
+    of 0. Where a run loads in its own process (``data.workers=0``) a step waits for its batch; with workers loading
+    keeps up where it feeds more than is taken.
 
-    found, world = [], join(device)
+    Raises:
+        ValueError, OSError: the recipe cannot be run; one line with the key to set.
+    """
+    from dyt.config import compose, identity
+    from dyt.run import prepare
+    from dyt.training.loop import Diverged
+    from dyt.training.schedule import Stop
+
+    found = []
     for recipe in [list(words)] if words else (["model=vit_nano"], ["model=gpt_nano"]):
-        config, data, order, model, task, optimizer = _of_config(compose.load(recipe), world)
+        run = prepare(identity.plan(compose.load([f"trainer.device={device}", *recipe])))
+        config, data, order = run.plan.config, run.data, run.order
         steps = min(30, max(1, order.steps_per_epoch // 2))
         fed, taken = [], []
         for i in range(rounds + 1):  # the first pass decodes, and is left out
             began = time.perf_counter()
             count = sum(len(targets) for _, targets in data.train_batches(order, steps * i, steps * (i + 1)))
             fed.append(count * data.unit_per_sample / (time.perf_counter() - began))
-        inputs, targets = (t.to(world.device) for t in next(iter(data.train_batches(order, 0, 1))))
-        for _ in range(rounds + 1):
-            began = time.perf_counter()
-            task.loss(model, inputs, targets).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if world.device.type == "cuda":
-                torch.cuda.synchronize()
-            taken.append(order.batch * data.unit_per_sample / (time.perf_counter() - began))
+        batches = itertools.cycle([run.world.moved(batch) for batch in data.train_batches(order, 0, 1)])  # its pieces
+        try:
+            with Stop() as stop:
+                for _ in range(rounds + 1):
+                    began = time.perf_counter()
+                    run.loop.train_step(batches, 0.0, stop)
+                    if run.world.device.type == "cuda":
+                        torch.cuda.synchronize()
+                    taken.append(order.batch * data.unit_per_sample / (time.perf_counter() - began))
+        except Diverged as error:
+            raise ValueError(f"model={config['model']['name']}: {error}, before anything is learned") from error
         row = {"data": config["data"]["name"], "unit": f"{data.unit} a second", "rate": spread(fed[1:])}
         row |= {"model": config["model"]["name"], "taken": spread(taken[1:]), "workers": config["data"]["workers"]}
         found.append(row)

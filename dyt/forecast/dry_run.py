@@ -50,8 +50,9 @@ def two_steps(config: dict, data, stand_in: bool) -> str:
     data = StandIn(small, data.spec, 1 << 20) if stand_in else open_data(small["data"], small["model"].get("context"))
     torch.manual_seed(derive(config["seed"], "init"))
     model, _ = build_model(small["model"], small["norm"], data.spec)
-    order = Order(data.samples, small["data"]["batch_size"], small["seed"], small["trainer"]["accumulate"])
     task = build_task(small, data.spec.classes)
+    accumulate = small["trainer"]["accumulate"]
+    order = Order(data.samples, small["data"]["batch_size"], small["seed"], accumulate, paired=task.paired)
     loop = Trainer(small, model, task, data, order, Schedule(2, 1, 2, 2), World(torch.device("cpu")))
     batches, losses = iter(data.train_batches(order, 0, 2)), []
     try:

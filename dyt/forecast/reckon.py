@@ -142,8 +142,8 @@ def reckon(config: dict) -> Reckoned:
         model, norms = build_model(config["model"], config["norm"], data.spec)
     task = build_task(config, data.spec.classes)
     batch, copies = config["data"]["batch_size"], max(1, devices // trainer["tp"])
-    pieces = pieces_of(batch, copies, trainer["micro_batch"]) or trainer["accumulate"]
-    order = Order(data.samples, batch, config["seed"], pieces, 0, copies)
+    pieces = pieces_of(batch, copies, trainer["micro_batch"], paired=task.paired) or trainer["accumulate"]
+    order = Order(data.samples, batch, config["seed"], pieces, 0, copies, paired=task.paired)
     strategy, checkpointing = chosen(trainer, devices), trainer["checkpointing"]
     traced = {
         way: trace(model, task, config, data.spec, order.share, pieces=pieces, checkpointing=way)

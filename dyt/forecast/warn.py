@@ -91,10 +91,11 @@ def _traced(config: dict, model, task, spec, order, world, free: int, there: int
         return gaps * (memory(found, model, config, strategy, world.size, checkpointing).total - there)
 
     if (step := need(count, pieces)) > free:
+        but = " but for dropout and BatchNorm, which are of a piece"
         said = f"a step takes about {step / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free"
-        for fewer in (n for n in range(count // 2, 0, -1) if count % n == 0):
+        for fewer in (n for n in range(count // 2, 0, -1) if count % n == 0 and not (order.paired and n % 2)):
             if (less := need(fewer, pieces * count // fewer)) < 0.9 * free:
-                return [f"{said}; trainer.micro_batch={fewer} takes {less / GIB:.1f} GiB, with the same curve"]
+                return [f"{said}; trainer.micro_batch={fewer} takes {less / GIB:.1f} GiB, with the same curve{but}"]
         return [f"{said}; no trainer.micro_batch is enough: take a smaller model, or more devices"]
     measured = config["data"]["eval_batch_size"]
     state = moments(model, config["optim"], config["trainer"]["ema_decay"] is not None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from dyt.rundir.files import read_json
+from dyt.sharing.folder import quoted
 
 
 def seeds_beside(run: Path, config: dict) -> list[dict]:
@@ -63,5 +64,4 @@ def card(config: dict, summary: dict, step: int, beside: list[dict], loading: li
         f"Commit {about.get('git_commit')}, {about.get('hardware')}, "
         f"torch {(about.get('versions') or {}).get('torch')}.",
     ]
-    recipe = yaml.safe_dump(config, sort_keys=False).strip().replace("```", "'''")
-    return "\n".join([*lines, "", "## Recipe", "", "```yaml", recipe, "```"]) + "\n"
+    return "\n".join([*lines, "", quoted(yaml.safe_dump(config, sort_keys=False))])

@@ -221,11 +221,6 @@ def load_hf(folder: Path, told: dict) -> list[str]:
     return [first, "", f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}{trust})"]
 
 
-# All that an export may write.
-FILES = "model.safetensors model-*-of-*.safetensors model.safetensors.index.json config.json config.yaml recipe.yaml "
-FILES = (FILES + "tokenizer.json tokenizer_dyt.json modeling_dyt.py norm_dyt.py README.md").split()
-
-
 def code(to: str, norm: dict | None, told: dict | None) -> list[str]:
     """Files of this room that go along, for a norm that the library does not have."""
     if to == "hf" and "auto_map" in told:

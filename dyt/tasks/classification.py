@@ -1,10 +1,12 @@
 """Image classification: cross-entropy, mixup and cutmix (timm's), top-1 and top-5."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dyt.tasks import Task, wide
+from dyt.data.order import derive
+from dyt.tasks import Place, Task, wide
 
 
 class Classification(Task):
@@ -15,12 +17,10 @@ class Classification(Task):
 
     def __init__(self, data: dict, classes: int, label_smoothing: float):
         self.label_smoothing = label_smoothing
-        self.mixup = None
-        if data["mixup"] or data["cutmix"]:
+        self.mixup, self.paired = None, bool(data["mixup"] or data["cutmix"])
+        if self.paired:
             from timm.data import Mixup
 
-            if data["batch_size"] % 2:
-                raise ValueError(f"data.batch_size={data['batch_size']}: mixup and cutmix need an even one")
             self.mixup = Mixup(
                 mixup_alpha=data["mixup"],
                 cutmix_alpha=data["cutmix"],
@@ -28,8 +28,18 @@ class Classification(Task):
                 num_classes=classes,
             )
 
+    def prepare(self, inputs: Tensor, targets: Tensor, place: Place):
+        """Leaves them as they are; the pieces of a step then mix alike, in every process.
+
+        timm's Mixup draws one ratio and one box a batch, from numpy's generator.
+        """
+        if self.paired and place.trains:
+            _, seed, step = place.key
+            np.random.seed(derive(seed, "step", step, 0, 0) & 0xFFFFFFFF)  # what `seed_all` gives a step's first piece
+        return inputs, targets
+
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch. Mixup draws from numpy's generator, which the loop seeds for each step."""
+        """Mean loss of a batch."""
         if self.mixup is not None:
             inputs, targets = self.mixup(inputs, targets)  # targets become (B, classes)
             logits = wide(model(inputs))

@@ -22,7 +22,9 @@ def explain(error: BaseException, config: dict) -> str | None:
         ranks = distributed.get_world_size() // trainer["tp"] if distributed.is_initialized() else 1
         piece = trainer["micro_batch"] or size // (ranks * trainer["accumulate"])  # samples at once in a process
         half = min(piece, size // ranks) // 2
-        helps = [f"trainer.micro_batch={half} needs less and gives the same curve"] if half else []
+        least = 2 if config["data"].get("mixup") or config["data"].get("cutmix") else 1  # they mix in pairs
+        same = "gives the same curve but for dropout and BatchNorm, which are of a piece"
+        helps = [f"trainer.micro_batch={half} needs less and {same}"] if half >= least else []
         helps += [] if trainer["precision"] == "bf16" else ["trainer.precision=bf16 needs less"]
         helps.append(f"a smaller model or data.batch_size (now {size}) changes the numbers")
         return f"out of memory ({' '.join(text.split())[:120]}); {'; '.join(helps)}"

@@ -153,7 +153,7 @@ class Trainer:
         for piece in range(pieces):
             batch = next(batches)
             self.skipped += self.order.share - len(batch[1])
-            # Dropout, drop path and mixup draw from here: a function of the step, so a resumed run draws the same.
+            # Dropout and drop path draw from here: a function of the step, so a resumed run draws the same.
             seed_all(self.seed, "step", self.step, piece, self.world.data_rank)
             place = Place(("train", self.seed, self.step), self.order.first(piece))
             inputs, targets = self.task.prepare(*self.world.moved(batch), place)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -102,8 +103,17 @@ def write(folder: Path, results: Path) -> None:
             raise ValueError(f"{folder} holds something that is no bundle; give another folder with --out")
         if more := sorted(_here(folder).keys() - _said(folder).keys()):
             raise ValueError(f"{folder} holds {more[0]}, which is no part of the bundle; move it, or give --out")
-    whole, folder = folder, folder.with_name(f".{folder.name}.part")  # so that one that is stopped leaves no half
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:  # one that is stopped
+        _fill(whole := Path(beside) / folder.name, found)  # leaves no half
+        if folder.exists():
+            shutil.rmtree(folder)
+        whole.rename(folder)
+
+
+def _fill(folder: Path, found: dict[str, list[dict]]) -> None:
+    """Makes `folder`, with all that a bundle holds."""
     (folder / "data").mkdir(parents=True)
     for name, (columns, _) in TABLES.items():
         table = pa.Table.from_pylist([{c: row.get(c) for c in columns} for row in found[name]], pa.schema(columns))
@@ -116,9 +126,6 @@ def write(folder: Path, results: Path) -> None:
     write_text(folder / "README.md", card({name: len(rows) for name, rows in found.items()}))
     lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}" for file in _files(folder)]
     write_text(folder / SUMS, "\n".join(lines) + "\n")
-    if whole.exists():
-        shutil.rmtree(whole)
-    folder.rename(whole)
 
 
 def _said(folder: Path) -> dict[str, str]:

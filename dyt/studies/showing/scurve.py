@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dyt.rundir.files import read_json, replace_file
+from dyt.rundir.files import replace_file
 from dyt.studies.judging.cells import Rows
 from dyt.studies.running.study import Study
 
@@ -20,20 +20,19 @@ TOKENS, CHANNELS = 24, 24  # points per layer: whole tokens, so that each one's 
 def samples(folder: Path) -> list[dict]:
     """``{layer, token, x, y}`` of a run's last checkpoint, for the layers that are shown."""
     import torch
-    import yaml
 
     from dyt.run import assemble
     from dyt.rundir import checkpoint
+    from dyt.rundir.meaning import meaning, read_config
     from dyt.training.distributed import join
     from dyt.training.probe import Probe
 
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    chars = (read_json(folder / "tokenizer.json") or {}).get("chars")
+    config = read_config(folder)
     found = checkpoint.newest(folder / "checkpoints", device="cpu")
     if found is None:
         return []
     world = join("cpu")
-    data, model, factory, task = assemble(config, world, config["seed"], chars)
+    data, model, factory, task = assemble(config, world, config["seed"], meaning(folder))
     checkpoint.load_weights(model, found[0]["model"], str(folder))
     seen = Probe(model, factory.made, task, data, world).inputs_and_outputs()
     names = list(seen)
