@@ -32,6 +32,7 @@ class ImageData:
     def __init__(self, data: dict, known: list[str] | None = None):
         self.data = data
         source = locate(data)
+        self.stamp = source.stamp
         table = _digits(source) if data["source"] == "mnist5k" else picture_table(data, source)
         self.image_key, self.label_key = columns(table["train"], data)
         splits = {split: rows for split, rows in table.items() if len(rows)}
