@@ -30,7 +30,9 @@ def pictures(data, split: str, rows: list[int]) -> Iterator[tuple[Tensor, Tensor
     """Batches of images and labels of these rows of a split, as an evaluation sees them."""
     found, size = Pictures(data, split, None), data.data["eval_batch_size"]
     for at in range(0, len(rows), size):
-        yield found.__getitems__([(0, i) for i in rows[at : at + size]])
+        batch = found.__getitems__([(0, i) for i in rows[at : at + size]])
+        if len(batch[1]):  # of which some could be read
+            yield batch
 
 
 def gathered(data, split: str, see: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
