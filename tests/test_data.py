@@ -173,10 +173,10 @@ def test_stray_files_beside_images_and_unlabelled_tests(tmp_path, caplog):
 def test_an_unlabelled_test_split_is_left_out(tmp_path):
     import datasets
 
-    for split, label in (("train", 0), ("validation", 1), ("test", -1)):
+    for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
         pictures = [Image.new("RGB", (16, 16), i) for i in range(6)]
         features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-        made = datasets.Dataset.from_dict({"image": pictures, "label": [label] * 6}, features=features)
+        made = datasets.Dataset.from_dict({"image": pictures, "label": labels * 3}, features=features)
         made.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
     words = ["model=vit_nano", "data=imagenet1k", f"data.path={tmp_path}", "data.img_size=16", "data.patch_size=8"]
     assert data(*words).spec.sizes == {"train": 6, "val": 6}
