@@ -199,7 +199,8 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
         pieces = pieces_of(loop.order.batch, 1, loop.trainer["micro_batch"]) or loop.trainer["accumulate"]
         order = Order(loop.order.size, loop.order.batch, loop.order.seed, pieces)
         some = itertools.islice(loop.data.train_batches(order, 0, BATCHES), BATCHES)
-        prepared = [loop.task.prepare(*loop.world.moved(b), Place(("val",), i)) for i, b in enumerate(some)]
+        some = (loop.world.moved(batch) for batch in some if len(batch[1]))  # of which something could be read
+        prepared = [loop.task.prepare(*batch, Place(("val",), i)) for i, batch in enumerate(some)]
         swap.calibrate(prepared, forward=lambda model, batch: loop.task.measure(model, *batch))
     else:
         if plan.config["convert"] == "naive":

@@ -202,10 +202,10 @@ def test_stray_files_beside_images_and_unlabelled_tests(tmp_path, caplog):
 def test_an_unlabelled_test_split_is_left_out(tmp_path):
     import datasets
 
-    for split, label in (("train", 0), ("validation", 1), ("test", -1)):
+    for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
         pictures = [Image.new("RGB", (16, 16), i) for i in range(6)]
         features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-        made = datasets.Dataset.from_dict({"image": pictures, "label": [label] * 6}, features=features)
+        made = datasets.Dataset.from_dict({"image": pictures, "label": labels * 3}, features=features)
         made.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
     words = ["model=vit_nano", "data=imagenet1k", f"data.path={tmp_path}", "data.img_size=16", "data.patch_size=8"]
     assert data(*words).spec.sizes == {"train": 6, "val": 6}
@@ -441,3 +441,44 @@ def test_what_a_killed_process_left_in_the_cache_stops_nobody_and_is_removed_in_
     monkeypatch.setattr(cache, "STALE_S", -1.0)
     cache.kept(tmp_path / "c", ("one",), make)
     assert list((tmp_path / "c").iterdir()) == [folder]
+
+
+# -- the hub -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (["validation", "test"], "has validation, test, but no train; save its rows as files called train.*"),
+        (["test"], "has test, but no train"),
+        (["en", "de"], "has en, de, but no train"),
+        (["train", "dev", "validation"], "dev and validation are both val"),
+    ],
+)
+def test_no_split_of_a_hub_set_is_read_as_another(names, said, tmp_path, monkeypatch):
+    import datasets
+
+    from dyt.data.inputs import inputs_of
+
+    table = {name: datasets.Dataset.from_dict({"text": [WORDS]}) for name in names}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    with pytest.raises(ValueError, match=f"^data.hub=a/b: {said}"):
+        data(*TEXT, "data=hf_text", "data.hub=a/b", f"data.cache_dir={tmp_path}")
+    settings = load([*TEXT, "data=hf_text"])["data"]
+    with pytest.raises(ValueError, match=f"^a/b: {said}"):
+        inputs_of(["a/b"], settings)
+
+
+@pytest.mark.parametrize("names", [["train"], ["all"], ["train", "unsupervised", "test"], ["train", "valid"]])
+def test_the_splits_of_a_hub_set_are_apart(names, tmp_path, monkeypatch):
+    import datasets
+
+    table = {name: datasets.Dataset.from_dict({"text": [f"{name} {i}" * 9 for i in range(90)]}) for name in names}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    found = data(*TEXT, "data=hf_text", "data.hub=a/b", f"data.cache_dir={tmp_path}").tokens
+    texts = {split: bytes(tokens[:]).decode() for split, tokens in found.items()}
+    assert set(texts) == {"train", "val"} | {"test"} & set(names)
+    assert texts["train"].startswith(f"{names[0]} 0") and "unsupervised" not in "".join(texts.values())
+    assert not any(line in texts["train"].splitlines() for line in texts["val"].splitlines()[1:])
+    if "test" in names:
+        assert texts["test"].startswith("test 0") and "test" not in texts["train"]

@@ -1,7 +1,11 @@
 """DINO: loss, encoder and crops are the reference formulas; what is drawn depends on seed, step and place alone."""
 
+import io
 import math
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -14,6 +18,7 @@ from dyt.data import Spec, open_data
 from dyt.data.order import seed_all
 from dyt.rundir import checkpoint
 from dyt.tasks import Place, build_task, crops
+from dyt.tasks.features import Features, classifier
 from dyt.tasks.probes import knn, linear, nearest, worth_of_pixels
 from models import build_model
 
@@ -296,6 +301,38 @@ def test_pixels_are_measured_once_for_a_data_set(monkeypatch):
     assert first["top1_knn_pixels"] > 0.9 and 0.85 < first["top1_linear_pixels"] < 0.95
     monkeypatch.setattr("dyt.tasks.probes.worth", None)  # not called again
     assert worth_of_pixels(data, "val") == first
+
+
+def test_what_is_kept_of_a_data_set_goes_by_its_columns_and_what_is_left_out(tmp_path, monkeypatch):
+    """Of a table with two labels, one of which the pixels tell and one they do not."""
+    rng = np.random.default_rng(0)
+    labels = {"told": rng.integers(0, 2, 120), "untold": rng.integers(0, 2, 120)}
+    pixels = [rng.integers(0, 60, (8, 8)).astype(np.uint8) + np.uint8(150) * np.uint8(x) for x in labels["told"]]
+    cells = []
+    for picture in pixels:
+        Image.fromarray(picture).save(stream := io.BytesIO(), "png")
+        cells.append({"bytes": stream.getvalue(), "path": None})
+    pq.write_table(pa.table({"image": cells, "other": cells[::-1], **labels}), tmp_path / "t.parquet")
+    words = ["model=vit_nano", "data=hf_image", f"data.path={tmp_path / 't.parquet'}", "data.img_size=8"]
+    words += ["data.patch_size=4", "data.mean=[0.5]", "data.std=[0.5]", "data.val_fraction=0.3"]
+
+    def of(label, image="image", *more):
+        keys = [f"data.label_key={label}", f"data.image_key={image}", f"data.cache_dir={tmp_path / 'cache'}"]
+        return open_data(load([*words, *keys, *more])["data"])
+
+    assert worth_of_pixels(of("told"), "val")["top1_linear_pixels"] == 1.0
+    assert worth_of_pixels(of("untold"), "val")["top1_linear_pixels"] < 0.8
+    assert worth_of_pixels(of("told", "other"), "val")["top1_linear_pixels"] < 0.8
+    trained = []
+
+    def train(data, folder):
+        trained.append(data)
+        torch.save(classifier(1, 2).state_dict(), folder / "classifier.pt")
+        return {"top1": len(trained)}
+
+    monkeypatch.setattr("dyt.tasks.features._train", train)
+    sets = [of("told"), of("untold"), of("told", "other"), of("told", "image", "data.on_error=skip")]
+    assert [Features.of(data, torch.device("cpu")).top1 for data in [*sets, *sets]] == [1, 2, 3, 4] * 2
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from .helpers import (
     TINY_MAE,
     TINY_VIT,
     TINY_WAV2VEC2,
+    pictures_at,
     python,
     rows_of,
     train,
@@ -91,6 +92,24 @@ def test_two_processes_give_the_curve_of_one_over_50_steps(family, layout, norm,
     assert worst(one, both) < close
     assert worst(one, both, "grad_norm") < 10 * close
     assert worst(one, both, "val/loss") < close
+
+
+@pytest.mark.parametrize("way", ["ddp", pytest.param("fsdp", marks=SLOW)])
+def test_unreadable_pictures_are_left_out_and_counted_alike_in_any_pieces_and_processes(way, two, tmp_path):
+    """Of 16 pictures 3 are broken, and the first batch of validation as a whole."""
+    root = pictures_at(tmp_path / "set", "train/a", "train/b", "val/a", "val/b", count=8)
+    for name in ("train/b/1", "train/b/5", "train/b/6", "val/a/0", "val/a/1", "val/a/2"):
+        (root / f"{name}.png").write_bytes(b"no picture")
+    words = [*TINY_VIT, "norm=dyt", "data=imagefolder", f"data.path={root}", "data.img_size=16", "data.patch_size=8"]
+    words += ["data.on_error=skip", "data.batch_size=4", "data.eval_batch_size=3", "trainer.max_epochs=2"]
+    words += [*SHORT[1:2], *SHORT[4:], "trainer.precision=double", "data.workers=0"]
+    found = [Path(train(*words, out="one")[1]), Path(train(*words, "trainer.micro_batch=1", out="pieces")[1])]
+    found.append(two.trained(*words, "trainer.micro_batch=1", *LAYOUTS[way]))
+    for folder in found:
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["skipped"] == 6 and summary["config_hash"] == found[0].name.split("-")[-1]
+        for key in ("train/loss", "grad_norm", "val/loss"):
+            assert worst(found[0], folder, key) < 1e-9
 
 
 FAMILIES = {

@@ -315,6 +315,30 @@ def test_or_left_out_and_counted(pictures, workers, caplog):
         assert caplog.text.count("cannot be decoded") == 2
 
 
+ONE_BY_ONE = [*PICTURES[:-3], "data.on_error=skip", "data.batch_size=1", "data.eval_batch_size=1", "trainer.threads=1"]
+ONE_BY_ONE += ["trainer.log_every=1", "trainer.max_epochs=1", "logger.mode=disabled"]
+
+
+def test_a_batch_without_a_readable_picture_is_passed_over(pictures):
+    (pictures / "val" / "b" / "19.png").write_bytes(b"no picture at all")
+    summary, folder = train(*ONE_BY_ONE, f"data.path={pictures}", "data.workers=0")
+    assert summary["status"] == "finished" and summary["skipped"] == 2 and summary["step"] == 40
+    rows = rows_of(folder)
+    assert [row["train/loss"] for row in rows].count(None) == 2 and rows[-1]["val/loss"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])  # each process of the loader sees a part of them
+def test_a_split_without_a_readable_picture_ends_the_run(pictures, workers):
+    said = {"val": ["no val image is readable", "val: hold nothing to measure"]}
+    said["train"] = ["no train image is readable", "no training sample could be read"]
+    for split in ("val", "train"):
+        for file in (pictures / split).glob("*/*.png"):
+            file.write_bytes(b"no picture at all")
+        summary, _ = train(*ONE_BY_ONE, f"data.path={pictures}", f"data.workers={workers}", out=split)
+        assert summary["status"] == "failed" and said[split][workers > 0] in summary["why"]
+
+
 def test_skipping_and_mixup_are_refused_together(pictures):
     line = one_line(python("train.py", *PICTURES, f"data.path={pictures}", "data.on_error=skip", "data.mixup=0.8"))
     assert "mixup and cutmix need whole batches" in line

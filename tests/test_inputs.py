@@ -12,7 +12,7 @@ from dyt.config.compose import load
 from dyt.data import open_data
 from dyt.data.sources import locate
 
-from .helpers import TINY_GPT, TINY_VIT, one_line, python, train
+from .helpers import TINY_GPT, TINY_VIT, one_line, pictures_at, python, train
 
 TEXT = ["model=gpt_nano", "data=hf_text"]
 FOLDER = ["model=vit_nano", "data=imagefolder", "data.img_size=8", "data.patch_size=4", "data.batch_size=4"]
@@ -403,6 +403,21 @@ def test_classes_go_by_name_between_splits(tmp_path):
     table(tmp_path / "set/train-2.parquet", range(4), [0, 0, 1, 1], names=["dog", "cat"])
     with pytest.raises(ValueError, match="has other class names, or in another order, than"):
         data(*TABLE, "data.path=set")
+
+
+@pytest.mark.parametrize("names", ["a b h", "0 1 7", "9 10 11"])
+def test_a_class_that_training_lacks_is_refused_be_it_a_word_or_a_number(names, tmp_path):
+    first, second, other = names.split()
+    train = [f"train/{name}" for name in (first, second)]
+    pictures_at(tmp_path / "set", *train, f"val/{first}", f"val/{other}", count=2)
+    said = f"label: val has the class {other}, which train has not \\({first}, {second}\\)"
+    with pytest.raises(ValueError, match=said):
+        data("model=vit_nano", "data=imagefolder", "data.path=set")
+    (tmp_path / "tables").mkdir()
+    table(tmp_path / "tables/train.parquet", range(4), [first, second] * 2)
+    table(tmp_path / "tables/validation.parquet", range(2), [first, other])
+    with pytest.raises(ValueError, match=said):
+        data(*TABLE, "data.path=tables")
 
 
 def test_image_and_label_come_before_mask_and_coarse_label(tmp_path):

@@ -511,3 +511,27 @@ def test_the_script_says_how_far_it_is_and_what_it_made(tmp_path, capsys):
     said = r"10% of about 1,000 MB: 10,000,000 tokens, 10\.0 MB/s, (999|1,000),\d{3} tokens/s, (89|90) s left"
     assert re.fullmatch(said, str(progress))
     assert os.path.exists("out/index.json") and not os.path.exists("out/progress.json")
+
+
+def test_a_dry_run_reckons_with_the_ids_as_they_are_stored(tmp_path):
+    """Bytes: of a text, which is kept as one byte a token; and of shards, which have two, or four where told so."""
+    from dyt.forecast.reckon import data_of, sample_bytes
+
+    def stored(path, *words):
+        config = load([*GPT, f"data.path={path}", *words])
+        return sample_bytes(config, data_of(config)[0])
+
+    (tmp_path / "a.txt").write_text(WORDS)
+    assert stored(tmp_path / "a.txt", "data=hf_text") == (16, "token ids")
+    prepare.prepare([str(tmp_path / "a.txt")], Tokenizer("byte"), tmp_path / "out", 1, PLAIN)
+    assert stored(tmp_path / "out", "data=shards") == (32, "token ids")
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    for file in (tmp_path / "out").glob("*.bin"):
+        file.write_bytes(np.fromfile(file, dtype="<u2").astype("<u4").tobytes())
+    (tmp_path / "out" / "index.json").write_text(json.dumps(index | {"dtype": "uint32"}))
+    assert stored(tmp_path / "out", "data=shards", "data.verify=false") == (64, "token ids")
+    config = load(["model=dt_nano", "data.episodes=12", "model.context=4"])
+    data, _ = data_of(config)
+    batch, real = data.windows(np.array([0]))
+    numbers = sum(part.numel() for part in batch if part.is_floating_point())  # returns to come stand for rewards
+    assert sample_bytes(config, data) == (4 * numbers, "32-bit numbers")

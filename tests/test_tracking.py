@@ -1,6 +1,7 @@
 """metrics.jsonl is the truth and W&B a view: what each holds, and that W&B cannot hurt a run."""
 
 import json
+import shutil
 import sys
 import time
 
@@ -277,6 +278,34 @@ def test_tensorboard_gets_the_same_names_and_steps(monkeypatch):
     assert texts | {"custom_scalars__config__"} <= set(events.Tags()["tensors"])
     (named,) = events.Tensors("variant/text_summary")
     assert named.tensor_proto.string_val[0].decode().startswith("DyT 0.5/1, lr 1e-3, seed 0")
+
+
+@pytest.mark.parametrize("starts", [(0, 3), (0, 0, 3)])
+def test_a_run_that_was_killed_has_each_step_once_in_both_places(starts, tmp_path):
+    """`starts`: where each process begins, in what the one before it had on the disk; step 0 is of a conversion."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from dyt.config import compose
+    from dyt.tracking.tensorboard import TensorBoard
+
+    config = compose.load(["logger=tensorboard", "logger.mode=auto"])
+    (tmp_path / "0").mkdir()
+    for number, start in enumerate(starts):
+        folder = tmp_path / str(number)
+        metrics = Metrics(folder / "metrics.jsonl", start)
+        board = TensorBoard(folder, config, metrics.rows, start)
+        for step in range(start + 1 if start else 0, 7):
+            row = {"step": step, "train/loss": step / 8, "time_s": float(number)}
+            metrics.log(row), board.log(row)
+        shutil.copytree(folder, tmp_path / str(number + 1))  # nothing was closed: this is what a kill leaves
+        metrics.close(), board.finish({}, False)
+    rows = rows_of(tmp_path / str(len(starts)), timing=True)
+    last = float(len(starts) - 1)
+    assert [(row["step"], row["time_s"]) for row in rows] == [(s, last - (s <= 3)) for s in range(7)]
+    seen = EventAccumulator(str(tmp_path / str(len(starts)) / "tensorboard")).Reload()
+    for key in ("train/loss", "time_s"):
+        assert [(e.step, e.value) for e in seen.Scalars(key)] == [(row["step"], row[key]) for row in rows]
+    assert len(seen.Tensors("variant/text_summary")) == 1
 
 
 def test_without_the_package_tensorboard_is_one_line(monkeypatch):

@@ -377,6 +377,27 @@ def test_a_window_of_a_longer_recording_is_a_function_of_seed_and_epoch(folder):
     assert np.array_equal(x[0].numpy(), whole[:2400])  # an evaluation hears its beginning
 
 
+@pytest.mark.parametrize("new", [9, "nine"])
+def test_other_splits_may_have_speakers_of_their_own_but_no_label(new, tmp_path):
+    import datasets
+
+    def split(name, labels, speakers):
+        cells = [sine(8000, 0.3, 200).tobytes()] * len(labels)
+        rows = {"pcm": cells, "label": labels, "speaker": list(map(type(new), speakers))}
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / f"{name}.parquet")
+
+    words = [f"data.path={tmp_path}", "data.pcm_rate=8000", "data.source=files"]
+    split("train", [0, 1] * 4, [1, 1, 2, 2] * 2)
+    split("validation", [0, 1], [1, new])
+    found = audio(*words).labels
+    assert found["label"]["val"].tolist() == [0, 1]
+    assert found["speaker"]["val"][0] == found["speaker"]["train"][0]
+    assert found["speaker"]["val"][1] not in found["speaker"]["train"]
+    split("validation", [0, 2], [1, new])
+    with pytest.raises(ValueError, match="data.label_key=label: val has the class 2, which train has not"):
+        audio(*words)
+
+
 def test_parquet_of_raw_samples_and_of_wav_files(tmp_path):
     import io
 

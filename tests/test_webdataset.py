@@ -2,7 +2,9 @@
 
 import io
 import json
+import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def png(value: int) -> bytes:
 
 
 def tar(path, members: dict[str, bytes]):
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as out:
         for name, content in members.items():
             about = tarfile.TarInfo(name)
@@ -67,6 +69,24 @@ def test_workers_and_a_later_start_change_nothing(tmp_path):
     later = list(data(tmp_path / "set", "data.workers=2").train_batches(Order(12, 4, 0), 3, 6))
     for (a, la), (b, lb) in zip(whole[3:], later, strict=True):
         assert torch.equal(a, b) and torch.equal(la, lb)
+
+
+def test_a_set_that_was_moved_or_copied_is_read_where_it_is(tmp_path, monkeypatch):
+    """Under the same relative path and in the same cache; the place it came from is gone, or holds something else."""
+    shards(tmp_path / "first" / "set")
+    for project in ("first", "second", "third"):
+        monkeypatch.chdir(tmp_path / project)
+        source = data("set", f"data.cache_dir={tmp_path / 'cache'}")
+        batch, _ = next(iter(source.eval_batches("val")))
+        assert {Path(row["image"]["tar"]).parent for row in source.splits["val"]} == {tmp_path / project / "set"}
+        if project == "first":
+            want = batch
+            shutil.copytree(tmp_path / "first", tmp_path / "second")
+        if project == "second":
+            (tmp_path / "second").rename(tmp_path / "third")
+            for file in (tmp_path / "first" / "set").glob("*.tar"):
+                file.write_bytes(b"0" * file.stat().st_size)
+        assert torch.equal(batch, want)
 
 
 def test_faults_are_named(tmp_path):

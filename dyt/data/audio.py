@@ -70,7 +70,7 @@ class AudioData:
         if any(values is None for values in given.values()) or len(set().union(*given.values()) - {None}) < 2:
             return []
         tables = {split: datasets.Dataset.from_dict({kind: values}) for split, values in given.items()}
-        self.labels[kind], names = numbered(tables, kind, self.data, known)
+        self.labels[kind], names = numbered(tables, kind, self.data, known, new=kind == "speaker")
         return names
 
     def train_batches(self, order: Order, start: int, stop: int) -> DataLoader:

@@ -45,6 +45,26 @@ def _walk(root: Path, folder: Path, cache: Path, above: tuple[str, ...]) -> Iter
             raise ValueError(f"data.path={root}: {name} is a link to nothing; fetch what it stands for, or remove it")
 
 
+# -- the hub -----------------------------------------------------------------------------------------------------------
+
+
+def splits_of_hub(names: list[str], key: str) -> dict[str, str]:
+    """``{name: train, val or test}`` of a hub set's splits; others are not read, but one alone is for training.
+
+    Raises:
+        ValueError: there is no training split, or two of them are one to us. `key` begins the line.
+    """
+    found = {name: SPLITS[name.lower()] for name in names if name.lower() in SPLITS}
+    how = "save its rows as files called train.*, validation.* and test.*, and name their folder"
+    if not found and len(names) == 1:
+        return {names[0]: "train"}
+    if "train" not in found.values():
+        raise ValueError(f"{key}: has {', '.join(names)}, but no train; {how}")
+    if twice := [name for name in found if list(found.values()).count(found[name]) > 1]:
+        raise ValueError(f"{key}: {' and '.join(twice)} are both {found[twice[0]]}; {how} with one of them")
+    return found
+
+
 # -- texts and tables --------------------------------------------------------------------------------------------------
 
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import Compose
 
 from dyt.data.labels import columns, labelled, numbered
@@ -32,6 +32,7 @@ class ImageData:
     def __init__(self, data: dict, known: list[str] | None = None):
         self.data = data
         source = locate(data)
+        self.stamp = source.stamp
         table = _digits(source) if data["source"] == "mnist5k" else picture_table(data, source)
         self.image_key, self.label_key = columns(table["train"], data)
         splits = {split: rows for split, rows in table.items() if len(rows)}
@@ -63,7 +64,7 @@ class ImageData:
         self.samples = sizes["train"]
         self.unit_per_sample = 1
 
-    def train_batches(self, order: Order, start: int, stop: int) -> DataLoader:
+    def train_batches(self, order: Order, start: int, stop: int) -> Iterable[tuple[Tensor, Tensor]]:
         """(images (B, C, H, W) float32, labels (B,) int64) for the steps from `start` to `stop`, augmented."""
         return self._loader(Pictures(self, "train", order.seed), Steps(order, start, stop))
 
@@ -87,8 +88,10 @@ class ImageData:
                 sides.append(min(opened(rows[int(index)][self.image_key]).size))
         return sorted(sides)[len(sides) // 2] if sides else None
 
-    def _loader(self, dataset: Dataset, batches) -> DataLoader:
-        return loader(dataset, batches, self.data)
+    def _loader(self, dataset: "Pictures", batches) -> Iterable[tuple[Tensor, Tensor]]:
+        """Of an evaluation without batches in which no picture is readable; training counts by them."""
+        found = loader(dataset, batches, self.data)
+        return found if dataset.seed is not None else (batch for batch in found if len(batch[1]))
 
 
 class Pictures(Dataset):
@@ -121,11 +124,17 @@ class Pictures(Dataset):
         )  # (C, 1, 1)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """A batch: images (B, C, H, W) float32, labels (B,) int64."""
+        """A batch: images (B, C, H, W) float32, labels (B,) int64. Unreadable ones may be left out, B is then smaller.
+
+        Raises:
+            ValueError: one is unreadable, or with ``data.on_error=skip`` all of the split.
+        """
         if self.skip:
             keys = [key for key in keys if self._readable(key[1])]
+            if len(self.broken) == len(self.rows):
+                raise ValueError(f"{self.source}: no {self.split} image is readable: nothing to go on with")
             if not keys:
-                raise ValueError(f"a whole batch of the {self.split} images is unreadable: nothing to go on with")
+                return torch.zeros(0, len(self.mean), self.size, self.size), torch.zeros(0, dtype=torch.int64)
         if not self.short:
             return default_collate([self[key] for key in keys])
         found = []

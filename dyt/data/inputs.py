@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyt.data.documents import documents
-from dyt.data.folders import SPLITS, by_split, files_below
+from dyt.data.folders import by_split, files_below, splits_of_hub
 from dyt.data.sources import builder_of, cache_dir
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -76,10 +76,9 @@ def _of_hub(name: str, data: dict) -> list[Input]:
         raise ValueError(
             f"{name}: the hub's set could not be opened ({text}); without a network name files or folders"
         ) from error
-    splits = {SPLITS.get(split, split): rows for split, rows in table.items()}
-    if "train" not in splits:
-        splits = {"train": next(iter(splits.values()))}
-    return [Input(s, "hub", f"{name} {s}", rows=rows) for s, rows in splits.items() if s in ORDER]
+    table = {str(split): rows for split, rows in table.items()}
+    splits = splits_of_hub(list(table), name)
+    return [Input(split, "hub", f"{name} {split}", rows=table[theirs]) for theirs, split in splits.items()]
 
 
 def documents_of(given: Input, data: dict, skip: int) -> Iterator[tuple[str, object]]:

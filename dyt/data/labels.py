@@ -37,11 +37,12 @@ def columns(rows, data: dict) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def numbered(splits: dict, key: str, data: dict, known: list[str] | None) -> tuple[dict, list[str]]:
+def numbered(splits: dict, key: str, data: dict, known: list[str] | None, new: bool = False) -> tuple[dict, list[str]]:
     """``{split: class number of each row, -1 where it has no label}`` (int64), and the classes' names.
 
     Args:
         known: the names that a trained model's outputs have, in its order.
+        new: whether other splits may have some that the training split has not, as with speakers.
 
     Raises:
         ValueError: no labels, too many or too few classes, or one that the model or the training split has not.
@@ -59,11 +60,10 @@ def numbered(splits: dict, key: str, data: dict, known: list[str] | None) -> tup
                              "classes; choose another column")  # fmt: skip
     if not any(used.values()):
         raise ValueError(f"data.label_key={key}: no row has a label")
-    numbers = all(name.lstrip("-").isdigit() for name in classes)
     for split, names in used.items():
-        if (unknown := sorted(names - (set(classes) if fixed else used["train"]))) and not (numbers and not fixed):
+        if (unknown := sorted(names - (set(classes) if fixed else used["train"]), key=_order)) and not new:
             raise ValueError(f"data.label_key={key}: {split} has the class {unknown[0]}, which train has not "
-                             f"({_some(classes if fixed else sorted(used['train']))})")  # fmt: skip
+                             f"({_some(classes if fixed else sorted(used['train'], key=_order))})")  # fmt: skip
     if known is not None:
         if unknown := sorted(set().union(*used.values()) - set(known)):
             raise ValueError(f"class {unknown[0]} is unknown to the weights, whose classes are {_some(known)}; rename "

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from dyt.data.cache import kept
-from dyt.data.folders import SPLITS
+from dyt.data.folders import splits_of_hub
 from dyt.data.sources import Source, cache_dir, refuse_changed
 
 
@@ -12,7 +12,7 @@ def hub_table(data: dict, source: Source) -> dict:
     """A hub set as ``{split: datasets.Dataset}``, split names ours.
 
     Raises:
-        ValueError: it cannot be reached or read; one line with the key to set.
+        ValueError: it cannot be reached or read, or its splits are not ours; one line that says what to do.
     """
     import datasets
 
@@ -28,10 +28,8 @@ def hub_table(data: dict, source: Source) -> dict:
             f"data.hub={data['hub']}: could not be loaded ({type(cause).__name__}: {text}); "
             "set data.path=<local file or folder> to work without the hub"
         ) from error
-    found = {SPLITS.get(name, name): rows for name, rows in table.items()}
-    if "train" not in found:
-        found["train"] = next(iter(found.values()))
-    return {name: rows for name, rows in found.items() if name in ("train", "val", "test")}
+    table = {str(name): rows for name, rows in table.items()}
+    return {split: table[name] for name, split in splits_of_hub(list(table), f"data.hub={data['hub']}").items()}
 
 
 def picture_table(data: dict, source: Source) -> dict:

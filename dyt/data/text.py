@@ -122,6 +122,7 @@ def _tokenized(data: dict, source: Source, given: str | None) -> tuple[Path, dic
     check_encoding(data.get("encoding"))
     parts = (source.sha256, source.stamp, data["tokenizer"], data["text_key"], data["val_fraction"], given, "v2")
     parts += (data.get("encoding"), data.get("on_error") == "skip")
+    parts += ("apart",) if source.builder == "hub" else ()  # once a set without train was read as if it had one
     return kept(cache_dir(data) / "tokens", parts, lambda folder: _tokenize(data, source, folder, given))
 
 

@@ -24,7 +24,8 @@ def indexed(data: dict, source: Source, split: str):
     """
     import datasets
 
-    parts = (source.sha256, source.stamp, split, tuple(map(str, source.files[split])), data["label_key"], "v1")
+    tars = tuple(str(Path(file).absolute()) for file in source.files[split])  # what the index says they are called
+    parts = (source.sha256, source.stamp, split, tars, data["label_key"], "v1")
     folder, _ = kept(cache_dir(data) / "tables", parts, lambda place: _index(data, source, split, place))
     return datasets.Dataset.from_file(str(folder / "index.arrow"))
 

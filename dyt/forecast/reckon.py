@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,8 +85,11 @@ def data_of(config: dict):
 
 def sample_bytes(config: dict, data) -> tuple[float, str]:
     """About how many bytes of storage a training sample takes, and of what."""
+    if data.spec.task == "episode":
+        return data.unit_per_sample / 3 * 4 * (data.spec.states + data.spec.actions + 1), "32-bit numbers"
     if data.unit == "tokens":
-        return data.unit_per_sample * (1 if data.spec.vocab_size <= 256 else 2), "token ids"
+        stored = data.tokens["train"][:1] if hasattr(data, "tokens") else np.min_scalar_type(data.spec.vocab_size - 1)
+        return data.unit_per_sample * stored.itemsize, "token ids"
     if data.unit == "recordings":
         return 2 * window_of(config["data"]), "16-bit samples"
     if config["data"]["path"]:

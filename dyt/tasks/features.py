@@ -14,7 +14,7 @@ from dyt.data.cache import kept
 from dyt.data.images import Pictures
 from dyt.data.order import seed_all
 from dyt.data.sources import cache_dir
-from dyt.tasks.pictures import pixel_range
+from dyt.tasks.pictures import pixel_range, seen_as
 
 WIDTH = 64  # features of an image
 STEPS, BATCH, RATE = 600, 128, 3e-3
@@ -39,10 +39,8 @@ class Features:
     @classmethod
     def of(cls, data, device: torch.device) -> "Features":
         """Those of an image set: read from the cache, or trained."""
-        about = data.data
-        looks = [about[key] for key in ("img_size", "interpolation", "crop_pct", "mean", "std", "val_fraction")]
-        parts = (data.spec.sha256, data.spec.names, *looks, STEPS, BATCH, RATE, "v2")
-        folder, meta = kept(cache_dir(about) / "features", parts, lambda place: _train(data, place))
+        parts = (*seen_as(data), STEPS, BATCH, RATE, "v2")
+        folder, meta = kept(cache_dir(data.data) / "features", parts, lambda place: _train(data, place))
         net = classifier(data.spec.channels, data.classes)
         net.load_state_dict(torch.load(folder / "classifier.pt", weights_only=True))
         return cls(net.to(device), meta["top1"])

@@ -16,6 +16,13 @@ def pixel_range(data: dict) -> tuple[Callable[[Tensor], Tensor], Callable[[Tenso
     )
 
 
+def seen_as(data) -> tuple:
+    """All that decides which pixels and labels an evaluation sees of an image set; what is kept of it goes by this."""
+    keys = ("img_size", "interpolation", "crop_pct", "mean", "std", "val_fraction", "on_error")
+    about = (data.spec.sha256, data.stamp, data.spec.names, data.image_key, data.label_key)
+    return (*about, *(data.data[key] for key in keys))
+
+
 def patchify(images: Tensor, size: int) -> Tensor:
     """``(B, C, H, W)`` as ``(B, N, size size C)``: row by row, and within a patch too, channels last."""
     x = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, h, w, p, q)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dyt.data.cache import kept
 from dyt.data.images import Pictures
 from dyt.data.sources import cache_dir
+from dyt.tasks.pictures import seen_as
 
 MOST = 20_000  # pictures of a split that are looked at, evenly chosen
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # of the linear classifier's weights
@@ -29,7 +30,9 @@ def pictures(data, split: str, rows: list[int]) -> Iterator[tuple[Tensor, Tensor
     """Batches of images and labels of these rows of a split, as an evaluation sees them."""
     found, size = Pictures(data, split, None), data.data["eval_batch_size"]
     for at in range(0, len(rows), size):
-        yield found.__getitems__([(0, i) for i in rows[at : at + size]])
+        batch = found.__getitems__([(0, i) for i in rows[at : at + size]])
+        if len(batch[1]):  # of which some could be read
+            yield batch
 
 
 def gathered(data, split: str, see: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -52,15 +55,13 @@ def beside_pixels(data, split: str, see: Callable[[Tensor], Tensor]) -> tuple[di
 
 def worth_of_pixels(data, split: str) -> dict[str, float]:
     """``top1_knn_pixels`` and ``top1_linear_pixels``: `worth` of a split's normalised pixels."""
-    about = data.data
-    looks = [about[key] for key in ("img_size", "interpolation", "crop_pct", "mean", "std", "val_fraction")]
-    parts = (data.spec.sha256, data.spec.names, split, *looks, MOST, PENALTIES, STEPS)
+    parts = (*seen_as(data), split, MOST, PENALTIES, STEPS)
 
     def measured(place) -> dict[str, float]:
         known, held_out = (gathered(data, part, lambda images: images.flatten(1)) for part in ("train", split))
         return worth(known, held_out, data.classes)
 
-    _, meta = kept(cache_dir(about) / "pixels", parts, measured)
+    _, meta = kept(cache_dir(data.data) / "pixels", parts, measured)
     return {f"{name}_pixels": meta[name] for name in ("top1_knn", "top1_linear")}
 
 

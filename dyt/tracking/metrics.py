@@ -31,10 +31,13 @@ def rows_of_text(text: str) -> list[dict]:
 
 
 class Metrics:
-    """Appends rows to metrics.jsonl, each step once. Rows after step `start`, of a run cut off, come anew."""
+    """Appends rows to metrics.jsonl, each step once. Rows after step `start`, of a run cut off, come anew.
+
+    Of a run that starts from scratch all do, that of step 0 too, which has what a conversion did.
+    """
 
     def __init__(self, path: Path, start: int):
-        self.rows = [row for row in read_metrics(path) if row["step"] <= start]
+        self.rows = [row for row in read_metrics(path) if row["step"] <= start] if start else []
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self.unwritten: list[str] = []  # lines that a full disk did not take yet
         self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND)

@@ -44,6 +44,8 @@ class TensorBoard:
         except ImportError as error:
             raise ValueError("logger=tensorboard: the package is missing; type pip install tensorboard") from error
         place = folder / "tensorboard"
+        if start == 0:  # from scratch: what a process left that was killed before its first checkpoint comes anew
+            self._try(lambda: [file.unlink() for file in place.glob("events.*")])
         new = not list(place.glob("events.*"))
         self._try(lambda: self._open(SummaryWriter, place, start))
         if new:
@@ -66,11 +68,13 @@ class TensorBoard:
             self.writer = None
 
     def log(self, row: dict) -> None:
-        """Every number of a row but its step."""
+        """Every number of a row but its step. Like metrics.jsonl's it outlives a kill that comes next."""
         for key, value in row.items():
             if self.writer and key != "step":
                 number = math.nan if value is None else value
                 self._try(lambda k=key, v=number: self.writer.add_scalar(k, v, row["step"]))
+        if self.writer:
+            self._try(self.writer.flush)
 
     def finish(self, summary: dict, failed: bool, sample: str | None = None, picture: Path | None = None, **_) -> None:
         if self.writer and sample is not None:

@@ -11,10 +11,10 @@ import time
 from collections import deque
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from dyt.data.ahead import ahead
+from dyt.data.ahead import ahead, each
 from dyt.data.order import Order, seed_all
 from dyt.rundir.meaning import rises
 from dyt.tasks import Place, sums_over
@@ -66,7 +66,8 @@ class Trainer:
         self.optimizer = build(model, self.optim)
         self.parameters = list(model.parameters())
         self.step, self.elapsed = 0, 0.0
-        self.skipped = 0  # samples that could not be read, with data.on_error=skip
+        self.skips = config["data"].get("on_error") == "skip"
+        self.skipped = 0  # training samples of all processes that could not be read, each time one was to be learned
         self.recent: deque[dict] = deque(maxlen=20)  # steps, for failure.json
         self.loss_sum, self.loss_count = 0.0, 0
         self.best: dict[str, list] = {}  # metric -> [value, step]
@@ -119,7 +120,8 @@ class Trainer:
                 lr = self.learning_rate(self.step)
                 loss, grad_norm, stopping = self.train_step(batches, lr, stop)
                 self.step += 1
-                self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
+                if not math.isnan(loss):
+                    self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
                 bar.update()
                 # ------------------------------------------------------------------------------ once in a while
                 at_end = self.step == every.total
@@ -145,14 +147,20 @@ class Trainer:
         return "finished"
 
     def train_step(self, batches, lr: float, stop: Stop) -> tuple[float, float, bool]:
-        """One optimizer step. Returns the batch's mean loss, the gradient norm, and whether to stop after it."""
+        """One optimizer step. Returns the batch's mean loss, the gradient norm, and whether to stop after it.
+
+        Where no sample of the batch could be read nothing is learned, and the loss is NaN.
+        """
         if not self.model.training:  # after an evaluation; walking the modules takes 0.1 ms
             self.layout.wrapped.train()
         total = torch.zeros((), device=self.world.device, dtype=self.parameters[0].dtype)
-        pieces = self.order.pieces
+        pieces, read = self.order.pieces, 0
         for piece in range(pieces):
             batch = next(batches)
-            self.skipped += self.order.share - len(batch[1])
+            count = len(batch[1])
+            read += count
+            if not count:  # a blank that weighs nothing: other processes may have some, and a piece is run by all
+                batch = each(batch, lambda part: part.new_zeros(1, *part.shape[1:]))
             # Dropout and drop path draw from here: a function of the step, so a resumed run draws the same.
             seed_all(self.seed, "step", self.step, piece, self.world.data_rank)
             place = Place(("train", self.seed, self.step), self.order.first(piece))
@@ -160,8 +168,10 @@ class Trainer:
             with self.layout.accumulating(last=piece == pieces - 1):
                 with self.autocast:
                     loss = self.task.loss(self.layout.wrapped, inputs, targets) / pieces
+                    loss = loss if count == self.order.share else loss * (count / self.order.share)
                 loss.backward()
             total += loss.detach()
+        learned = self.of_those_read(total, read) if self.skips else True
         grad_norm = self.layout.norm(self.parameters)
         if (clip := self.optim["clip_grad"]) is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, clip, grad_norm)
@@ -171,6 +181,9 @@ class Trainer:
         self.recent.append({"step": self.step + 1, "loss": loss, "grad_norm": norm, "lr": lr})
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(self.step + 1, loss=loss, gradient_norm=norm)
+        if not learned:
+            self.optimizer.zero_grad(set_to_none=True)
+            return math.nan, norm, asked > 0
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -179,6 +192,27 @@ class Trainer:
         if self.ema:
             self.ema.update(self.model)
         return loss, norm, asked > 0
+
+    def of_those_read(self, total: Tensor, read: int) -> bool:
+        """Makes loss and gradients, sums over the whole batch's size, means over what could be read; counts the rest.
+
+        So a curve does not depend on the pieces and processes that a batch is divided into. Returns whether any was.
+
+        Raises:
+            ValueError: none yet, and an epoch or the run is over.
+        """
+        share = torch.tensor(read / (self.order.share * self.order.pieces), device=total.device, dtype=torch.float64)
+        share = self.world.add(share).item() / self.world.size
+        self.skipped += round((1 - share) * self.order.batch)
+        done = self.step + 1
+        if self.skipped == done * self.order.batch and done in (self.order.steps_per_epoch, self.schedule.total):
+            raise ValueError("data.on_error=skip: no training sample could be read: nothing to go on with")
+        if 0 < share < 1:
+            total /= share
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= share
+        return share > 0
 
     def shown(self) -> nn.Module:
         """The model that is evaluated and saved as the best: with EMA, of the averaged weights."""
@@ -193,7 +227,7 @@ class Trainer:
         """The row of what training saw since the last one; shown on the bar. Touches no disk."""
         unit, per_step = self.data.unit, self.order.batch * self.data.unit_per_sample
         row = {
-            "train/loss": self.loss_sum / self.loss_count,
+            "train/loss": self.loss_sum / self.loss_count if self.loss_count else math.nan,
             "grad_norm": grad_norm,
             "lr": lr,
             "epoch": self.step / self.order.steps_per_epoch,
@@ -281,8 +315,8 @@ def evaluate(model: nn.Module, task, data, split: str, world: World, autocast, l
         for i, batch in enumerate(data.eval_batches(split, rank, ranks, limit))
     )
     if world.sharded:
-        spare = world.moved(next(iter(data.eval_batches(split, limit=1))))
-        spare = task.prepare(*spare, Place((split,), 0))
+        spare = next(iter(data.eval_batches(split)), None)  # None where nothing is there, and nobody has more
+        spare = spare and task.prepare(*world.moved(spare), Place((split,), 0))
         batches = world.in_step(batches, lambda: task.measure(model, *spare))
     with autocast:
         sums = sums_over(model, batches, task.measure)
