@@ -21,9 +21,6 @@ class Classification(Task):
         if self.paired:
             from timm.data import Mixup
 
-            if data.get("on_error") == "skip":
-                raise ValueError("data.on_error=skip: may leave a picture without its pair, and mixup and cutmix mix pairs; "
-                                 "remove what cannot be read, or set data.mixup=0 data.cutmix=0")  # fmt: skip
             self.mixup = Mixup(
                 mixup_alpha=data["mixup"],
                 cutmix_alpha=data["cutmix"],
