@@ -80,7 +80,7 @@ def _legend(axis, panel: dict) -> None:
     if handles:
         axis.legend(
             handles, labels, fontsize=8, ncols=1 if len(labels) < 3 else 2, frameon=False, handlelength=3,
-            loc="upper center", bbox_to_anchor=(0.5, -0.13),
+            loc="upper center", bbox_to_anchor=(0.5, -0.13), title=None if panel.get("hue") == "norm" else panel.get("hue"),
         )  # fmt: skip
 
 
