@@ -77,10 +77,11 @@ def _styles(panel: dict, about: Rows) -> dict[str, dict]:
 def _legend(axis, panel: dict) -> None:
     """Below the panel, so that it covers no line."""
     handles, labels = axis.get_legend_handles_labels()
+    of = None if panel.get("hue") == "norm" else panel.get("hue")
     if handles:
         axis.legend(
-            handles, labels, fontsize=8, ncols=1 if len(labels) < 3 else 2, frameon=False, handlelength=3,
-            loc="upper center", bbox_to_anchor=(0.5, -0.13), title=None if panel.get("hue") == "norm" else panel.get("hue"),
+            handles, labels, title=of, fontsize=8, ncols=1 if len(labels) < 3 else 2, frameon=False, handlelength=3,
+            loc="upper center", bbox_to_anchor=(0.5, -0.13),
         )  # fmt: skip
 
 
