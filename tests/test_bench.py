@@ -154,6 +154,7 @@ def test_profile_accounts_for_the_whole_step():
     assert "matrix products, %" in tables.profile_table([row])
 
 
+@pytest.mark.slow
 def test_the_step_of_a_recipe_is_the_runs_own(monkeypatch):
     """A task that prepares its batches; precision, pieces and threads as typed."""
     from dyt.tasks.mae import build
