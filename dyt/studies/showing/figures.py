@@ -151,7 +151,7 @@ def _lines(axis, study, panel, about, curves):
     if numeric and panel.get("log_x"):
         axis.set_xscale("log")
     if numeric:
-        axis.set_xticks([float(v) for v in levels], [tick(v) for v in levels])
+        axis.set_xticks([float(v) for v in levels], [tick(v) if x == study.search else v for v in levels])
         axis.minorticks_off()
     else:
         axis.set_xticks(range(len(levels)), levels, rotation=20)
