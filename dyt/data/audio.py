@@ -79,9 +79,9 @@ class AudioData:
 
     def eval_batches(self, split: str, rank: int = 0, world: int = 1, limit: int | None = None) -> Iterator[tuple]:
         """The whole split in order, each recording once over all ranks; with a limit evenly chosen ones."""
-        rows = in_batches(len(self.splits[split]), self.data["eval_batch_size"], limit)
-        batches = [[(0, i) for i in batch] for batch in rows]
-        yield from loader(Windows(self, split, None), batches[rank::world], self.data)
+        batches = in_batches(len(self.splits[split]), self.data["eval_batch_size"], limit)
+        keys = [[(0, i) for i in rows] for rows in batches[rank::world]]
+        yield from loader(Windows(self, split, None), keys, self.data)
 
     def evenly(self, split: str, most: int) -> tuple[np.ndarray, Iterator[tuple]]:
         """Places in a split of at most so many recordings, evenly chosen, and their batches."""

@@ -72,9 +72,8 @@ class ImageData:
         self, split: str, rank: int = 0, world: int = 1, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The whole split in order, each image once over all ranks; with a limit evenly chosen ones."""
-        rows = in_batches(len(self.splits[split]), self.data["eval_batch_size"], limit)
-        batches = [[(0, i) for i in batch] for batch in rows]
-        yield from self._loader(Pictures(self, split, None), batches[rank::world])
+        batches = in_batches(len(self.splits[split]), self.data["eval_batch_size"], limit)
+        yield from self._loader(Pictures(self, split, None), [[(0, i) for i in rows] for rows in batches[rank::world]])
 
     def some(self, split: str, most: int) -> tuple[Tensor, Tensor]:
         """One batch of at most so many samples of a split, evenly chosen."""

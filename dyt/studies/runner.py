@@ -256,11 +256,7 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False, launcher: 
         for at in studies:
             if left[id(at)] and at.rows:
                 at.report()
-        print(
-            "interrupted; what had not ended keeps its row of before"
-            if rerun
-            else "interrupted; the same command goes on"
-        )
+        print(f"interrupted; {'what had not ended keeps its row of before' if rerun else 'the same command goes on'}")
         return 75
     return 1 if failed else 0
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dyt.data.cache import kept
 from dyt.data.images import Pictures
+from dyt.data.order import evenly
 from dyt.data.sources import cache_dir
 from dyt.tasks.pictures import seen_as
 
@@ -22,8 +23,7 @@ STEPS = 40  # of its solver for each
 
 def chosen(data, split: str, most: int = MOST) -> list[int]:
     """Which of a split's rows are looked at: all of them, or so many that are evenly chosen."""
-    count = data.spec.sizes[split]
-    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long().tolist()
+    return evenly(data.spec.sizes[split], most)
 
 
 def pictures(data, split: str, rows: list[int]) -> Iterator[tuple[Tensor, Tensor]]:

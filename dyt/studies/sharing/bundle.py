@@ -105,8 +105,10 @@ def write(folder: Path, results: Path) -> None:
             raise ValueError(f"{folder} holds {more[0]}, which is no part of the bundle; move it, or give --out")
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:  # one that is stopped
-        _fill(whole := Path(beside) / folder.name, found)  # leaves no half
+    # Made beside its place, so that one that is stopped leaves no half.
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        whole = Path(beside) / folder.name
+        _fill(whole, found)
         if folder.exists():
             shutil.rmtree(folder)
         whole.rename(folder)
