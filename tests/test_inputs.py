@@ -19,7 +19,7 @@ FOLDER = ["model=vit_nano", "data=imagefolder", "data.img_size=8", "data.patch_s
 TABLE = ["data=hf_image" if w == "data=imagefolder" else w for w in FOLDER]
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "trainer.log_every=1", "logger.mode=disabled"]
 WORDS = "".join(f"line {i} of a small text\n" for i in range(40))
-CHEAP = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CHEAP = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def data(*words, known=None):

@@ -124,7 +124,7 @@ def test_which_patches_are_kept_depends_on_seed_step_and_place_alone():
     assert not torch.equal(whole, kept(images, ("train", 1, 6), 0)) and len(set(map(tuple, whole.tolist()))) > 1
 
 
-@pytest.mark.parametrize("norm", ["layernorm", "dyt"])
+@pytest.mark.parametrize("norm", [pytest.param("layernorm", marks=pytest.mark.slow), "dyt"])
 def test_a_vit_takes_the_encoder_and_keeps_its_own_head(norm):
     _, source = train(*TINY_MAE, f"norm={norm}", *SHORT)
     assert Image.open(source / "samples.png").size[0] > 200

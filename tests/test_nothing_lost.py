@@ -175,7 +175,13 @@ def offline_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "steps, sent", [([], True), ([1, 2, 3], True), ([4, 5, 6], False), ([1, 2, 3, 4, 5, 4, 5], False)]
+    "steps, sent",
+    [
+        pytest.param([], True, marks=pytest.mark.slow),
+        ([1, 2, 3], True),
+        pytest.param([4, 5, 6], False, marks=pytest.mark.slow),
+        ([1, 2, 3, 4, 5, 4, 5], False),
+    ],
 )
 def test_after_wandb_sync_each_step_is_there_once_or_one_word_says_so(steps, sent, tmp_path):
     folder, id = offline_run(tmp_path)

@@ -58,6 +58,7 @@ def test_the_papers_recipes_are_costed():
     assert "device hours" in told.splitlines()[-1] and "python train.py model=resnet50 norm=dyt" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ["decision", "dino", "dit", "dna", "mae", "speech"])
 def test_each_familys_study_is_costed(study):
     from dyt.studies.running.cost import dry_run

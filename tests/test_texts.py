@@ -153,7 +153,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufe
     st.sampled_from(["byte", "char"]),
     st.sampled_from(["txt", "csv", "jsonl"]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_text_in_is_text_out(tmp_path, text, encoding, tokenizer, kind):
     text = text.replace("\r", "") if kind == "csv" else text
     rows = [text, "filling " * 40]

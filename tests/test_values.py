@@ -21,7 +21,7 @@ from .helpers import TINY_GPT, train
 
 SHA = "0" * 64
 GPT = ["model=gpt_nano"]
-CHEAP = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CHEAP = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def held(word: str, *more: str):
