@@ -172,9 +172,9 @@ def test_a_searched_ladder_comes_to_its_prediction_and_then_to_its_held_out_size
         {"norm": [BASE, "dyt-fed 1/1"], "size": "1.6", "lr": lr, "seeds": 1},
     ]
     smoke["seeds"] = 3
-    rounds = []
+    rounds, at_runs = [], [f"out_root={tmp_path / 'runs'}"]
     while len(rounds) < 5:
-        at = runner.StudyAt(study, "smoke", extra=[f"out_root={tmp_path / 'runs'}"], results=tmp_path / "results")
+        at = runner.StudyAt(study, "smoke", extra=at_runs, results=tmp_path / "results")
         now = [(t.tag, at.planned[t.tag][0]) for t in at.gather()]
         rounds.append((len(now), at.waiting, {run.cell["size"] for _, run in now} == {"1.6"}))
         for hash, run in now:  # as if they had run
@@ -183,6 +183,11 @@ def test_a_searched_ladder_comes_to_its_prediction_and_then_to_its_held_out_size
             at.rows[hash] = {**run.cell, "seed": run.seed, "status": "finished", "final": final, "run": "x/y",
                              "parameters": n, "config_hash": hash, "overrides": runner.csv.overrides(run)}  # fmt: skip
         at.report()
+        if len(rounds) == 1:  # a quick look with the first seeds alone foretells nothing, as it would for good
+            look = runner.StudyAt(study, "smoke", seeds=1, extra=at_runs, results=tmp_path / "results")
+            assert look.gather() == [] and look.waiting == 0
+            look.report()
+            assert not (at.folder / ladder.FILE).exists()
     # 6 arms x 3 rates, then 2 more seeds at the best of each, then 2 arms of the held-out size at the rate predicted.
     assert rounds == [(18, 36, False), (12, 0, False), (2, 0, True), (0, 0, False), (0, 0, False)]
     told = json.loads((at.folder / ladder.FILE).read_text())
@@ -290,7 +295,31 @@ def test_a_prediction_is_refused_where_its_rows_or_its_numbers_are_others(tmp_pa
         ladder.read(study, "medium", tmp_path, asked_at(rows, study))
 
 
-def test_an_arm_that_diverges_at_two_sizes_has_no_law_and_the_others_have():
+def test_pages_say_what_was_foretold(tmp_path):
+    study = Study("ladder")
+    rows = made(study)
+    told = ladder.predict(study, "medium", asked_at(rows, study), {BASE: 1_600_000, "dyt-fed 1/1": 1_600_000}, draws=2)
+    about, arm = asked_at(rows, study), "dyt-fed 1/1"
+    words = lambda what, arm=arm, study=study: ladder.foretold(study, "medium", about, arm, what, tmp_path, "here")  # noqa: E731
+    assert words("foretold gap") == "not run"
+    found, far = (told["arms"][arm]["at"][place] for place in ("held_out", "124M"))
+    found |= {"loss_95": [1.254, 1.306], "gap_95": [-0.014, 0.026]}
+    far["gap_95"] = None
+    (tmp_path / ladder.FILE).write_text(json.dumps(told))
+    assert words("foretold loss") == f"{found['loss']:.2f} [1.25, 1.31]"
+    assert words("foretold gap") == f"{found['gap']:+.2f} [-0.01, 0.03]"
+    assert words("foretold gap at 124M") == f"{far['gap']:+.2f}"
+    for wrong in (
+        ("foretold gap at 7B",),
+        ("foretold power",),
+        ("foretold gap", "derf"),
+        ("foretold gap", arm, Study("depth")),
+    ):
+        with pytest.raises(ValueError, match="foretold no such number"):
+            words(*wrong)
+
+
+def test_an_arm_that_diverges_at_two_sizes_has_no_law_and_the_others_have(tmp_path):
     study = Study("ladder")
     lost = [
         {**r, "status": "diverged", "final": None} if r["norm"] != BASE and r["size"] > "0.2" else r
@@ -306,3 +335,5 @@ def test_an_arm_that_diverges_at_two_sizes_has_no_law_and_the_others_have():
     told = ladder.predict(study, "medium", asked_at(lost, study), {BASE: 1_600_000, "dyt-fed 1/1": 1_600_000}, draws=2)
     assert told["arms"]["dyt-fed 1/1"]["at"]["held_out"]["gap"] is None  # and its loss stands
     assert "| - | not run |" in "\n".join(ladder.outcome(study, asked_at(lost, study), told))
+    (tmp_path / ladder.FILE).write_text(json.dumps(told))
+    assert ladder.read(study, "medium", tmp_path, asked_at(lost, study)) == told  # and it is read back

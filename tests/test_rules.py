@@ -15,6 +15,7 @@ from dyt.studies.judging.curves import Curves, gaps, steps_to, steps_to_target
 from dyt.studies.judging.rules import RULES, deviation, matters, settle
 from dyt.studies.judging.search import searched, told, undertuned
 from dyt.studies.judging.verdicts import Finding, judge
+from dyt.studies.running.rows import read_runs
 from dyt.studies.running.study import Study
 from dyt.studies.statistics import (
     Interval,
@@ -92,6 +93,18 @@ def test_holm_makes_a_verdict_inconclusive_and_divergence_has_no_p():
     assert [f.answer for f in settle([sure, weak, gone])] == ["yes", "no", "yes"]  # 0.03 is then the last one's own
 
 
+def test_what_is_said_is_judged_by_its_own_p():
+    """Certainly not zero and, less surely, below what matters: "level" rests on the second alone."""
+    near = asked({"dyt": {"": [2.0042, 2.0044, 2.0046]}, "ln": {"": [2.0] * 3}}, None)
+    found = judge(TEST, near, matters=0.005)
+    assert found.answer == "level" and found.p == p_inside(found.interval, 0.005) > 10 * p_against(found.interval)
+    others = [Finding("yes", "a", interval([1.0, 1.1, 0.9]), 3, 0.04)] * 3
+    assert settle([found])[0].answer == "level" and settle([found, *others])[0].answer == "inconclusive"
+    far = asked({"dyt": {"": [2.1, 2.11, 2.12]}, "ln": {"": [2.0] * 3}}, None)
+    found = judge(TEST, far, matters=0.005)
+    assert found.answer == "no" and found.p == p_against(found.interval)
+
+
 # -- effects, deviations, seeds ----------------------------------------------------------------------------------------
 
 
@@ -151,6 +164,28 @@ def test_an_open_row_says_how_many_seeds_would_decide_it():
 
     (pooled,) = settle([judge(TEST, about, matters=0.005)], Pooled(0.01, 40))
     assert pooled.seeds == max(3, seeds_needed(found.interval.mean, 0.01 * 2**0.5)) < found.seeds
+    for runs, sd in ((1, 0.05), (2, 0.05 * 2**0.5), (4, 0.05 * 2)):  # one run, a difference, a difference of two
+        (open,) = settle([judge(TEST, about, matters=0.005)], Pooled(0.05, 40), [runs])
+        assert open.seeds == seeds_needed(found.interval.mean, sd)
+    (own,) = settle([judge(TEST, about, matters=0.005)], Pooled(0.05, 40), [0])
+    assert own.seeds == found.seeds
+
+
+def test_a_difference_of_differences_varies_by_four_runs():
+    """The seeds that a committed row asks for are those of the power computation, worked out here."""
+    from dyt.studies.judging.rules import asked as of_study
+    from dyt.studies.judging.rules import findings
+
+    study, results = Study("optimizer"), ROOT / "results"
+    rows = read_runs(results / "optimizer/small/runs.csv", study)
+    found = findings(study, "small", rows, results=results)
+    about = of_study(study, "small", rows)
+    family, pooled = sum(f.p is not None for f in found), deviation(study, "small", about, results)
+    wanted = [(f, 2 if t.get("beside") else 2**0.5) for f, t in zip(found, study.tests_at("small"), strict=True)
+              if f.answer == "inconclusive" and f.distance and f.interval]  # fmt: skip
+    assert {root for _, root in wanted} >= {2}
+    for f, root in wanted:
+        assert f.seeds == max(3, seeds_needed(f.distance, pooled.sd * root, 0.05 / family) or 1001)
 
 
 # -- equal search ------------------------------------------------------------------------------------------------------
@@ -425,6 +460,37 @@ def test_every_committed_verdict_says_its_rules_and_its_search():
             assert verdict["rules"] == RULES and verdict["searched"], file
             if verdict["verdict"] in ("agrees", "disagrees", "reproduced", "contradicted", "level"):
                 assert verdict["p_holm"] is None or verdict["p_holm"] < 0.05, verdict["says"]
+
+
+def test_a_mean_curve_is_of_whole_runs_that_were_thinned_each_for_itself():
+    """Two runs with other points kept, a third that diverged at step 300: the mean of the two goes on to the end."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from dyt.studies.showing.figures import PANELS
+
+    kept = {"a": [0, 10, 500, 1000], "b": [0, 400, 990, 1000], "c": [0, 300]}
+    curves = pd.DataFrame(
+        [{"run": run, "metric": "train/loss", "step": s, "value": 4 - s / 500 + (run == "b")}
+         for run, steps in kept.items() for s in steps]
+    )  # fmt: skip
+    rows = [{"norm": "dyt", "seed": n, "config_hash": run, "final": None if run == "c" else 2.0,
+             "status": "diverged" if run == "c" else "finished"} for n, run in enumerate(kept)]  # fmt: skip
+    panel = {"kind": "curves", "metric": "train/loss", "hue": "norm"}
+
+    def drawn(rows):
+        figure, axis = plt.subplots()
+        PANELS["curves"](axis, Study("depth"), panel, Rows(rows, ["norm"], False), curves)
+        (line,), (said,) = axis.get_lines(), axis.get_legend().get_texts()
+        plt.close(figure)
+        return line.get_xdata().tolist(), line.get_ydata().tolist(), said.get_text()
+
+    steps, values, said = drawn(rows)
+    assert steps == [0, 10, 400, 500, 990, 1000] and said == "DyT (1 diverged)"
+    assert values == pytest.approx([4.5 - s / 500 for s in steps])
+    assert drawn(rows[2:]) == ([0, 300], pytest.approx([4, 3.4]), "DyT (1 diverged)")  # all that there is
 
 
 def test_isolation_marks_each_arms_best(monkeypatch):

@@ -472,6 +472,24 @@ def test_another_version_of_the_study_is_refused_with_what_differs(gradient_dept
         smoke(tmp_path, "gradient_depth").gather()
 
 
+@pytest.mark.parametrize("name, scale", [("squash", "small"), ("features", "small"), ("gain_clip", "medium")])
+def test_rows_of_more_seeds_are_no_other_version_though_settings_differ_in_theirs(name, scale, tmp_path):
+    from dyt.studies.running.version import refuse_other_version
+
+    study = Study(name)
+    planned = {f"{n:010x}": (run, None, []) for n, run in enumerate(study.runs(scale))}
+    most: dict[str, tuple] = {}
+    for run, *_ in planned.values():
+        key = str(run.cell)
+        most[key] = max(most.get(key, (run.seed, run.cell)), (run.seed, run.cell), key=lambda m: m[0])
+    assert len({seed for seed, _ in most.values()}) > 1  # or there is nothing to see
+    more = [{**cell, "seed": seed + 1, "config_hash": "more", "overrides": ""} for seed, cell in most.values()]
+    refuse_other_version(tmp_path, study, more, planned)
+    unknown = {**more[0], next(iter(study.factors)): "gone"}
+    with pytest.raises(ValueError, match="it has gone.*, which the study has not"):
+        refuse_other_version(tmp_path, study, [unknown], planned)
+
+
 def test_check_finds_one_changed_digit(gradient_depth, tmp_path):
     import shutil
 
@@ -497,6 +515,9 @@ def test_a_failed_run_is_shown_and_run_again(tmp_path, capsys):
     again = smoke(tmp_path, "gradient_depth")
     assert len(again.gather()) == 2  # a failure is no result
     at.report()
+    from dyt.studies.running.cost import dry_run
+
+    assert " finished" not in dry_run(at.study, "smoke", None, tmp_path / "results").rpartition("\n  all:")[0]
     assert "0 runs, 1 failed or cut off" in (at.folder / "table.md").read_text()
 
 

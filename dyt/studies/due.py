@@ -60,8 +60,13 @@ def _ended(at, hash: str) -> bool:
 
 
 def predict(at, rows: list[dict]) -> None:
-    """Writes the prediction of the held-out size once all smaller ones have ended, and never again."""
+    """Writes the prediction of the held-out size once all smaller ones have ended, and never again.
+
+    Not where fewer seeds are planned than the study has: what is foretold once would miss the others for good.
+    """
     told = prediction(at, rows)
+    if len(at.runs) < len(at.study.runs(at.scale)):
+        return
     held = {h: r for h, (r, _, _) in at.planned.items() if ladder.held_out(at.study, at.scale, r.cell)}
     fitted = {h: r for h, (r, _, _) in at.planned.items() if h not in held}
     if told or at.waiting or any(not _ended(at, h) and due(at, r, told) for h, r in fitted.items()):

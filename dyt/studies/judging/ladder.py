@@ -153,7 +153,7 @@ def predict(study: Study, scale: str, rows: Rows, parameters: dict[str, int], dr
     base = study.baseline[factor]
     for i, (name, (law, drawn, groups)) in enumerate(laws.items()):
         for place, n in sizes.items():
-            ours, theirs = (parameters[name], parameters[base]) if n is None else (n, n)
+            ours, theirs = (parameters[name], parameters.get(base)) if n is None else (n, n)
             means = [d.at(ours) for d in drawn]
             one = of_a_run(means, groups, i + 1) if n is None else means
             found = {"parameters": int(ours), "loss": float(law.at(ours)), "loss_95": spread(one), "gap": None}
@@ -247,6 +247,24 @@ def outcome(study: Study, rows: Rows, told: dict) -> list[str]:
               "over seeds: at the held-out size of one run, further out of the mean. They hold what seeds vary by, not "
               "whether the law holds so far out."]  # fmt: skip
     return lines
+
+
+def foretold(study: Study, scale: str, rows: Rows, arm: str, what: str, folder: Path, where: str) -> str:
+    """One number of a prediction, with its interval: ``foretold loss``, ``foretold gap`` or ``foretold gap at 124M``.
+
+    "not run" where nothing was foretold yet.
+
+    Raises:
+        ValueError: no such arm, number or place, or a prediction that is not what its rows say.
+    """
+    number, _, place = what.removeprefix("foretold ").partition(" at ")
+    told = read(study, scale, folder, rows) if study.ladder else {"arms": {}}
+    if told is None:
+        return "not run"
+    found = told["arms"].get(arm, {}).get("at", {}).get(place or "held_out", {})
+    if number not in ("loss", "gap") or number not in found:
+        raise ValueError(f"{where}: {study.name} foretold no such number")
+    return _gap(found, 2) if number == "gap" else f"{found['loss']:.2f} {_range(found['loss_95'], 2)}".strip()
 
 
 def _gap(place: dict, digits: int = 3) -> str:

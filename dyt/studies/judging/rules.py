@@ -18,7 +18,7 @@ from dyt.studies.running.study import Study, result_folder
 from dyt.studies.statistics import LEVEL, MOST, Pooled, holm, pooled_deviation, seeds_needed
 
 # Which rules a table was made under. Count up with every change that can change a verdict or its numbers.
-RULES = 5
+RULES = 6
 ALPHA = 1 - LEVEL
 POOL = 20  # baseline runs that a standard deviation between seeds needs
 
@@ -73,19 +73,22 @@ def findings(
     """One finding per test of the scale, in the file's order."""
     about = asked(study, scale, rows)
     weak = below_floor(about, study.floor, scale)
-    shapes, found, of_metric = Curves(curves), [], []
+    shapes, found, runs = Curves(curves), [], []
     for test in study.tests_at(scale):
-        of_metric.append(test["metric"] in ("final", "best"))
-        metric = study.metric if of_metric[-1] else test["metric"]
+        own = test["metric"] in ("final", "best")
+        runs.append((2 if test.get("against") else 1) * (2 if test.get("beside") else 1) if own else 0)
+        metric = study.metric if own else test["metric"]
         found.append(judge(test, about, weak, matters(metric), shapes))
-    return settle(found, deviation(study, scale, about, results), of_metric)
+    return settle(found, deviation(study, scale, about, results), runs)
 
 
-def settle(found: list[Finding], pooled: Pooled | None = None, of_metric: list[bool] | None = None) -> list[Finding]:
+def settle(found: list[Finding], pooled: Pooled | None = None, runs: list[int] | None = None) -> list[Finding]:
     """Holm's correction over all findings that rest on a p-value, and the seeds that would decide what stays open.
 
     Args:
-        pooled: deviation between seeds of the study's metric; it serves the findings that `of_metric` marks.
+        pooled: deviation between seeds of the study's metric.
+        runs: by finding, of how many runs of that metric one of its values is made: a difference of 2, of two
+            differences 4, another metric's 0, which `pooled` does not serve. None: 2 throughout.
     """
     adjusted = holm([f.p for f in found])
     family = sum(f.p is not None for f in found)
@@ -96,8 +99,8 @@ def settle(found: list[Finding], pooled: Pooled | None = None, of_metric: list[b
             why = f"{finding.why}, but not after Holm's correction over {family} tests"
             finding = replace(finding, answer="inconclusive", why=why)
         if finding.answer == "inconclusive" and finding.distance is not None:
-            own = not pooled or (of_metric is not None and not of_metric[i])
-            sd = finding.interval.sd if own else pooled.sd * 2**0.5  # of a difference of two runs
+            of = 2 if runs is None else runs[i]
+            sd = pooled.sd * of**0.5 if pooled and of else finding.interval.sd
             seeds = seeds_needed(finding.distance, sd, ALPHA / family)
             finding = replace(finding, seeds=max(NEEDED, seeds) if seeds else MOST + 1)
         settled.append(finding)

@@ -144,9 +144,9 @@ def _parity(found: Paired, margin: float, about: dict) -> Finding:
     inside, outside = p_inside(d, margin), p_outside(d, margin)
     about = {**about, "p": min(inside, outside), "distance": abs(margin - abs(d.mean))}
     if d.low >= -margin and d.high <= margin:
-        return Finding("yes", f"inside the margin of {margin:g}", d, found.n, **about)
+        return Finding("yes", f"inside the margin of {margin:g}", d, found.n, **{**about, "p": inside})
     if d.low > margin or d.high < -margin:
-        return Finding("no", f"outside the margin of {margin:g}", d, found.n, **about)
+        return Finding("no", f"outside the margin of {margin:g}", d, found.n, **{**about, "p": outside})
     return Finding("inconclusive", f"the interval crosses the margin of {margin:g}", d, found.n, **about)
 
 
@@ -165,18 +165,20 @@ def _difference(found: Paired, higher: bool, arm_better: bool, matters: float | 
         return Finding("inconclusive", _decided(found), d, found.n, **about)
     if d.low is None:
         return Finding("inconclusive", _decided(found) or "one pair", d, found.n, **about)
-    # "They differ" and "they differ by less than matters" cannot both be false, so the smaller p counts once.
-    p = min(p_against(d), p_inside(d, matters)) if matters else p_against(d)
-    about = {**about, "p": p, "distance": max(abs(d.mean), matters or 0)}
+    # "They differ" and "they differ by less than matters" cannot both be false, so the two count once in the family,
+    # with the p of the one that is said.
+    inside = p_inside(d, matters) if matters else 1.0
+    about = {**about, "p": min(p_against(d), inside), "distance": max(abs(d.mean), matters or 0)}
     side = "better" if (d.mean > 0) == higher else "worse"
     excludes_zero = d.low > 0 or d.high < 0
     if matters and d.low >= -matters and d.high <= matters:
         why = f"{side} by less than matters" if excludes_zero else "no difference that matters"
-        return Finding("level", f"{why} ({matters:g})", d, found.n, **about)
+        return Finding("level", f"{why} ({matters:g})", d, found.n, **{**about, "p": inside})
     if not excludes_zero:
         return Finding("inconclusive", "the interval includes zero", d, found.n, **about)
     near = matters and min(abs(d.low), abs(d.high)) < matters
     why = f"the arm is {side}" + (f", perhaps by less than matters ({matters:g})" if near else "")
+    about["p"] = p_against(d)
     return Finding("yes" if (side == "better") == arm_better else "no", why, d, found.n, **about)
 
 
@@ -195,8 +197,10 @@ def _curves(test: dict, rows: Rows, sides: dict, found: Paired, margin: float, c
         "the gap does not close" if gap.closes is None else f"within {margin:g} from step {gap.closes} on"
     )
     if gap.p_on < 0.05:
+        about["p"] = gap.p_on
         return Finding("yes", f"the curves lie on each other, {where}", gap.largest, gap.largest.n, **about)
     if gap.p_apart < 0.05:
+        about["p"] = gap.p_apart
         return Finding("no", f"the curves lie apart, {where}", gap.largest, gap.largest.n, **about)
     return Finding("inconclusive", f"neither on each other nor apart, {where}", gap.largest, gap.largest.n, **about)
 

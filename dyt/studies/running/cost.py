@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from dyt.resume import RESULTS
 from dyt.studies.judging.ladder import held_out
 from dyt.studies.running import rows as csv
 from dyt.studies.running.study import Study, result_folder
@@ -89,7 +90,8 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
     """What --dry-run prints for a study: every cell once, its seeds, parameters, FLOPs, hours and command."""
     about = study.scale(scale)
     runs = study.runs(scale, seeds)
-    done = {(r["overrides"]): r for r in csv.read_runs(result_folder(results, study.name, scale) / "runs.csv", study)}
+    rows = csv.read_runs(result_folder(results, study.name, scale) / "runs.csv", study)
+    done = {r["overrides"]: r for r in rows if r["status"] in RESULTS}
     by_cell: dict[tuple, list] = {}
     for run in runs:
         by_cell.setdefault(tuple(run.cell.items()), []).append(run)

@@ -14,13 +14,15 @@ def refuse_other_version(
 
     Rows of more seeds than are asked for now are no others.
     """
-    seeds = {run.seed for run, _, _ in planned.values()}
     for row in mine:
         if row["config_hash"] in planned:
             continue
         cell = {f: row[f] for f in study.factors if row.get(f)}
-        same = next(((r, p) for r, p, _ in planned.values() if r.cell == cell and r.seed == row["seed"]), None)
-        if same is None and row["seed"] > max(seeds):
+        alike = {
+            run.seed: (run, plan) for run, plan, _ in planned.values() if run.cell == cell
+        }  # cells differ in seeds
+        same = alike.get(row["seed"])
+        if same is None and alike and row["seed"] > max(alike):
             continue
         if same is None:
             what = f"it has {' '.join(cell.values())}, which the study has not"

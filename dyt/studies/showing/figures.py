@@ -7,13 +7,14 @@ heat     final values over two factors                           {kind, x, y, wh
 layers   a probe's statistic by layer, at its last step          {kind, statistic, hue, where}
 time     a probe's statistic over steps, a line per layer        {kind, statistic, where}
 scatter  alpha against 1 / std of the input, a point per layer   {kind, hue, where}
-scurve   what trained norms do to their inputs                   (dyt/studies/scurve.py)
+scurve   what trained norms do to their inputs                   (scurve.py)
 """
 
 import math
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dyt.rundir.files import replace_file
@@ -90,24 +91,39 @@ def _of(panel: dict, about: Rows, label: str) -> dict:
     return {**where, **({panel["hue"]: label} if panel.get("hue") else {})}
 
 
+def together(curves: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Curves of several runs at all steps that one of them has a point at and all of them span: (steps, values).
+
+    Stored curves are thinned each for itself, so runs share few steps; between its points a run is read linearly.
+
+    Returns:
+        steps (n,) and values (runs, n); both empty where there is no curve.
+    """
+    parts = [part.drop_duplicates("step").sort_values("step") for _, part in curves.groupby("run", sort=False)]
+    if not parts:
+        return np.empty(0), np.empty((0, 0))
+    steps = np.unique(np.concatenate([part["step"] for part in parts]))
+    first, last = max(part["step"].iloc[0] for part in parts), min(part["step"].iloc[-1] for part in parts)
+    steps = steps[(steps >= first) & (steps <= last)]
+    return steps, np.array([np.interp(steps, part["step"], part["value"]) for part in parts])
+
+
 def _curves(axis, study, panel, about, curves):
     metric = panel.get("metric", study.metric)
     shown = []
     for label, style in _styles(panel, about).items():
         rows = about.at_best(_of(panel, about, label))
-        part = curves[curves["run"].isin([r["config_hash"] for r in rows]) & (curves["metric"] == metric)]
-        if part.empty:
+        gone = [r for r in rows if about.value(r) is None]
+        kept = [r["config_hash"] for r in rows if len(gone) == len(rows) or r not in gone]
+        steps, values = together(curves[curves["run"].isin(kept) & (curves["metric"] == metric)])
+        if not len(steps):
             continue
-        grouped = part.groupby("step")["value"]
-        mean, low, high = grouped.mean(), grouped.min(), grouped.max()
-        full = grouped.count() == grouped.count().max()
-        mean, low, high = mean[full], low[full], high[full]
-        gone = sum(about.value(r) is None for r in rows)
+        mean = values.mean(0)
         marker = style["marker"] if len(mean) < 25 else None
-        said = words(panel.get("hue"), label) + (f" ({gone} diverged)" if gone else "")
-        axis.plot(mean.index, mean, label=said, **{**style, "marker": marker})
-        axis.fill_between(mean.index, low, high, color=style["color"], alpha=0.15, lw=0)
-        shown += mean[mean.index >= 0.15 * mean.index.max()].tolist()
+        said = words(panel.get("hue"), label) + (f" ({len(gone)} diverged)" if gone else "")
+        axis.plot(steps, mean, label=said, **{**style, "marker": marker})
+        axis.fill_between(steps, values.min(0), values.max(0), color=style["color"], alpha=0.15, lw=0)
+        shown += mean[steps >= 0.15 * steps.max()].tolist()
     if shown and not panel.get("free"):
         pad = 0.06 * (max(shown) - min(shown) or 1)
         axis.set_ylim(min(shown) - pad, max(shown) + pad)

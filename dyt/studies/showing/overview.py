@@ -5,6 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from dyt.studies.judging import ladder
 from dyt.studies.judging.search import searched
 from dyt.studies.judging.verdicts import Rows
 from dyt.studies.running.rows import read_runs
@@ -162,7 +163,8 @@ def told(template: Path, results: Path) -> str:
     with ``|seeds`` how many runs, with a derived number's name that one (and " points" after it: 100 times that),
     with ``|minus level;level`` how much it is above another cell, paired by seed. The levels are of the cell's first
     factors; a searched one that is left out is at its best, marked "(edge)" where that is the end of the range.
-    ``{paper|claim|arm}`` is a number of the papers.
+    ``{ladder|arm|foretold loss}`` is what a ladder foretold of the size that it kept out, ``foretold gap`` its gap to
+    the baseline, and ``foretold gap at 124M`` that further out. ``{paper|claim|arm}`` is a number of the papers.
 
     Raises:
         ValueError: a study, cell, claim or arm that does not exist. Missing rows show as "not run".
@@ -175,6 +177,10 @@ def told(template: Path, results: Path) -> str:
 
     def number(found: re.Match) -> str:
         what, which, how = found[1], found[2], found[3]
+        if what != "paper" and (how or "").startswith("foretold "):
+            folder = result_folder(results, what, "small")
+            study, about = of(what)
+            return ladder.foretold(study, "small", about, which, how, folder, f"{template}: {found[0]}")
         if what != "paper":
             return _cell(*of(what), which.split(";"), how, f"{template}: {found[0]}")
         value = claims().get(which, {}).get("values", {}).get(how)
