@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -348,3 +349,70 @@ def test_the_scale_is_put_where_an_embedding_is_and_once():
         dyt.add_embed_scale(model, "head")
     with pytest.raises(ValueError, match="Linear is no torch.nn.Embedding; name one of: none here"):
         dyt.add_embed_scale(nn.Linear(2, 2))
+
+
+def test_modules_that_share_the_embedding_are_scaled_by_name_where_they_run():
+    """transformers 5: a T5's `shared` never runs, and a BART's embedding has a number called embed_scale."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared, self.embed, self.norm = nn.Embedding(50, 16), nn.Embedding(50, 16), nn.LayerNorm(16)
+            nn.init.normal_(self.shared.weight, std=0.02)
+            self.embed.weight, self.embed.embed_scale = self.shared.weight, 1.0
+
+        def forward(self, tokens):
+            return self.norm(self.embed(tokens) * self.embed.embed_scale)
+
+    model, tokens = Two(), torch.arange(50)[None]
+    told = dyt.advise(model, [tokens])
+    assert told.embedding == "embed" and told.embedding_std == pytest.approx(0.02, rel=0.1)
+    (warning,) = told.warnings
+    assert "dyt.add_embed_scale(model, 'embed')" in warning and "shared" not in warning
+    with pytest.raises(ValueError, match="shared and embed share one weight; name each that runs"):
+        dyt.add_embed_scale(model)
+    plain = model.embed(tokens)
+    assert torch.allclose(dyt.add_embed_scale(model, "embed").embed(tokens), 4 * plain)
+    assert model.embed.embed_scale == 1.0 and "embed.dyt_embed_scale.scale" in model.state_dict()
+    model(tokens).square().sum().backward()
+    assert model.embed.dyt_embed_scale.scale.grad is not None
+    with pytest.raises(ValueError, match="embed is followed by a scale already"):
+        dyt.add_embed_scale(model, "embed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["T5", "Bart"])
+def test_encoders_and_decoders_of_transformers_are_scaled_where_they_run(name):
+    transformers = pytest.importorskip("transformers")
+    small = {"T5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}}
+    small["Bart"] = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "encoder_layers": 1}
+    small["Bart"] |= {"decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = getattr(transformers, f"{name}Config")(vocab_size=40, **small[name])
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.normal_(std=0.02)
+    tokens = torch.arange(3, 30)[None]
+    batch = {"input_ids": tokens, "decoder_input_ids": tokens}
+    (warning,) = (w for w in dyt.advise(model, [batch]).warnings if "add_embed_scale" in w)
+    before = model(**batch).logits
+    calls = re.findall(r"dyt\.add_embed_scale\(model, '([\w.]+)'\)", warning)
+    for called in calls:
+        dyt.add_embed_scale(model, called)
+    assert calls and not torch.allclose(model(**batch).logits, before)
+    model(**batch).logits.square().sum().backward()
+    scales = [p for n, p in model.named_parameters() if "embed_scale" in n]
+    assert len(scales) == len(calls) and all(p.grad is not None for p in scales)
+
+
+def test_a_class_embedding_of_an_image_model_is_no_token_embedding():
+    class Dit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.y_embedder = nn.Module()
+            self.y_embedder.embedding_table, self.norm = nn.Embedding(11, 16), nn.LayerNorm(16)
+
+        def forward(self, x):
+            return self.norm(x + self.y_embedder.embedding_table.weight[0])
+
+    told = dyt.advise(Dit(), [torch.randn(4, 16)])
+    assert told.embedding is None and told.places[0].alpha == 0.5

@@ -177,12 +177,37 @@ def test_a_norm_that_is_read_and_not_called_stays():
         def forward(self, x):
             return F.layer_norm(x, (6,), self.norm.weight, self.norm.bias)
 
+    class Calls(Reads):
+        def forward(self, x):
+            return self._normed(x)
+
+        def _normed(self, x):
+            return self._inner(x)
+
+        def _inner(self, x):
+            return F.layer_norm(x, (6,), self.norm.weight, self.norm.bias)
+
+    class Above(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Module()
+            self.part.norm, self.norm = nn.LayerNorm(6), nn.LayerNorm(6)
+
+        def forward(self, x):
+            return self.norm(F.layer_norm(x, (6,), self.part.norm.weight))
+
+        def unused(self):
+            return self.norm.weight
+
     class Holds(nn.Module):
         def __init__(self):
             super().__init__()
             self.norm = nn.LayerNorm(6)
             self.call = self.norm.forward
 
+    assert plan(Calls())[0].reason == "is read, not called, in the forward of Calls"
+    found = {e.name: e.reason for e in plan(Above())}
+    assert found["part.norm"] == "is read, not called, in the forward of Above"
     assert plan(Reads())[0].reason == "is read, not called, in the forward of Reads"
     assert plan(Holds())[0].reason == "has a method held in call; hold the module instead"
 

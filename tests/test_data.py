@@ -412,6 +412,16 @@ def test_the_short_way_for_small_pictures_gives_the_same_bits(words):
                 assert torch.equal(ours, theirs) and ours.dtype == theirs.dtype and ours.stride() == theirs.stride()
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (40, 24)])
+def test_a_picture_is_brought_to_size_alike_in_training_and_evaluation(shape):
+    from dyt.data.images import build_transform
+
+    noise = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    data = load(["model=vit_nano", "data=cifar10", "data.img_size=64", "data.crop_padding=0", "data.hflip=0"])["data"]
+    trained, evaluated = (build_transform(data, train)(Image.fromarray(noise)) for train in (True, False))
+    assert torch.equal(trained, evaluated) and trained.shape == (3, 64, 64)
+
+
 def test_augmented_pictures_take_the_long_way():
     from dyt.data.images import ImageData, Pictures
 

@@ -207,6 +207,27 @@ def test_a_file_or_a_folder_is_a_class_and_short_sequences_are_filled_up(tmp_pat
     assert known.spec.classes == 3 and set(known.of["test"][1]) == {0}
 
 
+@pytest.mark.parametrize(
+    "names, says",
+    [
+        (
+            ["train__yes", "train__no", "test__yes", "holdout__no"],
+            "holdout is no split (train, val, test) beside test, tr",
+        ),
+        (
+            ["train_yes", "train_no", "test_yes"],
+            "test_yes and train_no and train_yes look like the splits of one set; make",
+        ),
+        (["train", "test"], "test and train look like the splits of one set; make a folder train of <class>.txt files"),
+    ],
+)
+def test_splits_are_no_classes(names, says, tmp_path):
+    words = folder_of(tmp_path / "set", **dict.fromkeys(names, ["ACGT"] * 20))
+    with pytest.raises(ValueError) as error:
+        open_data(load(words)["data"], 8)
+    assert says in str(error.value)
+
+
 def test_the_other_strand_is_read_as_often_as_asked_and_what_is_filled_up_stays_behind():
     sequences = np.tile(np.append(letters("AACGT"), [UNKNOWN] * 3).astype(np.uint8), (400, 1))
     rows = Rows(sequences, np.zeros(400, dtype=int), 0.25, seed=1)

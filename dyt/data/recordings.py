@@ -114,7 +114,8 @@ def _of_parquet(files: list[str], data: dict, place: str) -> Recordings:
     import pyarrow.parquet as pq
 
     try:
-        table = pa.concat_tables([pq.read_table(f) for f in files])
+        tables = [pq.read_table(f) for f in files]
+        table = pa.concat_tables(tables)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{place}: unreadable as parquet ({' '.join(str(error).split())[:120]})") from error
     usual = {"audio_key": ("audio", "pcm"), "label_key": ("label", "word"), "speaker_key": ("speaker", "speaker_id")}
@@ -133,6 +134,20 @@ def _of_parquet(files: list[str], data: dict, place: str) -> Recordings:
             raise ValueError(NO_PCM.format(column=column["audio_key"], path=data["path"]))
         cells = [(data["pcm_rate"], np.frombuffer(cell, dtype="<i2", count=len(cell) // 2)) for cell in cells]
     labels, speakers = (
-        table.column(column[key]).to_pylist() if column[key] else None for key in ("label_key", "speaker_key")
+        [value for part in tables for value in _names(part, column[key], place)] if column[key] else None
+        for key in ("label_key", "speaker_key")
     )
     return Recordings(cells, labels, speakers, place=place)
+
+
+def _names(table, column: str, place: str) -> list:
+    """A column's values; those of a ``ClassLabel`` as names, which other files may number otherwise."""
+    import datasets
+
+    values = table.column(column).to_pylist()
+    feature = datasets.Features.from_arrow_schema(table.schema)[column]
+    if not isinstance(feature, datasets.ClassLabel):
+        return values
+    if outside := [v for v in values if v is not None and v >= len(feature.names)]:
+        raise ValueError(f"{place}: {column} holds the label {outside[0]}, and names {len(feature.names)} classes")
+    return [None if v is None or v < 0 else feature.names[v] for v in values]

@@ -84,6 +84,8 @@ def as_timm(model: nn.Module, made, config: dict, spec: dict) -> tuple[dict, dic
     size = list(model.patch_embed.img_size)
     shown = {"num_classes": model.num_classes, "input_size": [spec["channels"], *size], "fixed_input_size": True}
     shown |= {"first_conv": "patch_embed.proj", "classifier": "head"}
+    # How an evaluation prepares a picture, which timm's create_transform takes from here, or else ImageNet's way.
+    shown |= {key: config["data"][key] for key in ("mean", "std", "crop_pct", "interpolation")}
     told = {"architecture": about["timm_name"], "num_classes": model.num_classes, "global_pool": "avg"}
     told |= {"model_args": {k: v for k, v in arguments.items() if v is not None}, "pretrained_cfg": shown}
     usual = {"kind": "layernorm", "eps": 1e-6, "elementwise_affine": True, "bias": True}
