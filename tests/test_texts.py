@@ -170,6 +170,36 @@ def test_text_in_is_text_out(tmp_path, text, encoding, tokenizer, kind):
     assert text_of(data(f"data.path=t.{kind}", f"data.tokenizer={tokenizer}", *typed)) == want
 
 
+@pytest.mark.parametrize("kind, pieces", [("gpt2", ["a\n\n", "\nb\n", "c"]), ("byte", ["a\n", "\n", "\n", "b\n", "c"])])
+def test_a_tokenizer_of_words_gets_lines_joined(kind, pieces, tmp_path, monkeypatch):
+    """GPT-2's pairs go over the ends of lines, in a prompt and in prepare_data.py too."""
+    import numpy as np
+
+    from dyt.data import text
+
+    got = []
+
+    class Stub:
+        dtype, separator = np.uint8, "\n"
+
+        def __init__(self, *_):
+            pass
+
+        def encode(self, of):
+            got.append(of)
+            return np.frombuffer(of.encode(), np.uint8)
+
+        def to_json(self):
+            return {}
+
+    monkeypatch.setattr(text, "Tokenizer", Stub)
+    monkeypatch.setattr(text, "PIECE", 3)
+    (tmp_path / "t.txt").write_text("a\n\n\nb\nc")
+    config = load([*TEXT, "data.path=t.txt", "data.val_fraction=0.5"])["data"] | {"tokenizer": kind}
+    text._tokenize(config, text.locate(config), tmp_path, None)
+    assert got == pieces
+
+
 # -- the tokenizer travels with weights --------------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ from dyt.data.tables import hub_table
 from dyt.data.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+BY_LETTER = ("byte", "char")  # tokenizers to which it is the same whether lines come one by one
+PIECE = 1 << 20  # letters that another one gets at once
 
 
 class Windows:
@@ -122,6 +124,8 @@ def _tokenized(data: dict, source: Source, given: str | None) -> tuple[Path, dic
     check_encoding(data.get("encoding"))
     parts = (source.sha256, source.stamp, data["tokenizer"], data["text_key"], data["val_fraction"], given, "v2")
     parts += (data.get("encoding"), data.get("on_error") == "skip")
+    # Once text files were encoded line by line.
+    parts += ("joined",) if source.builder == "text" and data["tokenizer"] not in BY_LETTER else ()
     parts += ("apart",) if source.builder == "hub" else ()  # once a set without train was read as if it had one
     return kept(cache_dir(data) / "tokens", parts, lambda folder: _tokenize(data, source, folder, given))
 
@@ -140,6 +144,19 @@ def _read(data: dict, source: Source, split: str) -> Iterator[tuple[str, str | N
             x for f in source.files[split] for x in documents(Path(f), source.builder, column, data.get("encoding"))
         )
     return texts(found, data, split, source.builder)
+
+
+def _joined(lines: Iterator[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
+    """Lines of text in pieces of a million letters: GPT-2's pairs go over the ends of lines."""
+    kept, size, place = [], 0, ""
+    for place, text in lines:
+        kept.append(text)
+        size += len(text)
+        if size >= PIECE:
+            yield place, "".join(kept)
+            kept, size = [], 0
+    if kept:
+        yield place, "".join(kept)
 
 
 def _rows(rows, column: str) -> Iterator[tuple[str, object]]:
@@ -162,7 +179,10 @@ def _tokenize(data: dict, source: Source, folder: Path, given: str | None) -> di
     for split in splits:
         counts[split] = absent = blank = 0
         with open(folder / f"{split}.bin", "wb") as out:
-            for number, (place, text) in enumerate(_read(data, source, split)):
+            read = _read(data, source, split)
+            if source.builder == "text" and data["tokenizer"] not in BY_LETTER:
+                read = _joined(read)
+            for number, (place, text) in enumerate(read):
                 if text is None and data.get("on_error") != "skip":
                     raise ValueError(
                         f"data.path={data['path'] or data['hub']}: row {number} of {split} ({place.split(',')[0]}) has "
