@@ -79,7 +79,7 @@ def main(words: list[str]) -> int:
     summary, tokenizer = read_json(run / "summary.json") or {}, read_json(run / "tokenizer.json")
     classes = (read_json(run / "run.json") or {}).get("classes")
     try:
-        spec = spec_of(weights, config["model"]["task"])
+        spec = spec_of(weights, config["model"]["task"], config["model"].get("reads"))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"run={run}: its weights are not those of its config ({error})") from error
     model, made = rebuilt(config, weights, spec, f"run={run}")  # what cannot be loaded is not given to others

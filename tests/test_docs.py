@@ -414,6 +414,10 @@ def test_every_example_of_extend_runs(tmp_path):
     runs = [p.parent.name for p in (tmp_path / "runs").rglob("summary.json") if '"finished"' in p.read_text()]
     for words in ("gpt_nano-softsign-stdlib", "mixer_nano-dyt-mnist5k", "gpt_nano-dyt-own_code", "task-zloss"):
         assert any(words in run for run in runs), (words, runs)
+    for words in ("mixer_nano-dyt-mnist5k", "task-zloss"):  # and what is one's own is exported as any other
+        run = next(p.parent for p in (tmp_path / "runs").rglob("summary.json") if words in p.parent.name)
+        done = python("scripts/export.py", f"run={run}", f"out={tmp_path / words}", cwd=tmp_path, **here)
+        assert done.returncode == 0 and (tmp_path / words / "model.safetensors").is_file(), done.stderr
     assert (tmp_path / "results/softsign/smoke/verdicts.json").is_file()
     # The configuration page takes them up, and says what is missing from a file that explains nothing.
     assert python("scripts/maintain/configuration.py", cwd=tmp_path, **here).returncode == 0

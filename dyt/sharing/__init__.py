@@ -5,14 +5,22 @@ from pathlib import Path
 
 from torch import nn
 
+TASKS = ("text", "image", "diffusion", "mae", "dino", "wav2vec2", "decision", "bases", "sequence")
 
-def spec_of(weights: dict, task: str) -> dict:
+
+def spec_of(weights: dict, task: str, reads: str | None = None) -> dict:
     """What a model must know of its data to be built, read from its weights: vocabulary, or channels and classes.
+
+    Args:
+        reads: the kind of data of somebody's own task, as its model says; None: text, as for their batches.
 
     Raises:
         ValueError: they are no such model's.
     """
+    task = task if task in TASKS else reads or "text"
     if task == "text":
+        if "embed.weight" not in weights:
+            raise ValueError("these weights are no text model's: there is no embed.weight")
         return {"vocab_size": len(weights["embed.weight"])}
     if task == "decision":
         named = {"states": "embed_state.weight", "actions": "embed_action.weight"}
