@@ -1,6 +1,7 @@
 """What a run begins with: its directory, locked, its files open, and the lines it says. `run` is a `dyt.run.Run`."""
 
 import contextlib
+import os
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def open_directory(run):
     about |= {"config_hash": plan.hash, "data_sha256": plan.data_sha256, "init_sha256": plan.init_sha256}
     path = plan.config["data"]["path"]
     about |= {"name": plan.dir.name, "data_path": path and str(Path(path).expanduser().absolute())}
+    about["job"] = os.environ.get("SLURM_JOB_ID")  # that made the directory or goes on in it
     named = run.data.spec.names if run.task.knows_classes else ()
     about |= {"classes": list(named)} if named else {}
     about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)

@@ -10,6 +10,7 @@ import yaml
 
 from dyt.config.identity import Plan, counted, difference
 from dyt.rundir.files import manifests, read_json, replace_file
+from dyt.rundir.requeue import began_here
 
 RESULTS = ("finished", "diverged")  # statuses that no further training changes
 
@@ -20,7 +21,7 @@ def finished(plan: Plan) -> dict | None:
     Raises:
         ValueError: the directory was made by another config; the line shows the difference.
     """
-    if plan.config["resume"] == "fresh" or not plan.dir.exists():
+    if _fresh(plan) or not plan.dir.exists():
         return None
     about = read_json(plan.dir / "run.json")
     if about is not None and (plan.dir / "config.yaml").is_file():
@@ -33,6 +34,11 @@ def finished(plan: Plan) -> dict | None:
             )
     summary = read_json(plan.dir / "summary.json")
     return summary if summary and summary.get("status") in RESULTS else None
+
+
+def _fresh(plan: Plan) -> bool:
+    """Whether what is in the directory counts for nothing."""
+    return plan.config["resume"] == "fresh" and not began_here(plan.dir)
 
 
 def _config_of(folder: Path) -> dict:
@@ -48,7 +54,7 @@ def _config_of(folder: Path) -> dict:
 def where_to_start(plan: Plan, loop) -> str:
     """Puts the loop where training goes on, and says where that is. In this order:
 
-    1. ``resume=fresh``: the directory is moved aside, nothing is loaded.
+    1. ``resume=fresh``: the directory is moved aside, nothing is loaded; once, where SLURM starts the job again.
     2. The directory has a checkpoint that verifies: from there.
     3. ``init_from``: this run's shorter twin goes on; any other run gives its weights.
     4. From scratch.
@@ -57,7 +63,7 @@ def where_to_start(plan: Plan, loop) -> str:
         ValueError: there are checkpoints and none verifies, or ``init_from`` does not fit.
     """
     folder, start = plan.dir / "checkpoints", "from scratch"
-    if plan.config["resume"] == "fresh":
+    if _fresh(plan):
         if loop.world.leads:
             _move_aside(plan.dir)
         loop.world.wait()

@@ -239,7 +239,7 @@ def train(run: Run, saver) -> tuple[str, str | None]:
             seen = run.probe or Probe(run.model, run.norms.made, run.task, run.data, run.world)
             file = run.plan.dir / "failure.json" if run.world.leads else None
             try:
-                write_failure(file, run.loop, seen, str(error))
+                write_failure(file, run.loop, seen, error)
             except OSError as full:  # it is a divergence all the same
                 say(f"failure.json could not be written ({full.strerror})", file=sys.stderr)
         return "diverged", str(error)

@@ -1,7 +1,8 @@
 """Convolutional nets with BatchNorm (timm's ResNet, VGG ...), where every BatchNorm2d gives way to the config's norm.
 
 The paper replaces BatchNorm too, and fails: ResNet-50 76.2 -> 68.9 (arXiv 2503.10622, Table 16). norm=batchnorm is the
-net as it is. An activation that timm keeps inside its BatchNorm stays, behind the new norm.
+net as it is, but for its start: timm begins with gamma 0 in the last BatchNorm of a ResNet's block, and here all begin
+at 1. An activation that timm keeps inside its BatchNorm stays, behind the new norm.
 """
 
 import re

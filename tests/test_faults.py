@@ -1,6 +1,7 @@
 """What goes wrong in a night of runs, caused for real: a second writer, a full disk, a folder that goes away."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -228,6 +229,22 @@ def test_no_flipped_bit_and_no_cut_is_ever_loaded(tmp_path):
 
 
 # -- divergence ------------------------------------------------------------------------------------------------------
+
+
+def test_a_validation_loss_that_is_not_finite_is_of_its_own_step(monkeypatch):
+    from dyt.training.loop import Trainer
+
+    evaluate = Trainer.evaluate
+
+    def spoilt(self, *about):
+        return evaluate(self, *about) | ({"val/loss": math.inf} if self.step == 4 else {})
+
+    monkeypatch.setattr(Trainer, "evaluate", spoilt)
+    summary, folder = train(*TINY_GPT, "trainer.max_steps=6", "trainer.eval_every=2", "trainer.eval_batches=1")
+    failure = json.loads((folder / "failure.json").read_text())
+    assert (
+        summary["status"] == "diverged" and failure["why"] == "validation loss inf in step 4" and failure["step"] == 4
+    )
 
 
 @pytest.mark.parametrize("norm", ["dyt", "layernorm"])

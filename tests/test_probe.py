@@ -8,7 +8,7 @@ from torch import nn
 
 from dyt.training.probe import best_line, best_tanh, plain
 
-from .helpers import TINY_DIT, TINY_GPT, TINY_VIT, rows_of, shrunk, train
+from .helpers import TINY_DINO, TINY_DIT, TINY_GPT, TINY_VIT, rows_of, shrunk, train
 
 
 def test_best_tanh_finds_a_tanh_and_a_line():
@@ -96,3 +96,29 @@ def test_resuming_keeps_each_probe_once():
     _, whole = train(*words, "trainer.max_steps=6", out="whole")
     _, first = train(*words, "trainer.max_steps=6", "trainer.save_every=3", out="again")
     assert rows_of(first) == rows_of(whole)
+
+
+def test_of_a_norm_that_runs_twice_the_first_call_counts():
+    """DINO's student sees the large views, then the small ones."""
+    from dyt.training.loop import Trainer
+
+    seen = []
+    loaded = Trainer.__init__
+
+    def hooked(self, config, model, *about, **more):
+        loaded(self, config, model, *about, **more)
+        norm = model.student.encoder.blocks[0].norm1
+        norm.register_forward_hook(lambda _, args, __: seen.append(args[0].detach()) if not model.training else None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "__init__", hooked)
+        short = ["trainer.max_steps=1", "trainer.eval_batches=1", "trainer.probe_every=1"]
+        _, folder = train(*TINY_DINO, "norm=dyt", *short)
+    (row,) = (r for r in rows_of(folder) if "probe/student.encoder.blocks.0.norm1/in_std" in r)
+    tokens = {x.shape[1] for x in seen}
+    assert len(tokens) == 2  # of large views and of small ones
+    stds = [x.std().item() for x in seen if x.shape[1] == max(tokens)]
+    others = [x.std().item() for x in seen if x.shape[1] == min(tokens)]
+    found = row["probe/student.encoder.blocks.0.norm1/in_std"]
+    near = lambda values: min(abs(v / found - 1) for v in values)  # noqa: E731
+    assert near(stds) < 1e-3 < near(others)

@@ -80,6 +80,15 @@ def rows_of_whole_lines(folder):
     return read_metrics(Path(folder) / "metrics.jsonl")
 
 
+def test_runs_at_two_depths_are_all_found(tmp_path):
+    from dyt.report.collect import run_directories
+
+    for place in ("a-s0-1", "b-s1-2", "old/c-s2-3", "old/d.replaced-1"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "run.json").write_text("{}")
+    assert [str(p.relative_to(tmp_path)) for p in run_directories(tmp_path)] == ["a-s0-1", "b-s1-2", "old/c-s2-3"]
+
+
 def test_thinning_keeps_spikes_and_the_budget():
     run = {"norm": "dyt", "final": {}, "best": {}}
     points = [(step, 100.0 if step == 777 else 1.0) for step in range(1, 2001)]
@@ -503,6 +512,12 @@ def test_the_mean_ends_where_the_first_seed_does(browser, page):
         "return band([{points: [[1, 3], [2, 3]]}, {points: [[1, 5], [2, 5]]}, {points: [[1, 1], [2, 1], [9, 1]]}])"
     )
     assert ended["line"] == [[1, 3], [2, 3]] and ended["end"] == 2
+    from scipy.stats import t
+
+    for n in (3, 20, 21, 22, 25, 60, 500):  # beyond the table too
+        half = browser.execute_script("return interval([...Array(arguments[0]).keys()]).half", n)
+        sd = (n * (n + 1) / 12) ** 0.5  # of 0 to n - 1
+        assert half == pytest.approx(t.ppf(0.975, n - 1) * sd / n**0.5, rel=2e-4)
     assert ended["area"][0][2] - 3 == pytest.approx(4.303 * 2 / 3**0.5, rel=1e-3)  # Student's t, 2 degrees of freedom
 
 
@@ -610,6 +625,9 @@ def test_a_study_under_way_is_followed_without_a_reload(browser, tmp_path):
     for one in going:
         for step in (10, 20, 30):
             one.step(step)
+    cut = Going(next(r for r in asked if r.cell["norm"] == "none"), tmp_path / "runs")
+    cut.step(10)
+    cut.lock.__exit__()
     command = [sys.executable, REPORT, "--watch", "--port", "0", "--out", "page", "--results", str(tmp_path / "none")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         try:
@@ -617,14 +635,16 @@ def test_a_study_under_way_is_followed_without_a_reload(browser, tmp_path):
             address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
             browser.get(f"{address}#view=curves&study=depth/small&metric=train/loss&log=1")
             told = text(browser, "#live")
-            assert "2 runs going on" in told and f"0 of {asked_for(study, 'small')} runs are done" in told
+            assert (
+                "2 runs going on" in told and f"0 of {asked_for(study, 'small')} runs are done" in told
+            )  # nor is one that was cut off
             assert "step 30 of 1,000, train/loss" not in told  # judged by what the study is: its validation loss
             assert told.count("1 min left") == 2  # 970 steps, ten a second
             browser.execute_script("window.same = true")
             for one in going:
                 one.step(40, **{"val/loss": 2.7})
-            soon(lambda: all(line["data"][-1][0] == 40 for line in lines(browser)))
-            assert len(lines(browser)) == 2 and "val/loss 2.7" in text(browser, "#live")
+            soon(lambda: sorted(line["data"][-1][0] for line in lines(browser)) == [10, 40, 40])
+            assert "val/loss 2.7" in text(browser, "#live")
             going[0].end("diverged", "loss nan in step 41")
             soon(lambda: "diverged at step 40: loss nan in step 41" in text(browser, "#live"))
             red = "return getComputedStyle(document.querySelector(arguments[0])).color"
@@ -760,6 +780,30 @@ def test_two_pinned_variants_differ_as_the_studies_statistics_say(browser, studi
     ]
     assert row["steps"].startswith("not reached in 3 of 3; 120% more [90, 154]")
     assert "120% more steps [90, 154] to its own end; not reached in 3 of 3" in told
+
+
+@pytest.mark.slow
+def test_values_and_losses_of_a_cell_are_those_of_the_studies(browser, studies):
+    """A run that finished no better than chance is lost there too: its loss is in no mean."""
+    show(browser, studies)
+    chance = 0
+    for name in SHOWN:
+        study = Study(name)
+        about = asked(study, "small", read_runs(ROOT / f"results/{name}/small/runs.csv", study))
+        cells = browser.execute_script(
+            "const scope = arguments[0], runs = data.runs.filter((r) => r.in[scope]);"
+            "return [...Map.groupBy(runs, (r) => JSON.stringify(r.in[scope].cell)).values()].map((own) =>"
+            " ({ cell: own[0].in[scope].cell, of: own.length, ...ending(own, own[0].metric) }))",
+            f"{name}/small",
+        )
+        for found in cells:
+            rows = [r for r in about.rows if all(r[f] == v for f, v in found["cell"].items())]
+            values = [about.value(r) for r in rows]
+            fine = [v for v in values if v is not None]
+            assert (found["of"], found["lost"]) == (len(rows), len(values) - len(fine)), (name, found)
+            assert found.get("mean") == (pytest.approx(sum(fine) / len(fine), rel=1e-5) if fine else None)
+            chance += sum(about.value(r) is None and r["status"] == "finished" for r in rows)
+    assert chance > 20  # or nothing was seen
 
 
 @pytest.mark.slow

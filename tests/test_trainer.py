@@ -232,6 +232,44 @@ def test_a_damaged_checkpoint_is_passed_over_and_none_left_is_said(monkeypatch, 
         train(*words, out="c")
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_later_checkpoint_does_not_count_for_those_that_are_kept(keep, tmp_path):
+    """The run went on from the one before it: what it saves now is the newest that can be read."""
+    for step in (50, 100, 200):
+        checkpoint.save(tmp_path, "step", step, {"model": {}, "step": step}, keep=3)
+    (tmp_path / "step-000000200.pt").write_bytes(b"")
+    assert checkpoint.newest_of(tmp_path).about["step"] == 100
+    checkpoint.save(tmp_path, "step", 110, {"model": {}, "step": 110}, keep=keep)
+    left = [read_json(m)["step"] for m in manifests(tmp_path, "step")]
+    assert left == [110, 100][:keep] and checkpoint.newest_of(tmp_path).about["step"] == 110
+    assert len(list(tmp_path.glob("*.pt"))) == keep
+
+
+def test_a_job_that_slurm_starts_again_is_fresh_once(monkeypatch):
+    from dyt.config import compose, identity
+    from dyt.resume import finished
+
+    words = [*TINY_GPT, *SHORT, "trainer.save_every=2", "resume=fresh"]
+    _, undisturbed = train(*words, out="a")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    back = stop_at(monkeypatch, 6)
+    _, folder = train(*words, out="b")
+    back()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    summary, _ = train(*words, out="b")
+    assert summary["status"] == "finished" and rows_of(folder) == rows_of(undisturbed)
+    assert not list(folder.parent.glob("*.replaced-*"))
+    plan = identity.plan(compose.load([*words, "out_root=b"]), words)
+    assert finished(plan)["status"] == "finished"
+    for name, value in (("SLURM_RESTART_COUNT", "0"), ("SLURM_JOB_ID", "8")):  # typed again; another job's
+        with monkeypatch.context() as other:
+            other.setenv(name, value)
+            assert finished(plan) is None
+    monkeypatch.delenv("SLURM_JOB_ID")
+    train(*words, out="b")
+    assert len(list(folder.parent.glob("*.replaced-*"))) == 1
+
+
 def test_a_checkpoint_holds_no_code():
     """Plain types and tensors: torch's weights_only loader takes it; `newest` uses that loader."""
     _, folder = train(*TINY_GPT, "trainer.max_steps=2", "trainer.ema_decay=0.9")

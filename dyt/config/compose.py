@@ -29,7 +29,7 @@ class OptimConfig:
 
     kind: str = "adamw"  # of the optimizer; muon: for the blocks' matrices, AdamW for the rest; sgd: momentum 0.9
     lr: float = 1e-3  # [ratio] highest learning rate, reached after the warm-up
-    min_lr: float = 0.0  # [ratio] learning rate of the last step, where the cosine ends
+    min_lr: float = 0.0  # [ratio] learning rate at which the cosine ends, one step after the last
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # [ratio] AdamW's two averages, e.g. [0.9,0.95]
     weight_decay: float = 0.05  # [ratio] of matrices only
     decay_gain: bool = False  # true: the norms' gamma gets weight decay too

@@ -19,6 +19,7 @@ from dyt.report.naming import join_studies, name_own, name_studys
 from dyt.rundir.files import finite, read_json
 from dyt.rundir.lock import held
 from dyt.rundir.meaning import RISING, unit_of
+from dyt.studies.judging.rules import asked
 from dyt.studies.running.rows import read_curves, read_runs, thin
 from dyt.studies.running.study import SCALES, Study, names, result_folder
 from dyt.studies.showing.styles import COLOURS
@@ -40,7 +41,7 @@ def run_directories(place: Path) -> list[Path]:
     """Run directories: `place` itself, or those below it; none that was moved aside."""
     if (place / "run.json").is_file():
         return [place]
-    found = sorted(p.parent for p in place.glob("*/*/run.json")) or sorted(p.parent for p in place.glob("*/run.json"))
+    found = sorted(p.parent for depth in ("*/run.json", "*/*/run.json") for p in place.glob(depth))
     return [p for p in found if ".replaced-" not in p.name]
 
 
@@ -137,7 +138,9 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
     """Runs and curves of a study's committed rows."""
     folder = result_folder(results, study.name, scale)
     runs, cells = [], []
-    for row in read_runs(folder / "runs.csv", study):
+    rows = read_runs(folder / "runs.csv", study)
+    judged = asked(study, scale, rows)
+    for row in rows:
         cells.append({f: row[f] for f in study.factors if row.get(f)})
         words = dict(word.partition("=")[::2] for word in (row["overrides"] or "").split())
         named = {f"{k}.name" if k in ("model", "norm", "data") else k: v for k, v in words.items()}
@@ -155,6 +158,8 @@ def of_study(study: Study, scale: str, results: Path) -> tuple[list[dict], dict[
                 "data": words.get("data", data),
                 "seed": row["seed"],
                 "status": row["status"],
+                # Ended no better than chance, which counts as lost.
+                "chance": row["status"] == "finished" and row["final"] is not None and judged.value(row) is None,
                 "why": row["why"] or "",
                 "step": steps,
                 "max_steps": row["max_steps"],
@@ -230,6 +235,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
                     if first is not run:
                         first["studies"] += run["studies"]
                         first["in"] |= run["in"]
+                        first["chance"] |= run["chance"]
                 for id, metrics in curves.items():
                     series[id] = series.get(id, {}) | metrics
             elif scale in study.scales:
@@ -244,7 +250,7 @@ def collect(results: Path, places: list[Path], studies: list[str] | None = None)
         if before and before["dir"] and copied:  # the original is shown
             continue
         if before:  # the study's words for it stay
-            run |= {k: before[k] for k in ("key", "studies", "in", "metric")}
+            run |= {k: before[k] for k in ("key", "studies", "in", "metric", "chance")}
         runs[run["id"]] = run
         series[run["id"]] = metrics
     join_studies(list(runs.values()), told)

@@ -31,7 +31,17 @@ def save(folder: Path, kind: str, step: int, state: dict, keep: int, **about) ->
     except OSError:
         file.unlink(missing_ok=True)  # it would never be read, nor removed
         raise
-    for manifest in manifests(folder, kind)[keep:]:
+    remove_others(folder, kind, step, keep)
+
+
+def remove_others(folder: Path, kind: str, step: int, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints of a kind, the one of `step` first.
+
+    Those of later steps go too: they did not verify, or this run would have gone on from them.
+    """
+    found = manifests(folder, kind)
+    mine = [manifest for manifest in found if manifest.stem <= f"{kind}-{step:09d}"]
+    for manifest in {*found} - {*mine[:keep]}:
         remove(manifest)
 
 

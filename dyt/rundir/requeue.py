@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+from dyt.rundir.files import read_json
 from dyt.rundir.processes import place
 
 
@@ -28,6 +30,15 @@ def requeue() -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         said = f"not requeued ({error})"
     print(f"SLURM job {job} {said}", file=sys.stderr)
+
+
+def began_here(folder: Path) -> bool:
+    """Whether this job was started again and made this run directory itself, before it went back into the queue.
+
+    Its ``resume=fresh`` is done then: to start over at each requeue, a run would never end.
+    """
+    again = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
+    return again and (read_json(folder / "run.json") or {}).get("job") == os.environ.get("SLURM_JOB_ID", "")
 
 
 def _submitits() -> signal.Signals:

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, TensorWriteData, WriteItem, WriteItemType
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from dyt.rundir.files import manifests, sha256_of, write_json
+from dyt.rundir.files import sha256_of, write_json
 
 Boxes = tuple[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]]
 
@@ -30,7 +30,7 @@ def save(folder: Path, kind: str, step: int, boxes: dict[str, Boxes], plain: dic
     Raises:
         OSError: in every process, where one of them could not write.
     """
-    from dyt.rundir.checkpoint import remove
+    from dyt.rundir.checkpoint import remove_others
 
     place, leads = folder / f"{kind}-{step:09d}.parts", dist.get_rank(group) == 0
     manifest = place.with_suffix(".json")
@@ -55,8 +55,7 @@ def save(folder: Path, kind: str, step: int, boxes: dict[str, Boxes], plain: dic
             files = {name: sum for part in held for name, sum in part.items()}
             about = {"file": place.name, "files": files, "step": step, "tensors": list(boxes), **plain}
             write_json(manifest, about)
-            for old in manifests(folder, kind)[keep:]:
-                remove(old)
+            remove_others(folder, kind, step, keep)
         except OSError as error:
             why = error
     held = [why]

@@ -51,11 +51,14 @@ def say(text: str, file=None) -> None:
         print(text, file=file, flush=True)
 
 
-def write_failure(path: Path | None, loop, probe, why: str) -> None:
+def write_failure(path: Path | None, loop, probe, error) -> None:
     """What is known of a divergence: the last steps, and each norm's input, alpha and saturation just before it.
 
-    The weights are those before the step that would have spoilt them. Numbers that are not finite are null. A process
-    that only takes part, since the model is sharded, has no path.
+    The weights are those before the step that would have spoilt them, or those that a validation loss was measured
+    with. Numbers that are not finite are null. A process that only takes part, since the model is sharded, has no path.
+
+    Args:
+        error: the loop's `Diverged`: why, and in which step.
     """
     with torch.no_grad():
         row, _ = probe.layers(loop.autocast)
@@ -65,5 +68,5 @@ def write_failure(path: Path | None, loop, probe, why: str) -> None:
     for key, value in row.items():
         _, layer, name = key.split("/")
         layers.setdefault(layer, {})[name] = value
-    failure = {"why": why, "step": loop.step + 1, "steps": list(loop.recent), "layers": layers}
+    failure = {"why": str(error), "step": error.step, "steps": list(loop.recent), "layers": layers}
     write_json(path, finite(failure))

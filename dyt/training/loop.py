@@ -36,6 +36,7 @@ class Diverged(Exception):
     def __init__(self, step: int, **seen: float):
         values = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in seen.items())
         super().__init__(f"{values} in step {step}")
+        self.step = step
 
 
 class Trainer:

@@ -88,10 +88,17 @@ class Probe:
         return row
 
     def layers(self, autocast) -> tuple[dict[str, float], Tensor]:
-        """The norms' part of a row, and the loss; the model is left in evaluation mode."""
+        """The norms' part of a row, each at its first call, and the loss; the model is left in evaluation mode."""
         row: dict[str, float] = {}
+        seen: set[str] = set()
+
+        def see(name, norm, x):
+            if name not in seen:  # DINO's student sees large views first, then small ones
+                row.update(_statistics(name, norm, x))
+            seen.add(name)
+
         self.model.eval()
-        with self.watched(lambda name, norm, x: row.update(_statistics(name, norm, x))), autocast:
+        with self.watched(see), autocast:
             loss, *_, count = self.task.measure(self.model, self.inputs, self.targets)
         return row, loss / count
 

@@ -141,12 +141,15 @@ function span(seconds) {
 const T = [NaN, 12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.306, 2.26216, 2.22814, 2.20099, 2.17881,
   2.16037, 2.14479, 2.13145, 2.11991, 2.10982, 2.10092, 2.09302, 2.08596];
 
+// Beyond the table by its expansion in 1 / degrees of freedom, there within 2 in 10,000.
+const Z = 1.959964, quantile = (f) => T[f] ?? Z + (Z ** 3 + Z) / (4 * f) + (5 * Z ** 5 + 16 * Z ** 3 + 3 * Z) / (96 * f * f);
+
 function interval(values) {
   const n = values.length;
   const mean = values.reduce((a, b) => a + b, 0) / n;
   if (n < 2) return { mean, half: 0, sd: 0, n };
   const sd = Math.sqrt(values.reduce((a, v) => a + (v - mean) ** 2, 0) / (n - 1));
-  return { mean, half: ((T[n - 1] ?? 1.98) * sd) / Math.sqrt(n), sd, n };
+  return { mean, half: (quantile(n - 1) * sd) / Math.sqrt(n), sd, n };
 }
 
 function download(name, content, type) {

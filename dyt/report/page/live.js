@@ -21,7 +21,7 @@ function live() {
 // A study, or runs that share a tag or model: its progress, then its runs, those that diverged first.
 function group(of, own) {
   const study = studyOf(of), all = study ? data.runs.filter((r) => r.studies.includes(of)) : own;
-  const done = all.filter(ended), lost = all.filter(gone).length, now = own.filter((r) => !ended(r));
+  const done = all.filter((r) => r.status === "finished" || gone(r)), lost = all.filter(gone).length, now = own.filter((r) => !ended(r));
   const head = el("p", { class: "going" }, study ? el("a", { href: link({ view: "curves", study: of }) }, of) : el("bdi", {}, of),
     study ? [el("progress", { max: study.asked, value: done.length, "aria-label": `${of}: runs done` }), ` ${done.length} of ${study.asked} runs are done`, rest(study, done, now)] : ` ${done.length} of ${all.length} done`,
     lost ? [" ", el("span", { class: "badge diverged" }, `${lost} diverged or failed`)] : null);

@@ -122,7 +122,7 @@ function stepsMore(arm, base, metric) {
   let never = 0, seeds = 0;
   for (const [a, b] of pairsOf(arm, base)) {
     const [ours, theirs] = [raw(a, metric), raw(b, metric)];
-    if (a.status !== "finished" || b.status !== "finished" || !ours.length || !theirs.length) continue;
+    if ([a, b].some((r) => r.status !== "finished" || r.chance) || !ours.length || !theirs.length) continue;
     seeds++;
     let end = theirs.at(-1)[1], found = stepsTo(ours, end, up);
     if (!found) { never++; end = ours.at(-1)[1]; found = stepsTo(ours, end, up); }

@@ -86,8 +86,8 @@ const counted = (levels, what) => levels.filter((p) => p[what]).map((p) => `${p[
 const STAR = "path://M10,0L13,7L20,7.5L14.5,12L16.5,20L10,15.5L3.5,20L5.5,12L0,7.5L7,7Z";
 
 function bests(panels, key, metric) {
-  return scroll(el("table", { id: "bests" }, el("caption", {}, `The best ${key} of each arm, of runs that finished; runs that diverged or failed count as worse than any that did not`),
-    el("thead", {}, el("tr", {}, ["arm", "tried on", `best ${key}`, metric, "searched", "diverged or failed"].map((t, i) => el("th", { scope: "col", class: i === 2 || i === 3 ? "number" : null }, t)))),
+  return scroll(el("table", { id: "bests" }, el("caption", {}, `The best ${key} of each arm, of runs that finished; runs that diverged, failed or ended no better than chance count as worse than any other`),
+    el("thead", {}, el("tr", {}, ["arm", "tried on", `best ${key}`, metric, "searched", "lost"].map((t, i) => el("th", { scope: "col", class: i === 2 || i === 3 ? "number" : null }, t)))),
     el("tbody", {}, panels.flatMap((p) => p.rows.map((r) => el("tr", {}, el("td", {}, swatch(r.shape), " ", shortened(r.name)), el("td", {}, shortened(p.place)),
       el("td", { class: "number" }, r.best ? levelText(r.best.level) : "–"),
       el("td", { class: "number" }, r.best ? number(interval(r.best.values).mean) : "–"), el("td", {}, r.levels.map(([l]) => levelText(l)).join(", "), r.edge ? el("span", { class: "badge inconclusive" }, ` best is the ${r.edge} searched`) : null),

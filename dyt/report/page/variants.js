@@ -30,8 +30,9 @@ function variantsOf(runs, scope) {
   return [...found.values()];
 }
 
-// What the metric was at the end of a run that finished; of any other there is no such value.
-const finalOf = (run, metric) => (run.status === "finished" ? run.final[metric] : undefined);
+// What the metric was at the end of a run that finished; of any other there is no such value, nor of one that ended no
+// better than chance, as the studies count it (dyt/studies/judging/cells.py).
+const finalOf = (run, metric) => (run.status === "finished" && !(run.chance && metric === run.metric) ? run.final[metric] : undefined);
 
 // Over runs: their final values, how many were lost, and how many have not ended (or were cut off); none sorts last.
 function ending(runs, metric) {
