@@ -98,6 +98,9 @@ def test_prediction_of_the_held_out_size_and_its_gap():
     lines = ladder.outcome(study, Rows([*about.rows, ran, other], study.factors, False, search="lr"), told)
     error = 1.5 - told["arms"][BASE]["at"]["held_out"]["loss"]
     assert any(f"1.5000 (n = 1) | {error:+.4f} |" in line for line in lines)
+    gone = {**ran, "status": "diverged", "final": None}
+    lines = ladder.outcome(study, Rows([*about.rows, gone], study.factors, False, search="lr"), told)
+    assert any(line.endswith("| 1 of 1 lost | - |") for line in lines)  # and not "not run"
 
 
 def test_each_scale_says_which_size_it_keeps_out(tmp_path):

@@ -229,9 +229,12 @@ def outcome(study: Study, rows: Rows, told: dict) -> list[str]:
         cell = {factor: name, study.ladder["size"]: told["size"]}
         if study.search:  # the run that was predicted, and no other rate of that size
             cell[study.search] = arm[study.search]
-        values = [v for v in map(rows.value, rows.of(cell)) if v is not None]
+        ran = rows.of(cell)
+        values = [v for v in map(rows.value, ran) if v is not None]
         mean = sum(values) / len(values) if values else None
         shown = "not run" if mean is None else f"{mean:.4f} (n = {len(values)})"
+        if lost := len(ran) - len(values):  # by divergence, or ended no better than chance
+            shown = f"{'' if mean is None else f'{shown}, '}{lost} of {len(ran)} lost"
         error = "-" if mean is None else f"{mean - place['loss']:+.4f}"
         lines.append(
             f"| {name} | {arm['E']:.3f} {_range(arm['E_95'])} | {arm['b']:.3f} {_range(arm['b_95'])} | "
