@@ -90,6 +90,7 @@ def _of_directory(folder: Path, _changed: tuple) -> tuple[dict, dict] | None:
         **parts,
         "seed": seed,
         "status": str(status),
+        "chance": False,
         "why": str(summary.get("why") or ""),
         "step": last["step"],
         "max_steps": summary.get("max_steps") or flat.get("trainer.max_steps"),
