@@ -15,8 +15,32 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and each is faster so
 os.environ.pop("WANDB_API_KEY", None)
 
+import random  # noqa: E402
+
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+
+class TorchRandom:
+    """torch's generator for hypothesis: every example draws the same numbers, whatever ran before it."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+TORCH_RANDOM = TorchRandom()  # hypothesis holds it by a weak reference
+hypothesis.register_random(TORCH_RANDOM)
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers():
+    """A test draws what it draws alone too: with `pytest -n` the order changes from run to run."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what libraries draw from
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
