@@ -172,6 +172,9 @@ def test_a_text_with_a_number_that_is_not_there_is_refused(tmp_path):
         ("{depth|dyt;3}", "depth has no such cell"),
         ("{paper|no-claim|dyt}", "no such number"),
         ("{depth|none;24|minus layernorm;3}", "depth has no such cell"),
+        ("{depth@huge|none;24}", "depth has no scale huge"),
+        ("{gpt_norms@medium|shakespeare;derf-gpt2}", "gpt_norms has no such cell"),
+        ("{gpt_norms@medium|shakespeare;derf}", None),
         ("{gain_clip|gpt;layernorm}", None),
     ):
         template.write_text(text)
@@ -180,6 +183,13 @@ def test_a_text_with_a_number_that_is_not_there_is_refused(tmp_path):
                 overview.told(template, RESULTS)
         else:  # a cell that a study has and nobody ran
             assert overview.told(template, tmp_path) == "not run"
+    template.write_text("{depth|none;24|best}, {gain_clip|gpt;dyt-fed 1/1|best}")
+    rates = {}
+    for r in read_runs(RESULTS / "gain_clip/small/runs.csv"):
+        if (r["setting"], r["norm"]) == ("gpt", "dyt-fed 1/1") and r["lr"]:
+            rates.setdefault(r["lr"], []).append(r["final"] if r["final"] is not None else 99)
+    lowest = min(rates, key=lambda lr: sum(rates[lr]) / len(rates[lr]))
+    assert overview.told(template, RESULTS) == f"not searched, {lowest}"
     template.write_text("{depth|none;24|seeds} and {depth|none;24|minus layernorm;24}")
     finals = [
         {

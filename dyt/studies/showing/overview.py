@@ -159,51 +159,55 @@ def verdict_page(results: Path) -> str:
 def told(template: Path, results: Path) -> str:
     """A text of ``configs/study/`` with its numbers filled in.
 
-    ``{study|level;level}`` is a cell's final value at small scale, mean and interval; with ``|mean`` the mean alone,
-    with ``|seeds`` how many runs, with a derived number's name that one (and " points" after it: 100 times that),
-    with ``|minus level;level`` how much it is above another cell, paired by seed. The levels are of the cell's first
+    ``{study|level;level}`` is a cell's final value at small scale, mean and interval; ``{study@medium|...}`` is of
+    another scale. With ``|mean`` it is the mean alone, with ``|seeds`` how many runs, with ``|best`` the searched
+    factor's best level, with a derived number's name that one (and " points" after it: 100 times that), with
+    ``|minus level;level`` how much it is above another cell, paired by seed. The levels are of the cell's first
     factors; a searched one that is left out is at its best, marked "(edge)" where that is the end of the range.
     ``{ladder|arm|foretold loss}`` is what a ladder foretold of the size that it kept out, ``foretold gap`` its gap to
     the baseline, and ``foretold gap at 124M`` that further out. ``{paper|claim|arm}`` is a number of the papers.
 
     Raises:
-        ValueError: a study, cell, claim or arm that does not exist. Missing rows show as "not run".
+        ValueError: a study, scale, cell, claim or arm that does not exist. Missing rows show as "not run".
     """
 
     @cache
-    def of(name: str) -> tuple[Study, Rows]:
+    def of(name: str, scale: str) -> tuple[Study, str, Rows]:
         study = Study(name)
-        return study, asked(study, "small", read_runs(result_folder(results, name, "small") / "runs.csv", study))
+        return study, scale, asked(study, scale, read_runs(result_folder(results, name, scale) / "runs.csv", study))
 
     def number(found: re.Match) -> str:
-        what, which, how = found[1], found[2], found[3]
-        if what != "paper" and (how or "").startswith("foretold "):
-            folder = result_folder(results, what, "small")
-            study, about = of(what)
-            return ladder.foretold(study, "small", about, which, how, folder, f"{template}: {found[0]}")
+        (what, _, scale), which, how = found[1].partition("@"), found[2], found[3]
         if what != "paper":
-            return _cell(*of(what), which.split(";"), how, f"{template}: {found[0]}")
+            study, scale, about = of(what, scale or "small")
+            if (how or "").startswith("foretold "):
+                folder = result_folder(results, what, scale)
+                return ladder.foretold(study, scale, about, which, how, folder, f"{template}: {found[0]}")
+            return _cell(study, scale, about, which.split(";"), how, f"{template}: {found[0]}")
         value = claims().get(which, {}).get("values", {}).get(how)
         if value is None:
             raise ValueError(f"{template}: {found[0]}: claims.yaml has no such number")
         return f"{value:.2f}" if "loss" in claims()[which]["metric"] else str(round(float(value), 2))
 
-    return re.sub(r"\{(\w+)\|([^|}]*)(?:\|([^}]*))?\}", number, template.read_text())
+    return re.sub(r"\{([\w@]+)\|([^|}]*)(?:\|([^}]*))?\}", number, template.read_text())
 
 
-def _cell(study: Study, about: Rows, levels: list[str], how: str | None, where: str) -> str:
-    cell = _levels(study, about, levels, where)
+def _cell(study: Study, scale: str, about: Rows, levels: list[str], how: str | None, where: str) -> str:
+    cell = _levels(study, scale, about, levels, where)
     points, how = (how or "").endswith(" points"), (how or "").removesuffix(" points") or None
     values = list(about.values(cell, how if how in study.derived else "final").values())
     if not values:
         return "not run"
     if how == "seeds":
         return str(len(values))
+    if how == "best":
+        return about.chosen(cell) or "not searched"
     if (how or "").startswith("minus "):
-        return words.apart(study, about, cell, _levels(study, about, how.removeprefix("minus ").split(";"), where))
+        other = _levels(study, scale, about, how.removeprefix("minus ").split(";"), where)
+        return words.apart(study, about, cell, other)
     if None in values:
         return _lost(about, cell)
-    factor, digits, unit = (100, 1, " %") if study.percent else (1, words.DIGITS.get(study.metric, 2), "")
+    factor, digits, unit = (100, 1, "%") if study.percent else (1, words.DIGITS.get(study.metric, 2), "")
     if points:
         factor, digits = 100, 1
     found = interval([factor * v for v in values])
@@ -224,9 +228,9 @@ def _lost(about: Rows, cell: dict[str, str]) -> str:
     return f"diverged {many}"
 
 
-def _levels(study: Study, about: Rows, levels: list[str], where: str) -> dict[str, str]:
+def _levels(study: Study, scale: str, about: Rows, levels: list[str], where: str) -> dict[str, str]:
     """The cell whose first factors have these levels."""
-    cell = next((c for c in study.cells("small") if list(c.values())[: len(levels)] == levels), None)
+    cell = next((c for c in study.cells(scale) if list(c.values())[: len(levels)] == levels), None)
     if cell is None:
         raise ValueError(f"{where}: {study.name} has no such cell")
     cell = dict(list(cell.items())[: len(levels)])
