@@ -38,7 +38,7 @@ def preflight(overrides: list[str], sweep: bool) -> dict:
         ValueError: one line that says what to type instead.
     """
     if not sweep:
-        return compose.load(overrides)
+        return _load(overrides)
     choices = []
     for text in overrides:
         try:
@@ -55,10 +55,20 @@ def preflight(overrides: list[str], sweep: bool) -> dict:
             values = _swept(text, parsed) if parsed.is_sweep_override() else []
         choices.append([f"{key}={v}" for v in values] or [text])
     first = [c[0] for c in choices]
-    config = compose.load(first)
+    config = _load(first)
     for i, values in enumerate(choices):
         for value in values[1:]:
-            compose.load([*first[:i], value, *first[i + 1 :]])
+            _load([*first[:i], value, *first[i + 1 :]])
+    return config
+
+
+def _load(overrides: list[str]) -> dict:
+    """`compose.load`, which also refuses a length that another one hides: it would be a second run of the same."""
+    config = compose.load(overrides)
+    typed = {word.lstrip("+").partition("=")[0]: word for word in overrides}
+    epochs, steps = typed.get("trainer.max_epochs"), config["trainer"]["max_steps"]
+    if epochs and steps is not None and "trainer.max_steps" not in typed and not epochs.endswith("=null"):
+        raise ValueError(f"{epochs}: trainer.max_steps={steps} would win; add trainer.max_steps=null")
     return config
 
 
@@ -160,6 +170,13 @@ def table(outcomes: list[dict]) -> str:
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]) for r in rows)
 
 
+def refuse_launcher(words: list[str], sweep: bool) -> None:
+    """Raises ValueError for a launcher where Hydra would not use it: without -m the run would start here."""
+    found = next((w for w in words if w.startswith(("hydra/launcher=", "hydra.launcher."))), None)
+    if found and not sweep:
+        raise ValueError(f"{found}: a launcher takes sweeps only; add -m")
+
+
 def _interrupt(number, frame):
     raise KeyboardInterrupt
 
@@ -184,6 +201,7 @@ def _main() -> int:
         roots = [w.partition("=")[2].strip("'\"") for w in typed.values() if w.startswith("out_root=")] if sweep else []
         homes = [Path(root).expanduser() / ".sweep" for root in roots if root.startswith("~")]
         sys.argv += [f"hydra.sweep.dir={quoted(str(home))}" for home in homes]
+        refuse_launcher(list(typed), sweep)
         config = preflight(list(typed.values()), sweep)
     except (ValueError, OSError) as error:
         refuse(error)

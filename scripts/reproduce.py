@@ -76,6 +76,10 @@ def _main() -> int:
         return 75
 
 
+# Keys outside a run's hash that are a study's own all the same, or a run's name.
+OF_A_STUDY = "experiment tag study resume init_from model.name norm.name data.name data.path data.mix".split()
+
+
 def refuse_unheard(asked: argparse.Namespace) -> None:
     """Raises ValueError where an option was typed that the action beside it does not look at."""
     typed = [name for name in OPTIONS if getattr(asked, name) not in (None, False, [])]
@@ -113,9 +117,9 @@ def reproduce(asked: argparse.Namespace) -> int:
     extra = [w for w in extra if w not in settings]
     for word in extra:
         key = word.partition("=")[0]
-        if key in ("data.path", "experiment", "tag", "resume", "init_from") or not any(
-            key == k or key.startswith(k + ".") for k in NOT_HASHED
-        ):
+        if key == "trainer.dry_run":
+            raise ValueError(f"{word}: type --dry-run, which says what a study's runs would cost")
+        if key in OF_A_STUDY or not any(key == k or key.startswith(k + ".") for k in NOT_HASHED):
             raise ValueError(
                 f"{word}: a study fixes what changes numbers; only keys such as logger.mode, out_root, trainer.device "
                 "or data.workers may be given here, and --data NAME=PATH for a data set's files"

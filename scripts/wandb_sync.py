@@ -29,30 +29,28 @@ def send(folder: Path, mode: str, anew: bool = False) -> int:
     Raises:
         ValueError: it cannot be sent, in one line.
     """
-    from dyt.config import variants
-    from dyt.config.identity import flatten
     from dyt.rundir.files import read_json, write_json
     from dyt.rundir.lock import Lock
     from dyt.tracking.metrics import read_metrics
-    from dyt.tracking.wandb import about_run, new_id, rows_at_server, short_summary, start_wandb
+    from dyt.tracking.wandb import about_run, new_id, rows_at_server, short_summary, shown, start_wandb
 
     about, summary = read_json(folder / "run.json") or {}, read_json(folder / "summary.json")
     rows = read_metrics(folder / "metrics.jsonl")
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        shown = about_run(config, folder)
+        named = about_run(config, folder)
         run_id = new_id(about["config_hash"]) if anew else about["wandb_id"]
     except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError("run.json or config.yaml is damaged") from error
     if not rows:
         raise ValueError("metrics.jsonl has no rows")
     with Lock(folder), tempfile.TemporaryDirectory() as scratch:  # a run that is going on is not sent
-        config = flatten(config) | {"config_hash": about.get("config_hash"), "variant": variants.of_run(config)}
+        settings = shown(config, about.get("config_hash"))
         if anew:
             write_json(folder / "run.json", about | {"wandb_id": run_id})
         elif mode == "online" and list(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb")):
-            _refuse_gaps(folder, rows, *rows_at_server(shown["project"], shown["entity"], run_id))
-        run = start_wandb(mode, folder if mode == "offline" else Path(scratch), run_id, config, rows, **shown)
+            _refuse_gaps(folder, rows, *rows_at_server(named["project"], named["entity"], run_id))
+        run = start_wandb(mode, folder if mode == "offline" else Path(scratch), run_id, settings, rows, **named)
         if summary:
             run.summary.update(short_summary(summary))
         run.finish(exit_code=1 if summary and summary["status"] == "failed" else 0)
@@ -88,15 +86,19 @@ def main(words: list[str]) -> int:
     asked = parser.parse_args(words)
     if asked.study or asked.report:
         return studies(asked)
-    folders = {place: run_directories(Path(place)) for place in asked.runs}
+    folders = {place: run_directories(Path(place)) for place in asked.runs if ".replaced-" not in Path(place).name}
     for place, found in folders.items():
         if not found:
             raise ValueError(f"{place}: no run there; train one first, for instance: python train.py norm=dyt")
+    for place in set(asked.runs) - set(folders):
+        print(f"{place}: left out, it was moved aside for a run of the same settings")
     mode = mode_or_refuse()
     failed = 0
     for folder in dict.fromkeys(f for found in folders.values() for f in found):
         try:
-            print(f"{folder}: sent, {send(folder, mode, asked.anew)} rows", flush=True)
+            count = send(folder, mode, asked.anew)
+            files = f"written, to be sent by: wandb sync {folder}/wandb/offline-run-*"
+            print(f"{folder}: {'sent' if mode == 'online' else files}, {count} rows", flush=True)
         except Exception as error:  # wandb raises its own, requests' and OS errors alike
             failed += 1
             print(f"{folder}: not sent ({' '.join(str(error).split())[:400]})", file=sys.stderr)

@@ -8,6 +8,7 @@ from dyt.config import compose, identity
 from dyt.config.arguments import lookup
 from dyt.config.compose import CONFIGS, SITES, load, options
 from dyt.config.identity import NEUTRAL, config_hash, plan
+from train import preflight, refuse_launcher
 
 SHA = "0" * 64
 
@@ -150,7 +151,7 @@ def test_a_directory_is_found_by_its_hash_however_typed(tmp_path):
         (["nrm=dyt"], "nrm: unknown key; did you mean 'norm'? keys: model, norm, data"),
         (["norm.sites.atn.alpha_init=1"], "did you mean 'attn'? keys of norm.sites: attn, mlp, final"),
         (["norm.sites.attn.alpa_init=1"], "did you mean 'alpha_init'? keys of norm.sites.attn"),
-        (["norm=layernorm", "norm.alpha_init=1"], "norm.alpha_init: unknown key; keys of norm: name, kind, eps"),
+        (["norm=layernorm", "norm.alpha_init=1"], "norm.alpha_init: unknown key; keys of norm=layernorm: name, kind"),
         (["norm.alpha_init.x=1"], "norm.alpha_init is a single value"),
         (["+trainer.foo=1"], "trainer.foo: unknown key; keys: max_steps"),
         (["+foo=1"], "foo: unknown key; keys: "),
@@ -181,6 +182,9 @@ def test_a_directory_is_found_by_its_hash_however_typed(tmp_path):
         (["model=base/gpt"], "model"),
         (["norm=DYT"], "norm=DYT: unknown; did you mean 'dyt'?"),
         (["norm=null"], "norm=null: choose from batchnorm, derf, dyt"),
+        (["experiment=null"], "experiment=null: leave it out"),
+        (["+seed=1"], "+seed=1: that key is there; leave out the +"),
+        (["hydra.launcher.partition=gpu"], "hydra.launcher.partition=gpu: of which launcher? Add hydra/launcher=slurm"),
         (["optim.lr=null"], "optim.lr: needs a value"),
         (["optim.lr=inf"], "optim.lr=inf: needs a finite number"),
         (["trainer.threads=100000"], "trainer.threads=100000: must be at least 1 and at most 1024"),
@@ -199,3 +203,27 @@ def test_wrong_words_get_one_line_that_says_what_to_type(words, message):
     with pytest.raises(ValueError) as error:
         load(words)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_length_that_another_hides_is_refused():
+    """``-m trainer.max_epochs=1,2`` of a GPT would be two equal runs under two hashes: its recipe counts steps."""
+    for words, sweep in ((["trainer.max_epochs=1"], False), (["norm=dyt", "trainer.max_epochs=1,2"], True)):
+        with pytest.raises(
+            ValueError, match=r"trainer.max_epochs=1: trainer.max_steps=2000 would win; add trainer.max"
+        ):
+            preflight(["model=gpt_nano", *words], sweep)
+    for words in (
+        ["model=vit_nano", "trainer.max_epochs=1"],
+        ["model=gpt_nano", "trainer.max_epochs=1", "trainer.max_steps=null"],
+        ["model=gpt_nano", "trainer.max_epochs=1", "trainer.max_steps=9"],  # as a study's rows are typed
+        ["model=gpt_nano", "trainer.max_epochs=null"],
+    ):
+        preflight(words, False)
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=slurm", "hydra.launcher.partition=gpu"])
+def test_a_launcher_without_a_sweep_is_refused(word):
+    """Hydra would not use it, and the run would start on the login node."""
+    with pytest.raises(ValueError, match="add -m"):
+        refuse_launcher(["norm=dyt", word], sweep=False)
+    refuse_launcher(["norm=dyt", word], sweep=True)

@@ -286,6 +286,7 @@ def test_out_of_memory_says_what_would_help(capsys):
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert summary["status"] == "failed"
     assert "out of memory" in summary["why"] and "trainer.micro_batch=256 " in summary["why"]
+    assert "data.eval_batch_size below " in summary["why"]
     assert "data.batch_size (now 512)" in summary["why"] and "Traceback" not in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from dyt.rundir.streams import Steady
 from dyt.studies import runner
 from dyt.studies.running import rows
 from dyt.studies.running.study import Study
-from dyt.tracking.wandb import about_run, clipped
+from dyt.tracking.wandb import about_run, clipped, variant
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, python, rows_of, train
 from .test_tracking import held, online
@@ -154,6 +154,24 @@ def test_names_fit_what_wandb_takes_and_stay_apart():
     about = about_run(load([f"tag={'t' * 200}"]), Path("n" * 150))
     assert about["name"].endswith(", seed 0") and len(about["name"]) <= 128 and about["notes"] == "n" * 150
     assert len(about["group"]) <= 128 and max(map(len, about["tags"])) == 64
+
+
+def test_a_group_at_wandb_holds_seeds_and_nothing_else():
+    """Curves are averaged in it. Models, embeddings, lengths and sites once shared groups, for they were in no name."""
+    from pathlib import Path
+
+    from dyt.config.compose import load
+
+    start = ["model=gpt_nano", "norm=dyt"]
+    others = ["model=gpt_mini", "data=shakespeare", "model.embed_std=rsqrt_dim", "norm.sites.attn.alpha_init=3"]
+    others += ["trainer.max_steps=7", "optim.weight_decay=0.3", "init_from=runs/a", "init_from='norm=rmsnorm seed=1'"]
+    of = lambda *words: about_run(load([*start, *words]), Path("x"))  # noqa: E731
+    groups = [of(word)["group"] for word in ("seed=0", *others)]
+    assert len(set(groups)) == len(groups)
+    assert [of(word)["group"] for word in ("seed=1", "trainer.device=cpu", "out_root=elsewhere")] == groups[:1] * 3
+    assert of("init_from=runs/b", "seed=1")["group"] == groups[-2]  # of that seed's own directory
+    assert of("seed=1")["name"] == "DyT 0.5/1, lr 1e-3, gpt_nano, stdlib, seed 1"
+    assert {variant(load([*start, f"seed={seed}"])) for seed in (0, 1)} == {groups[0].removeprefix("default-")}
 
 
 @pytest.mark.parametrize("name, message", [("a/b", "may not contain"), ("p" * 129, "at most 128 characters")])

@@ -605,6 +605,8 @@ def test_no_file_of_results_names_a_path_of_a_machine():
         (["depth", "--scale", "tiny"], "--scale tiny: choose from smoke, small, medium, gpu, paper"),
         (["ln_scurve", "--scale", "paper"], "ln_scurve has no scale paper; its scales: smoke, small"),
         (["depth", "optim.lr=1"], "a study fixes what changes numbers"),
+        (["depth", "norm.name=mine"], "norm.name=mine: a study fixes what changes numbers"),
+        (["depth", "trainer.dry_run=true"], "trainer.dry_run=true: type --dry-run"),
         (["depth", "data.path=x"], "--data NAME=PATH"),
         (["depth", "--data", "shakespear=x"], "NAME one of"),
         (["depth", "--data", "shakespeare=/nowhere"], "data.path=/nowhere"),

@@ -12,7 +12,7 @@ from PIL import Image
 from dyt.rundir import checkpoint
 from dyt.rundir.files import read_json
 from dyt.tracking.metrics import Metrics, read_metrics
-from dyt.tracking.wandb import wandb_mode
+from dyt.tracking.wandb import api_key, server, wandb_mode
 
 from .helpers import ROOT, TINY_GPT, TINY_MAE, one_line, python, rows_of, train
 from .wandb_server import Server
@@ -48,7 +48,7 @@ def test_metrics_rows(tmp_path):
     ],
 )
 def test_mode(mode, environment, netrc, want, monkeypatch, tmp_path):
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_CONFIG_DIR", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -56,6 +56,34 @@ def test_mode(mode, environment, netrc, want, monkeypatch, tmp_path):
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert wandb_mode(mode) == want
+
+
+def test_a_key_for_an_own_server_is_found_where_wandb_login_puts_it(monkeypatch, tmp_path):
+    """As W&B itself finds it: the server in its settings, the key in the file that NETRC names."""
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "keys"))
+    (tmp_path / "keys").write_text(f"machine w.example:8080 login user password {'k' * 40}")
+    assert wandb_mode("auto") == "offline" and server() == "https://api.wandb.ai"
+    (tmp_path / ".config/wandb").mkdir(parents=True)
+    (tmp_path / ".config/wandb/settings").write_text("[default]\nbase_url = http://w.example:8080\n")
+    assert wandb_mode("auto") == "online" and server() == "http://w.example:8080"
+    assert api_key() == read_netrc_auth(host=server()) == "k" * 40
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "nothing"))
+    assert wandb_mode("auto") == "offline"
+
+
+def test_what_is_written_offline_is_not_called_sent_and_what_was_moved_aside_is_left_out(tmp_path):
+    _, folder = train(*TINY_GPT, *SHORT)
+    aside = folder.with_name(folder.name + ".replaced-1")
+    shutil.copytree(folder, aside)
+    done = python(SYNC, str(folder), str(aside), WANDB_MODE="offline")
+    assert done.returncode == 0 and f"{aside}: left out, it was moved aside" in done.stdout
+    assert f"{folder}: written, to be sent by: wandb sync {folder}/wandb/offline-run-*" in done.stdout
+    assert ": sent" not in done.stdout and list(folder.glob("wandb/offline-run-*")) and not (aside / "wandb").exists()
 
 
 def test_offline_files_hold_our_rows_and_config():
@@ -156,8 +184,8 @@ def test_a_server_gets_the_rows_the_summary_and_a_readable_name(tmp_path):
         assert held(server, folder) == rows_of(folder, timing=True)
         run = server.runs[read_json(folder / "run.json")["wandb_id"]]
         name = run["displayName"]
-        assert name == "DyT 0.5/1, lr 1e-3, seed 0" and run["notes"] == folder.name
-        assert run["groupName"] == f"a_study-{name.removesuffix(', seed 0')}" and run["exitcode"] == 0
+        assert name == "DyT 0.5/1, lr 1e-3, gpt_nano, stdlib, seed 0" and run["notes"] == folder.name
+        assert run["groupName"].startswith(f"a_study-{name.removesuffix(', seed 0')} (") and run["exitcode"] == 0
         best = read_json(folder / "summary.json")["best"]["val/loss"]["value"]
         assert run["summary"]["best/val/loss"] == best
 

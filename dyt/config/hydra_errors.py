@@ -1,5 +1,6 @@
 """Hydra's and OmegaConf's paragraphs as one line that says what to type instead."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def one_line(error: Exception, overrides: list[str], configs: Path) -> str:
         line = _wrong_key(override, overrides, configs)
         if line:
             return line
+    if found := re.search(r"already at '([^']+)'", str(error)):
+        known = next((o for o in overrides if o.startswith(f"+{found[1]}=")), f"+{found[1]}")
+        return f"{known}: that key is there; leave out the +"
     parts = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
@@ -36,7 +40,9 @@ def refuse_null_groups(overrides: list[str], configs: Path) -> None:
     """Raises ValueError for ``norm=null``, of which Hydra's own error does not name the key."""
     for override in overrides:
         group, _, value = override.partition("=")
-        if value == "null" and group and (configs / group).is_dir() and group != "experiment":
+        if value == "null" and group == "experiment":
+            raise ValueError(f"{override}: leave it out, no recipe is what you get without it")
+        if value == "null" and group and (configs / group).is_dir():
             names = ", ".join(sorted(p.stem for p in (configs / group).glob("*.yaml")))
             raise ValueError(f"{override}: choose from {names}")
 
@@ -52,6 +58,8 @@ def _wrong_key(override: str, overrides: list[str], configs: Path) -> str | None
     if parsed.is_sweep_override():
         return f"{override}: several values are a sweep; add -m"
     key = parsed.key_or_group
+    if key.startswith("hydra.launcher.") and not any(o.startswith("hydra/launcher=") for o in overrides):
+        return f"{override}: of which launcher? Add hydra/launcher=slurm"
     groups = [p.name for p in configs.iterdir() if p.is_dir()]
     if parsed.is_add() or parsed.is_delete() or "/" in key or key in groups:
         return None
@@ -68,9 +76,8 @@ def _wrong_key(override: str, overrides: list[str], configs: Path) -> str | None
             if not OmegaConf.is_config(node):
                 return f"{key}: {where} is a single value, with no keys below it"
             names = [str(k) for k in node] + ([] if done else ["experiment"])
-            return (
-                f"{key}: unknown key; {closest(part, names)}keys{' of ' + where if where else ''}: {', '.join(names)}"
-            )
+            of = next((f" of {o}" for o in chosen if o.partition("=")[0] == where), f" of {where}" if where else "")
+            return f"{key}: unknown key; {closest(part, names)}keys{of}: {', '.join(names)}"
         node = node._get_node(part)
         node = node if OmegaConf.is_config(node) else None
         done.append(part)

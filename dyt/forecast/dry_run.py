@@ -119,7 +119,7 @@ def _memory_table(r: Reckoned) -> list[str]:
         said = f"{fitting[0]} does" if fitting else "nothing here does: more devices, or more trainer.accumulate"
         lines.append(f"It does not fit into {room / GIB:.0f} GiB; {said}.")
     elif own.parameters + own.optimizer + r.evaluation > room:
-        said = "set a smaller data.eval_batch_size, which changes no number"
+        said = "set a smaller data.eval_batch_size, which changes no number (and counts as another run)"
         lines.append(f"An evaluation does not fit into {room / GIB:.0f} GiB; {said}.")
     return lines
 

@@ -104,6 +104,6 @@ def _traced(config: dict, model, task, spec, order, world, free: int, there: int
         fits = max(1, int(measured * max(0.0, 0.9 * free - state) / evaluation))
         return [
             f"an evaluation takes about {whole / GIB:.1f} GiB more, and {free / GIB:.1f} GiB are free; "
-            f"data.eval_batch_size={fits} does, for the same numbers"
+            f"data.eval_batch_size={fits} does, for the same numbers (and counts as another run)"
         ]
     return []

@@ -214,6 +214,7 @@ def reproduce(studies: list[StudyAt], jobs: int, rerun: bool = False, launcher: 
     for at in studies:
         count = len(left[id(at)])
         later = f", then more seeds at the best {at.study.search}" if at.waiting else ""
+        later = later or ("; --rerun trains them anew, here" if not count else "")
         print(f"{at.study.name} {at.scale}: {len(at.rows)} finished before, {count} to run{later}")
         if not count:
             _close(at)

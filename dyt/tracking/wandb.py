@@ -1,5 +1,7 @@
 """W&B, a view of metrics.jsonl that cannot hurt a run; and which logger a run has."""
 
+import configparser
+import contextlib
 import hashlib
 import html
 import json
@@ -12,25 +14,34 @@ import time
 from pathlib import Path
 
 from dyt.config import variants
-from dyt.config.identity import flatten
+from dyt.config.identity import counted, flatten
 
 log = logging.getLogger(__name__)
 CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # W&B's own server, by its old and its new name
 PATIENCE = 8  # seconds that W&B may take to begin and to end a run; its service takes up to 12 more to go
 
 
-def has_key() -> bool:
-    """Whether a W&B key is configured: in the environment or in netrc. Asks nothing."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
+def server() -> str:
+    """The address of W&B's server as W&B finds it: WANDB_BASE_URL, what ``wandb login --host`` left, or the cloud."""
+    own = os.environ.get("WANDB_BASE_URL")
+    if not own:
+        left = configparser.ConfigParser(interpolation=None)
+        with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
+            left.read(Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings")
+        own = left.get("default", "base_url", fallback=None)
+    return (own or f"https://{CLOUD[0]}").rstrip("/")
+
+
+def api_key() -> str | None:
+    """The W&B key that is configured for this server: in the environment, or in the netrc file. Asks nothing."""
+    if given := os.environ.get("WANDB_API_KEY"):
+        return given
+    host = server().split("//")[-1].split("/")[0]
     try:
-        hosts = netrc.netrc().hosts
+        hosts = netrc.netrc(os.environ.get("NETRC") and Path(os.environ["NETRC"]).expanduser()).hosts
     except (OSError, netrc.NetrcParseError):
-        return False
-    servers = CLOUD
-    if own := os.environ.get("WANDB_BASE_URL"):
-        servers = (own.split("//")[-1].split("/")[0],)
-    return any(server in hosts for server in servers)
+        return None
+    return next((hosts[name][2] for name in (CLOUD if host in CLOUD else (host,)) if name in hosts), None)
 
 
 def wandb_mode(mode: str) -> str:
@@ -40,24 +51,39 @@ def wandb_mode(mode: str) -> str:
     asked = os.environ.get("WANDB_MODE", "").lower()
     if asked in ("online", "offline", "disabled"):
         return asked
-    return "online" if has_key() else "offline"
+    return "online" if api_key() else "offline"
 
 
 def about_run(config: dict, folder: Path) -> dict:
-    """What W&B shows a run under: its variant and seed; study (or experiment) and variant as the group, so that seeds
-    average there; its directory as notes.
+    """What W&B shows a run under: variant, model, data and seed; its directory as notes; and a group, in which runs
+    differ in their seed alone, so that curves average over seeds.
     """
     names = [config[part]["name"] for part in ("model", "norm", "data")]
     study = config["tag"] or config["experiment"]
+    named = [variants.of_run(config), names[0], names[2]]
     return {
         "project": config["logger"]["project"],
         "entity": config["logger"]["entity"],
-        "name": clipped(f"{variants.of_run(config)}, seed {config['seed']}", 128),
+        "name": clipped(", ".join([*named, f"seed {config['seed']}"]), 128),
         "notes": folder.name,
-        "group": clipped(f"{study}-{variants.of_run(config)}", 128),
+        "group": clipped(f"{study}-{variant(config)}", 128),
         "job_type": "train",
         "tags": list(dict.fromkeys(clipped(name, 64) for name in (*names, study))),
     }
+
+
+def variant(config: dict) -> str:
+    """A run's name that others have only where they differ in the seed alone: ``DyT 0.5/1, lr 2e-3 (3f0c9a)``."""
+    named = config["init_from"] or ""  # words say which run; a path is of a seed's own directory
+    alike = counted(config, "", named if "=" in named else str(bool(named)))
+    del alike["seed"]
+    digest = hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{variants.of_run(config)}, {config['model']['name']}, {config['data']['name']} ({digest})"
+
+
+def shown(config: dict, config_hash: str | None) -> dict:
+    """What W&B's table of settings has of a run: its flat config, hash and variant, by which seeds are grouped."""
+    return flatten(config) | {"config_hash": config_hash, "variant": variant(config)}
 
 
 def clipped(text: str, most: int) -> str:
@@ -129,9 +155,8 @@ def logger_of(config: dict, folder: Path, about: dict, rows: list[dict], start: 
         from dyt.tracking.tensorboard import TensorBoard
 
         return TensorBoard(folder, config, rows, start)
-    shown = flatten(config) | {"config_hash": about["config_hash"], "variant": variants.of_run(config)}
-    mode = config["logger"]["mode"]
-    return Wandb(mode, folder, about["wandb_id"], shown, rows, alphas, **about_run(config, folder))
+    mode, settings = config["logger"]["mode"], shown(config, about["config_hash"])
+    return Wandb(mode, folder, about["wandb_id"], settings, rows, alphas, **about_run(config, folder))
 
 
 def where(logger: dict) -> str:
@@ -170,8 +195,7 @@ def report_to_agent(config: dict, folder: Path, summary: dict) -> None:
     from dyt.tracking.metrics import read_metrics
 
     mode = wandb_mode(config["logger"]["mode"])
-    shown = flatten(config) | {"config_hash": summary["config_hash"], "variant": variants.of_run(config)}
-    trial = Wandb(mode, folder, run_id, shown, [], **about_run(config, folder))
+    trial = Wandb(mode, folder, run_id, shown(config, summary["config_hash"]), [], **about_run(config, folder))
     for row in read_metrics(folder / "metrics.jsonl"):
         trial.log(row)
     trial.finish(short_summary(summary), failed=False)
@@ -182,7 +206,6 @@ def rows_at_server(project: str, entity: str | None, run_id: str) -> tuple[int |
     import base64
     import urllib.request
 
-    server = (os.environ.get("WANDB_BASE_URL") or f"https://{CLOUD[0]}").rstrip("/")
     query = (
         "query RunResumeStatus($project: String, $entity: String, $name: String!) { model(name: $project, "
         "entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount historyTail } } }"
@@ -190,17 +213,16 @@ def rows_at_server(project: str, entity: str | None, run_id: str) -> tuple[int |
     about = {"project": project, "entity": entity, "name": run_id}
     body = json.dumps({"operationName": "RunResumeStatus", "query": query, "variables": about}).encode()
     try:
-        key = os.environ.get("WANDB_API_KEY") or netrc.netrc().hosts[server.split("//")[-1]][2]
-        sign = base64.b64encode(f"api:{key}".encode()).decode()
+        sign = base64.b64encode(f"api:{api_key()}".encode()).decode()
         headers = {"Content-Type": "application/json", "Authorization": f"Basic {sign}"}
         with urllib.request.urlopen(
-            urllib.request.Request(f"{server}/graphql", body, headers), timeout=PATIENCE
+            urllib.request.Request(f"{server()}/graphql", body, headers), timeout=PATIENCE
         ) as reply:
             bucket = (json.load(reply)["data"]["model"] or {}).get("bucket")
         if bucket is None or not bucket["historyLineCount"]:
             return 0, None
         return bucket["historyLineCount"], json.loads(json.loads(bucket["historyTail"])[-1])["_step"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, netrc.NetrcParseError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None, None
 
 

@@ -26,6 +26,7 @@ def explain(error: BaseException, config: dict) -> str | None:
         same = "gives the same curve but for dropout and BatchNorm, which are of a piece"
         helps = [f"trainer.micro_batch={half} needs less and {same}"] if half >= least else []
         helps += [] if trainer["precision"] == "bf16" else ["trainer.precision=bf16 needs less"]
+        helps.append(f"an evaluation needs less with data.eval_batch_size below {config['data']['eval_batch_size']}")
         helps.append(f"a smaller model or data.batch_size (now {size}) changes the numbers")
         return f"out of memory ({' '.join(text.split())[:120]}); {'; '.join(helps)}"
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
