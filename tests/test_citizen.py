@@ -348,6 +348,40 @@ def test_sequence_parallelism_and_fsdp2_on_two_ranks(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.fixture
+def alone():
+    """A process group of one."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("how", ["learned", "ratio", "log", "fixed"])
+def test_mixed_precision_of_fsdp2_takes_every_alpha(alone, how):
+    """It casts parameters, not buffers: alpha0 in float32 made the output so, and the next layer fail."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    model = nn.Sequential(nn.Linear(8, 8), dyt.DynamicTanh(8, alpha=how), nn.Linear(8, 8))
+    fully_shard(model, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    out = model(torch.randn(2, 8))
+    out.sum().backward()
+    assert out.dtype == torch.bfloat16 and model[1].weight.grad is not None
+
+
+def test_what_was_sharded_or_compiled_in_place_is_not_converted(alone):
+    """A norm without parameters would get one that is in no group, and each process would train its own."""
+    from torch.distributed.fsdp import fully_shard
+
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8, elementwise_affine=False))
+    fully_shard(model)
+    with pytest.raises(ValueError, match="the model went through fully_shard already; convert before that"):
+        dyt.convert(model)
+    model = nn.Sequential(nn.LayerNorm(8))
+    model[0].compile()
+    with pytest.raises(ValueError, match=r"0 went through compile\(\) already; convert before that"):
+        dyt.convert(model)
+
+
 # -- what decays -------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 import re
 
@@ -458,6 +459,10 @@ def test_meta_to_empty_and_reset():
     x = torch.randn(2, C)
     assert torch.allclose(model[1](x), torch.tanh(0.7 * x), atol=1e-6)
     assert torch.allclose(revert(model)[1](x), F.layer_norm(x, (C,)))
+    scaled = dyt.add_embed_scale(nn.Sequential(nn.Embedding(5, 16, device="meta"))).to_empty(device="cpu")
+    scaled[0].embed_scale.scale.data.fill_(math.nan)
+    scaled[0].embed_scale.reset_parameters()
+    assert scaled[0].embed_scale.scale.tolist() == [4.0]
 
 
 # -- torch's fast path -------------------------------------------------------------------------------------------------
@@ -633,6 +638,14 @@ def test_a_refusal_in_the_last_norm_leaves_the_first():
     model = nn.Sequential(nn.LayerNorm(C), nn.LayerNorm(C, elementwise_affine=False))
     refused(model, "the new 1 has no scale|the new 0 has no scale", norm="none", keep_affine=True)
     refused(nn.Sequential(nn.LayerNorm(C), nn.BatchNorm1d(C)), "1 is a BatchNorm")
+
+
+def test_keep_affine_loses_no_shift_in_silence():
+    model = nn.Sequential(nn.LayerNorm(C))
+    convert(copy.deepcopy(model), norm="rmsnorm", keep_affine=True)  # a shift of 0 is none
+    nn.init.constant_(model[0].bias, -3.0)
+    refused(model, r"the new 0 has no shift to carry the old one to \(up to 3\)", norm="rmsnorm", keep_affine=True)
+    assert convert(model, keep_affine=True, bias=False)[0].bias is None  # asked for
 
 
 # -- copies and files --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 Of the native kernel; test_kernels.py runs it once more with DYT_TEST_KERNEL=triton, in the interpreter or on a GPU.
 """
 
+import contextlib
 import math
 import os
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dyt import DynamicTanh, kernels
+from dyt import Derf, DynamicTanh, kernels
 from dyt.kernels import reference
 
 from .helpers import NO_COMPILER
@@ -260,11 +262,50 @@ def test_a_second_derivative_is_refused_by_name_and_reference_has_it():
     x = torch.randn(3, 4, requires_grad=True)
     m = DynamicTanh(4)
     kernels.force(KERNEL)
-    with pytest.raises(RuntimeError, match="no second derivative; set DYT_KERNEL=reference"):
-        torch.autograd.grad(m(x).sum(), x, create_graph=True)
+    for how in (contextlib.nullcontext(), LoggingMode()):  # the second looks into operators, as checkpointing may
+        with how, pytest.raises(RuntimeError, match="no second derivative; set DYT_KERNEL=reference"):
+            torch.autograd.grad(m(x).sum(), x, create_graph=True)
     kernels.force("reference")
     (first,) = torch.autograd.grad(m(x).sum(), x, create_graph=True)
     assert torch.autograd.grad(first.sum(), x)[0].abs().max() > 0
+
+
+class LoggingMode(TorchDispatchMode):
+    """Passes every operator on."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **kwargs or {})
+
+
+def test_many_gradients_at_once():
+    m, x = DynamicTanh(5), torch.randn(3, 5)
+    kernels.force(KERNEL)
+    got = torch.autograd.functional.jacobian(m, x, vectorize=True)
+    kernels.force("reference")
+    torch.testing.assert_close(got, torch.autograd.functional.jacobian(m, x))
+
+
+@pytest.mark.parametrize("name", ["alpha", "weight", "bias", "shift"])
+def test_a_parameter_left_on_meta_is_an_error_and_not_noise(name):
+    """Its result was memory that nobody had written."""
+    m, x = Derf(5), torch.randn(3, 5)
+    setattr(m, name, torch.nn.Parameter(getattr(m, name).detach().to("meta")))
+    kernels.force(KERNEL)
+    with pytest.raises(Exception, match="a parameter is on meta|expected device meta|Pointer argument"):
+        m(x)
+    assert m.to("meta")(x.to("meta")).is_meta
+
+
+def test_isru_of_large_numbers_in_float16():
+    x = torch.tensor([[0.5, 200.0, 300.0, -6e4]], dtype=torch.float16, requires_grad=True)
+    for kernel in (KERNEL, "reference"):
+        kernels.force(kernel)
+        alpha = torch.ones(1, dtype=torch.float16, requires_grad=True)
+        y = kernels.dynamic(x, alpha, None, None, None, "isru")
+        torch.testing.assert_close(y.detach(), torch.tensor([[0.4472, 1, 1, -1]], dtype=torch.float16))
+        slope, of_alpha = torch.autograd.grad(y.sum(), [x, alpha])
+        torch.testing.assert_close(slope.float(), torch.tensor([[0.7155, 0, 0, 0]]), rtol=1e-3, atol=2e-7)
+        assert of_alpha.item() == pytest.approx(0.5 * 0.7155, rel=2e-3)
 
 
 def test_only_x_is_kept():

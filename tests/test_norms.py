@@ -251,6 +251,47 @@ def test_the_same_relative_step_whatever_alpha0_is():
             assert share == pytest.approx(lr / alpha0 if how == "learned" else lr, rel=2e-2)
 
 
+@pytest.mark.parametrize("alpha", [30.0, 0.002, -0.1])
+def test_a_ratio_starts_at_1_from_whatever_alpha_it_is_given(alpha):
+    """A checkpoint's or a calibrated alpha is the new alpha0: else Adam's step is lr / r of it, once up to 250%."""
+    published, given = DynamicTanh(C).double(), DynamicTanh(C, alpha="ratio").double()
+    published.set_slope(torch.tensor([alpha]))
+    given.set_slope(torch.tensor([alpha]))
+    loaded = DynamicTanh(C, alpha="ratio").double()
+    loaded.load_state_dict(published.state_dict())
+    for m in (given, loaded):
+        assert m.slope().item() == pytest.approx(alpha, rel=1e-7) and m.alpha_ratio.item() == 1.0
+        optimizer = torch.optim.Adam([m.alpha_ratio], lr=1e-2)
+        (m.slope() ** 2).sum().backward()
+        optimizer.step()
+        assert m.slope().item() / alpha == pytest.approx(0.99, rel=1e-4)
+    again = DynamicTanh(C, alpha="ratio").double()
+    again.load_state_dict(loaded.state_dict())
+    assert torch.equal(again.slope(), loaded.slope())
+
+
+def test_an_alpha_without_a_logarithm_is_refused_and_0_stays_learnable():
+    for alpha in (-0.1, 0.0):
+        m = DynamicTanh(C)
+        m.set_slope(torch.tensor([alpha]))
+        whole = nn.ModuleDict({"norm": DynamicTanh(C, alpha="log")})
+        with pytest.raises(RuntimeError, match=f"norm: alpha is {alpha:.3g}, not above 0"):
+            whole.load_state_dict({f"norm.{k}": v for k, v in m.state_dict().items()})
+        assert whole["norm"].slope().item() == pytest.approx(0.5)
+    ratio = DynamicTanh(C, 0.3, alpha="ratio")
+    ratio.load_state_dict(m.state_dict())
+    ratio(torch.ones(2, C)).sum().backward()
+    assert ratio.slope().item() == 0 and ratio.alpha0.item() == pytest.approx(0.3) and ratio.alpha_ratio.grad.item() > 0
+
+
+@pytest.mark.parametrize("to", ["learned", "ratio", "log", "fixed"])
+def test_a_checkpoint_is_assigned_to_layers_on_meta(to, x):
+    old, new = DynamicTanh(C, 0.2).double(), DynamicTanh(C, 0.7, alpha=to, device="meta")
+    new.load_state_dict(old.state_dict(), assign=True)
+    assert not any(t.is_meta for t in (*new.parameters(), *new.buffers()))
+    torch.testing.assert_close(new(x), old(x), rtol=1e-7, atol=1e-7)
+
+
 @pytest.mark.parametrize("make", [DynamicTanh, Derf])
 @pytest.mark.parametrize("to", ["learned", "ratio", "log", "fixed"])
 @pytest.mark.parametrize("of", ["learned", "ratio", "log", "fixed"])
@@ -275,6 +316,24 @@ def test_alpha_that_cannot_be_learned_so_is_refused():
         DynamicTanh(C, -0.5, alpha="log")
     with pytest.raises(ValueError, match="alpha='rate': choose from learned, ratio, log, fixed, absent"):
         DynamicTanh(C, alpha="rate")
+
+
+@pytest.mark.parametrize(
+    "kind", ["rmsnorm_detached", "l1norm", "maxnorm", "grouprms", "signedsqrt", "runningrms", "gatednorm"]
+)
+def test_norms_made_on_meta_come_to_their_start(kind):
+    torch.manual_seed(3)
+    start = NormFactory(kind)(16, "attn").state_dict()
+    with torch.device("meta"):
+        m = NormFactory(kind)(16, "attn")
+    m.to_empty(device="cpu")
+    for value in (*m.parameters(), *m.buffers()):
+        value.data.fill_(float("nan"))
+    torch.manual_seed(3)
+    for part in (m, *m.children()):
+        part.reset_parameters()
+    assert m.state_dict().keys() == start.keys()
+    assert all(torch.equal(value, start[key]) for key, value in m.state_dict().items())
 
 
 # -- norms that take RMSNorm apart ---------------------------------------------------------------------------------

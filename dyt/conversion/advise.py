@@ -223,7 +223,14 @@ class EmbedScale(nn.Module):
 
     def __init__(self, dim: int, device=None, dtype=None):
         super().__init__()
-        self.scale = nn.Parameter(torch.full((1,), math.sqrt(dim), device=device, dtype=dtype))
+        self.dim = dim
+        self.scale = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Puts the scalar back to sqrt(d), in place; what it needs after ``to_empty``."""
+        self.scale.fill_(math.sqrt(self.dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale

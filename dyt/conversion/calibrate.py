@@ -236,22 +236,11 @@ def fit(norm: DynamicTanh, x: Tensor, y: Tensor) -> float:
         shift.fill_(s)
     error, gamma, beta = errors(alpha, s)
     if own:
-        set_slope(norm, alpha)
+        norm.set_slope(alpha)
     for ours, found in ((norm.weight, gamma), (norm.bias, beta)):
         if ours is not None:
             ours.copy_(found)
     return (1 - error.sum() / (y - y.mean(0)).square().mean(0).sum().clamp_min(1e-20)).item()
-
-
-@torch.no_grad()
-def set_slope(norm: DynamicTanh, alpha: Tensor) -> None:
-    """Makes alpha, as it acts, ``(1,)`` or ``(C,)``, however `norm` learns it."""
-    if norm.learns == "ratio":
-        norm.alpha_ratio.copy_(alpha.to(norm.alpha0) / norm.alpha0)
-    elif norm.learns == "log":
-        norm.log_alpha.copy_(alpha.log())
-    else:
-        norm.alpha.copy_(alpha)
 
 
 def call(model: nn.Module, batch) -> object:

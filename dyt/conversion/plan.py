@@ -179,8 +179,11 @@ def _keep_whole(names: dict[nn.Module, list[str]], entries: list[Entry]) -> None
                 where = f"{called[0]}.{key}".lstrip(".")
                 why[value.__self__] = f"has a method held in {where}; hold the module instead"
         for path in read_by(type(module)):
-            if (child := _below(module, path)) is not None:
-                why[child] = f"is read, not called, in the forward of {type(module).__name__}"
+            of = f"in the forward of {type(module).__name__}"
+            if path == "*":
+                why |= {child: f"may be read, not called, {of}" for child in _held(module)}
+            elif (child := _below(module, path)) is not None:
+                why[child] = f"is read, not called, {of}"
     changed = True
     while changed:  # one that is kept keeps those it shares with
         changed = False
@@ -197,6 +200,12 @@ def _keep_whole(names: dict[nn.Module, list[str]], entries: list[Entry]) -> None
                 e.fate, changed = "keep", True
 
 
+def _held(module: nn.Module) -> list[nn.Module]:
+    """Its children, and those of its lists and dicts."""
+    found = list(module.children())
+    return found + [c for m in found if isinstance(m, nn.ModuleList | nn.ModuleDict) for c in _held(m)]
+
+
 def _below(module: nn.Module, path: str) -> nn.Module | None:
     for name in path.split("."):
         module = module._modules.get(name) if module is not None else None
@@ -207,7 +216,9 @@ def _below(module: nn.Module, path: str) -> nn.Module | None:
 def read_by(kind: type) -> set[str]:
     """Paths of submodules whose weight, bias or eps a class reads: ``norm`` of F.layer_norm(x, ..., self.norm.weight).
 
-    In its forward, and in its own methods that forward calls.
+    In its forward, and in its own methods that forward calls. ``*`` stands for any of its norms, where a local name is
+    read: ``for n in self.norms: x = F.layer_norm(x, ..., n.weight)``. What a function outside the class reads of a norm
+    that it is given is not seen.
     """
     if issubclass(kind, nn.TransformerEncoderLayer):
         return set()  # its fast path is turned off, see `dyt.conversion.swap`
@@ -221,6 +232,8 @@ def read_by(kind: type) -> set[str]:
             continue
         found |= set(re.findall(r"\b\w+\.(\w+)\.(?:weight|bias|eps)\b(?!\.(?:dtype|device|shape))", source))
         found |= set(re.findall(r"\bself\.(\w+(?:\.\w+)+)\.(?:weight|bias|eps)\b(?!\.(?:dtype|device|shape))", source))
+        local = r"\b(?:layer|rms)_norm\((?:[^()]|\([^()]*\))*?(?<![\w.])(?!self\b)\w+\.(?:weight|bias)\b"
+        found |= {"*"} if re.search(local, source) else set()
         called = set(re.findall(r"\bself\.(\w+)\(", source)) - done - set(waiting)
         waiting += [name for name in called if name not in nn.Module.__dict__]
     return found
@@ -266,9 +279,12 @@ def _check_model(model) -> None:
         what = "None" if model is None else f"a {type(model).__name__}"
         raise ValueError(f"convert: needs a torch.nn.Module, not {what}{hint}")
     for name, module in model.named_modules():
-        if (kind := type(module).__name__) in _OUTSIDE:
-            raise ValueError(
-                f"convert: {name or 'the model'} went through {_OUTSIDE[kind]} already; convert before that"
-            )
+        been = _OUTSIDE.get(type(module).__name__)
+        if any(c.__name__ == "FSDPModule" for c in type(module).__mro__):
+            been = "fully_shard"  # a new parameter of a norm without any would be in no group, and differ by process
+        elif module._compiled_call_impl is not None:
+            been = "compile()"
+        if been:
+            raise ValueError(f"convert: {name or 'the model'} went through {been} already; convert before that")
     if looks_like_norm("", model) and isinstance(recognise(model), Norm):
         raise ValueError("convert: the model is itself a norm; build the new one with dyt.DynamicTanh(dim)")

@@ -194,6 +194,12 @@ def _build(
                 raise ValueError(
                     f"convert: keep_affine=True, but the new {e.name} has no scale to carry the old one to"
                 )
+            lost = old._parameters[theirs] if theirs and owner is None and ours == "bias" and keep_affine else None
+            if lost is not None and lost.any() and changes[old].get("bias", factory.arguments.get("bias")) is not False:
+                raise ValueError(
+                    f"convert: keep_affine=True, but the new {e.name} has no shift to carry the old one to (up to "
+                    f"{lost.abs().max().item():.3g}); take a norm that has one, as norm='dyt', or keep_affine=False"
+                )
             if owner is None or theirs is None:
                 continue
             before, now = old._parameters[theirs], owner._parameters[ours]

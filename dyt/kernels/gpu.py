@@ -129,8 +129,17 @@ torch.library.impl("dyt::triton", ("cpu", "cuda"), _forward_op)
 torch.library.impl("dyt::triton_backward", ("cpu", "cuda"), _backward_op)
 
 
+def _all_meta(x: Tensor) -> None:
+    if x.device.type != "meta" and type(x) is Tensor:  # no fake one
+        raise RuntimeError(
+            f"dyt: a parameter is on meta and the input on {x.device}; load the parameter, or type "
+            "layer.to_empty(device=...) and layer.reset_parameters()"
+        )
+
+
 @torch.library.register_fake("dyt::triton")
 def _(x, alpha, weight, bias, shift, squash, channels_last):
+    _all_meta(x)
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
@@ -152,6 +161,10 @@ def _save(ctx, inputs, output):
 
 
 def _differentiate(ctx, grad, operator=torch.ops.dyt.triton_backward):
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "dyt: the fused kernel has no second derivative; set DYT_KERNEL=reference for create_graph=True"
+        )
     x, *parameters = ctx.saved_tensors
     dx, *sums = operator(grad, x, *parameters, ctx.squash, ctx.channels_last)
     return dx, *(s if p is not None else None for s, p in zip(sums, parameters, strict=True)), None, None
@@ -170,10 +183,9 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "dyt: the fused kernel has no second derivative; set DYT_KERNEL=reference for create_graph=True"
-            )
+        several = torch._C._functorch.is_batchedtensor(grad) or torch._C._functorch.is_legacy_batchedtensor(grad)
+        if several:  # is_grads_batched: the operator is called for one after the other
+            return _differentiate(ctx, grad)
         return _differentiate(ctx, grad, _backward_op)
 
 

@@ -420,14 +420,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 
 // ----------------------------------------------------------------------------------------- shapes for torch.compile
 
+// A parameter that was left on meta takes the call here too: its result would be memory that nobody wrote.
+void all_meta(const Tensor& x) {
+  TORCH_CHECK(x.is_meta(), "dyt: a parameter is on meta and the input on ", x.device(),
+              "; load the parameter, or type layer.to_empty(device=...) and layer.reset_parameters()");
+}
+
 Tensor forward_meta(const Tensor& x, const OptTensor& alpha, const OptTensor& weight, const OptTensor& bias,
                     const OptTensor& shift, int64_t, bool) {
+  all_meta(x);
   return at::empty_like(promoted(x, alpha, weight, bias, shift), at::MemoryFormat::Contiguous);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward_meta(
     const Tensor&, const Tensor& x, const OptTensor& alpha, const OptTensor& weight, const OptTensor& bias,
     const OptTensor& shift, int64_t, bool) {
+  all_meta(x);
   const auto like = [&](const OptTensor& p) {
     return given(p) ? at::empty_like(*p, at::MemoryFormat::Contiguous) : at::empty({0}, x.options().dtype(at::kFloat));
   };

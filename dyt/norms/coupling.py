@@ -28,6 +28,14 @@ class _Divided(nn.Module):
         self.dim, self.eps, self.channels_last = dim, 1e-5 if eps is None else eps, channels_last
         self.weight = nn.Parameter(torch.ones(dim)) if affine else None
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Puts parameters and buffers back to their start, in place; what a layer needs after ``to_empty``."""
+        if self.weight is not None:
+            self.weight.fill_(1.0)
+        for buffer in self.buffers(recurse=False):
+            buffer.zero_()
+
     def denominator(self, x: Tensor) -> Tensor:
         """``(..., C)`` to what each channel is divided by: ``(..., C)``, ``(..., 1)`` or ``(1,)``."""
         raise NotImplementedError
@@ -191,9 +199,15 @@ class GatedNorm(nn.Module):
             self.norm = DynamicTanh(dim, alpha_init, affine=affine)
         else:
             self.norm = nn.RMSNorm(dim, eps=1e-5 if eps is None else eps, elementwise_affine=affine)
+        self.down, self.up = nn.Parameter(torch.empty(rank, dim)), nn.Parameter(torch.empty(dim, rank))
+        GatedNorm.reset_parameters(self)  # the inner norm is at its start
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Puts ``down`` and ``up`` back to their start, in place; what they need after ``to_empty``."""
         with torch.random.fork_rng(devices=[]):  # the model's other weights stay those of its seed
-            self.down = nn.Parameter(torch.randn(rank, dim) / math.sqrt(dim))
-        self.up = nn.Parameter(torch.zeros(dim, rank))
+            self.down.copy_(torch.randn(self.down.shape, device="cpu") / math.sqrt(self.down.shape[1]))
+        self.up.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x if self.channels_last else x.movedim(1, -1))

@@ -180,9 +180,36 @@ class DynamicTanh(nn.Module):
 
     def slope(self) -> Tensor | None:
         """alpha as it acts, shape (1,) or (C,), however it is learned; None where there is none."""
-        if self.learns == "ratio":
-            return self.alpha0 * self.alpha_ratio
+        if self.learns == "ratio":  # FSDP2's mixed precision casts parameters and no buffers
+            return self.alpha0.to(self.alpha_ratio.dtype) * self.alpha_ratio
+        if self.learns == "fixed" and self.weight is not None:
+            return self.alpha.to(self.weight.dtype)
         return self.log_alpha.exp() if self.learns == "log" else self.alpha
+
+    @torch.no_grad()
+    def set_slope(self, alpha: Tensor) -> None:
+        """Makes alpha, as it acts, these values, ``(1,)`` or ``(C,)``, however it is learned; a ratio starts at 1 anew.
+
+        Raises:
+            ValueError: alpha is not above 0 where its logarithm is learned.
+        """
+        for key, value in self._as_learned(alpha).items():
+            getattr(self, key).copy_(value)
+
+    def _as_learned(self, alpha: Tensor) -> dict[str, Tensor]:
+        """What this layer keeps of an alpha: parameters and buffers by name."""
+        if self.learns == "log":
+            if not alpha.is_meta and bool((alpha <= 0).any()):
+                raise ValueError(
+                    f"alpha is {alpha.min().item():.3g}, not above 0, and has no logarithm; load it into a layer with "
+                    "alpha='learned' or alpha='ratio'"
+                )
+            return {"log_alpha": alpha.log()}
+        if self.learns == "ratio":  # at 0 the ratio carries it, for alpha0 could never leave 0
+            wide = alpha.to(self.alpha0.dtype).expand(max(alpha.numel(), self.alpha0.numel()))
+            start = torch.where(wide == 0, self.alpha_init, wide)
+            return {"alpha0": start, "alpha_ratio": wide / start}
+        return {"alpha": alpha}
 
     def forward(self, x: Tensor) -> Tensor:
         return dynamic(x, self.slope(), self.weight, self.bias, None, self.squash, self.channels_last, self.dim)
@@ -206,13 +233,14 @@ class DynamicTanh(nn.Module):
             else:
                 alpha = found.get("alpha")
             if alpha is not None:
+                try:
+                    kept = self._as_learned(alpha)
+                except ValueError as error:
+                    args[-1].append(f"{prefix.rstrip('.')}: {error}")  # error_msgs
+                    return
                 for key in found:
                     del state[prefix + key]
-                if own == "alpha_ratio":
-                    state[prefix + "alpha0"] = self.alpha0
-                    state[prefix + own] = alpha.to(self.alpha0) / self.alpha0
-                else:
-                    state[prefix + own] = alpha.log() if own == "log_alpha" else alpha
+                state |= {prefix + key: value for key, value in kept.items()}
         super()._load_from_state_dict(state, prefix, *args)
 
 

@@ -8,12 +8,20 @@ from functools import partial
 import torch
 from torch import nn
 
+
+def isru(z):
+    """z / sqrt(1 + z^2), by a size that z is divided by first: in float16 z^2 is infinite from 256 on."""
+    size = z.detach().abs().clamp(min=1.0)  # it cancels, so that no gradient is to flow through it
+    part, one = z / size, 1.0 / size
+    return part * torch.rsqrt(one * one + part * part)
+
+
 SQUASH = {
     "tanh": torch.tanh,
     "hardtanh": nn.functional.hardtanh,
     "sigmoid": torch.sigmoid,
     "erf": torch.erf,
-    "isru": lambda z: z * torch.rsqrt(1.0 + z * z),
+    "isru": isru,
     "identity": lambda z: z,
 }
 
