@@ -101,9 +101,12 @@ class Block(nn.Module):
         return x + self.ls2(self.drop(self.mlp(self.mlp_norm(x))))
 
 
-def start_linear(layer: nn.Linear, name: str, depth: int) -> None:
-    """GPT-2's: std 0.02, the two projections back into the residual stream 0.02 / sqrt(2 depth), biases 0."""
-    back = name.endswith(("attn.out", "mlp.down"))
+def start_linear(layer: nn.Linear, name: str, depth: int, residual_init: str = "gpt2") -> None:
+    """GPT-2's: std 0.02, the two projections back into the residual stream 0.02 / sqrt(2 depth), biases 0.
+
+    With `residual_init` plain these two have std 0.02 as well, as LLaMA's in the paper's framework (fms).
+    """
+    back = residual_init == "gpt2" and name.endswith(("attn.out", "mlp.down"))
     nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * depth) if back else 0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -113,7 +116,21 @@ class GPT(nn.Module):
     """See `build` for the arguments. Input ``(B, T)`` token ids, T up to `context`; output logits ``(B, T, V)``."""
 
     def __init__(
-        self, norm, *, vocab_size, dim, depth, heads, context, positions, tied, dropout, embed_scale, embed_std, **block
+        self,
+        norm,
+        *,
+        vocab_size,
+        dim,
+        depth,
+        heads,
+        context,
+        positions,
+        tied,
+        dropout,
+        embed_scale,
+        embed_std,
+        residual_init,
+        **block,
     ):
         super().__init__()
         self.context = context
@@ -129,12 +146,12 @@ class GPT(nn.Module):
         self.head = nn.Linear(dim, vocab_size, bias=False)
         if tied:
             self.head.weight = self.embed.weight
-        self._initialise(1 / math.sqrt(dim) if embed_std == "rsqrt_dim" else embed_std, tied)
+        self._initialise(1 / math.sqrt(dim) if embed_std == "rsqrt_dim" else embed_std, tied, residual_init)
 
-    def _initialise(self, embed_std: float, tied: bool) -> None:
+    def _initialise(self, embed_std: float, tied: bool, residual_init: str) -> None:
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and not (tied and module is self.head):
-                start_linear(module, name, len(self.blocks))
+                start_linear(module, name, len(self.blocks), residual_init)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=embed_std)
 
@@ -199,6 +216,7 @@ def build(
     dropout: float = 0.0,
     embed_scale: Literal["none", "learnable"] = "none",
     embed_std: float | Literal["rsqrt_dim"] = 0.02,
+    residual_init: Literal["gpt2", "plain"] = "gpt2",
     qk_norm: bool = False,
     method: Literal["fixup", "skipinit", "sigma_reparam"] | None = None,
     vocab_size: int | None = None,
@@ -240,6 +258,7 @@ def build(
         dropout=dropout,
         embed_scale=embed_scale,
         embed_std=embed_std,
+        residual_init=residual_init,
         qk_norm=qk_norm,
     )
     apply_method(model, method, norm)

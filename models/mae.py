@@ -9,6 +9,7 @@ learned; the official encoder's stay.
 """
 
 from functools import partial
+from typing import Literal
 
 import torch
 from timm.layers import Mlp, build_sincos2d_pos_embed
@@ -58,8 +59,23 @@ def _initialise(module: nn.Module) -> None:
 class MAE(nn.Module):
     """See `build`."""
 
-    def __init__(self, encoder: nn.Module, norm, *, channels: int, patch_size: int, dim: int, depth: int, heads: int):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        norm,
+        *,
+        channels: int,
+        patch_size: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        encoder_init: str,
+    ):
         super().__init__()
+        if encoder_init == "mae":
+            encoder.apply(_initialise)
+            nn.init.xavier_uniform_(encoder.patch_embed.proj.weight.view(encoder.embed_dim, -1))
+            nn.init.normal_(encoder.cls_token, std=0.02)
         side = encoder.patch_embed.grid_size[0]
         with torch.no_grad():
             encoder.pos_embed[0, 1:] = build_sincos2d_pos_embed([side] * 2, encoder.embed_dim)
@@ -98,6 +114,7 @@ def build(
     decoder_dim: int = 512,
     decoder_depth: int = 8,
     decoder_heads: int = 16,
+    encoder_init: Literal["timm", "mae"] = "mae",
 ) -> MAE:
     """A masked autoencoder for data of `spec`, its encoder a ViT; ``configs/model/base/mae.yaml`` says the rest.
 
@@ -111,4 +128,4 @@ def build(
     sizes = {"img_size": img_size, "patch_size": patch_size, "dim": dim, "depth": depth, "heads": heads}
     encoder = vit.build_encoder(norm, spec, timm_name=timm_name, **sizes)
     decoder = {"dim": decoder_dim, "depth": decoder_depth, "heads": decoder_heads}
-    return MAE(encoder, norm, channels=spec.channels, patch_size=patch_size, **decoder)
+    return MAE(encoder, norm, channels=spec.channels, patch_size=patch_size, encoder_init=encoder_init, **decoder)

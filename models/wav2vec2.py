@@ -79,7 +79,7 @@ class Block(nn.Module):
         return self._dropped(self.out(x.transpose(1, 2).flatten(2)))
 
     def mlp(self, x: Tensor) -> Tensor:
-        return self._dropped(self.down(self._dropped(F.gelu(self.up(x)))))
+        return self._dropped(self.down(F.gelu(self.up(x))))
 
     def forward(self, x: Tensor, heard: Tensor) -> Tensor:
         if self.norm_first:
@@ -189,7 +189,7 @@ class Wav2Vec2(nn.Module):
             return [features, *self.layers(x, heard)]
         x = torch.where(hidden[..., None], self.mask.to(x), x)
         context = self.from_context(self.layers(x, heard)[-1])
-        vectors, ids, scores = self.quantizer(features, noise, temperature)
+        vectors, ids, scores = self.quantizer(F.dropout(features, self.dropout, self.training), noise, temperature)
         return context, self.from_codes(vectors), ids, scores, size
 
 

@@ -384,6 +384,22 @@ def test_a_run_is_told_of_pictures_that_are_blown_up(tmp_path, monkeypatch):
     assert len(typed) == 2 and compose.load([*words, *typed])
 
 
+def test_norms_over_the_batch_that_see_a_part_of_it_are_warned_of(monkeypatch):
+    """The number of processes and trainer.micro_batch are in no hash, and change such a run's curve."""
+    resnet = ["model=resnet_nano", "norm=batchnorm", "data.batch_size=64"]
+    (said,) = warned(monkeypatch, None, *resnet, "trainer.micro_batch=16")
+    assert said.startswith("norms over the batch take their statistics of 16 samples, in one process without")
+    assert "of 64: that is another curve" in said
+    for words in (
+        [*resnet],
+        [*resnet, "trainer.accumulate=4"],  # which the hash has
+        ["model=resnet_nano", "norm=layernorm", "data.batch_size=64", "trainer.micro_batch=16"],
+    ):
+        assert warned(monkeypatch, None, *words) == []
+    (said,) = warned(monkeypatch, None, *GPT, "norm=runningrms", "trainer.micro_batch=4")
+    assert "of 4 samples" in said
+
+
 def test_a_real_run_prints_its_warnings(capsys, monkeypatch):
     monkeypatch.setattr(warn, "free_memory", lambda *_: 2**20)
     train("model=gpt_nano", "model.dim=16", "model.depth=2", "model.heads=2", "model.context=16", "trainer.max_steps=1")

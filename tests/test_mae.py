@@ -49,6 +49,38 @@ def test_the_encoder_sees_its_patches_alone_and_is_timms_with_the_same_weights()
     assert torch.equal(model(images, kept), model(changed, kept))
 
 
+def test_the_encoder_starts_as_in_maes_own_code():
+    """Xavier in every matrix of it, a patch's projection taken as one; class token of std 0.02 (models_mae.py)."""
+    large = ("model.dim=96", "model.heads=4", "data.patch_size=7")
+    encoder = made(*large, "model.encoder_init=mae")[0].encoder
+    matrices = {n: m.weight for n, m in encoder.named_modules() if isinstance(m, torch.nn.Linear)}
+    matrices["patch_embed.proj"] = encoder.patch_embed.proj.weight.flatten(1)
+    assert len(matrices) == 4 * 2 + 1
+    for name, w in matrices.items():
+        bound = (6 / sum(w.shape)) ** 0.5
+        assert 0.95 * bound < w.abs().max().item() <= bound, name
+        assert w.std().item() == pytest.approx(bound / 3**0.5, rel=0.05), name
+    assert encoder.cls_token.std().item() == pytest.approx(0.02, rel=0.25)
+    assert made(*large)[0].encoder.blocks[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)  # timm's
+
+
+def test_a_study_at_paper_scale_tunes_what_was_pretrained():
+    from dyt.config.identity import base_config
+    from dyt.studies.running.study import Study
+
+    for run in Study("mae").runs("paper"):
+        config = run.config()
+        base, _ = base_config(config)
+        size = config["model"]["name"].removeprefix("vit_")
+        assert (base["model"]["name"], base["trainer"]["max_epochs"]) == (f"mae_{size}", 800)
+        assert base["norm"] == config["norm"] and base["model"]["encoder_init"] == "mae"
+        with torch.device("meta"):
+            spec = Spec("image", "", {}, classes=1000, channels=3)
+            tuned, pretrained = (build_model(c["model"], c["norm"], spec)[0] for c in (config, base))
+        theirs = {n: p.shape for n, p in pretrained.encoder.state_dict().items()}
+        assert {n: p.shape for n, p in tuned.state_dict().items() if not n.startswith("head.")} == theirs
+
+
 def test_a_norm_before_the_blocks_is_called():
     """In CLIP's ViTs; timm's own features are the oracle, and no parameter is left out of what is learned."""
     model = made("norm=layernorm", "model.timm_name=vit_xsmall_patch16_clip_224")[0]

@@ -106,7 +106,7 @@ def test_every_family_has_a_model():
     ],
 )
 def test_published_sizes_and_norm_counts(model, millions, sites):
-    vocabulary = ["model.vocab_size=50304"] if model == "gpt2_124m" else []
+    vocabulary = ["experiment=paper_gpt2"] if model == "gpt2_124m" else []
     vocabulary = ["model.vocab_size=32000"] if model.startswith("llama") else vocabulary
     data = [] if vocabulary else ["data=imagenet1k"]
     with torch.device("meta"):
@@ -239,6 +239,25 @@ def test_embedding_scale_and_std():
     want = (network.embed.weight[:10] + network.positions.weight[:10]) * network.embed_scale
     torch.testing.assert_close(seen[0][0], want)
     assert made("model=gpt_nano")[0].embed_scale is None
+
+
+@pytest.mark.parametrize("recipe, std", [([], 0.02 / math.sqrt(8)), (["model.residual_init=plain"], 0.02)])
+def test_projections_back_into_the_residual_stream_start_as_gpt2s_or_as_llamas(recipe, std):
+    network, _ = made("model=llama_nano", "model.depth=4", *recipe)
+    for block in network.blocks:
+        assert block.attn.out.weight.std().item() == pytest.approx(std, rel=0.05)
+        assert block.mlp.down.weight.std().item() == pytest.approx(std, rel=0.05)
+        assert block.attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_the_papers_llama_has_the_frameworks_start_and_the_scalar_for_dyt_alone():
+    from dyt.studies.running.study import Study
+
+    for run in Study("gpt_norms").runs("paper"):
+        if "llama" in run.cell["model"]:
+            model = run.config()["model"]
+            assert model["residual_init"] == "plain" and model["embed_std"] == "rsqrt_dim"
+            assert model["embed_scale"] == ("none" if run.cell["norm"].startswith("rmsnorm") else "learnable")
 
 
 def test_tied_and_untied():

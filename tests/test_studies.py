@@ -15,14 +15,17 @@ from dyt.studies import runner, written
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.verdicts import below_floor, judge
 from dyt.studies.running import rows
+from dyt.studies.running.cost import count
 from dyt.studies.running.derived import DERIVED
 from dyt.studies.running.study import FOLDER, SCALES, Study, names
 from dyt.studies.showing import overview, table
 from dyt.studies.statistics import Interval, interval, paired, rank_correlation
+from dyt.tasks import build_task
 
 from .helpers import ROOT, TINY_GPT, one_line, python, train
 
 GPU = "vit_norms gpt_norms alpha_init depth stability embed_scale gain_init regime methods".split()
+AT_END = {"decision": ["return"], "diffusion": ["frechet"], "dino": ["top1_knn"], "mae": ["top1_knn"]}  # by task
 PAPER = "vit_norms gpt_norms squash alpha_absent alpha_init methods batchnorm dit mae dna speech dino".split()
 
 
@@ -44,8 +47,19 @@ def test_every_study_has_its_scales_and_composes(name):
             config = next(r for r in runs if r.words == words).config()
             if scale == "smoke":
                 assert config["trainer"]["threads"], "--jobs must change no number"
+            task = build_task(config, 10)  # a pretraining has no accuracy to be judged by
+            known = {f"val/{n}" for n in (*task.names, *AT_END.get(config["model"]["task"], ()))} | {"train/loss"}
+            assert study.metric in known, (scale, words)
         if scale == "small":
             assert {r.seed for r in runs} >= {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_studys_header_says_how_many_runs_it_has(name):
+    study = Study(name)
+    said = re.findall(r"\b(small|medium|gpu|paper):? (\d+) runs", " ".join(study.header().replace("#", " ").split()))
+    assert said, "no scale says its runs"
+    assert {scale: int(many) for scale, many in said} == {scale: count(study, scale) for scale, _ in said}
 
 
 @pytest.mark.parametrize("name", names())

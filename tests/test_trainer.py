@@ -136,6 +136,29 @@ def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
         build(torch.nn.Linear(3, 3), config["optim"])
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_gradients_are_clipped_together_or_each_by_its_own_norm(each, monkeypatch):
+    """DINO's code does the second: there a large gradient of one tensor makes no other smaller."""
+    seen = {}
+
+    def step(self, *_, **__):
+        for group in self.param_groups:
+            for p in group["params"]:
+                seen[id(p)] = p.grad.clone()
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    words = [*TINY_GPT, "norm=layernorm", "trainer.max_steps=1", "trainer.eval_batches=1", "logger.mode=disabled"]
+    train(*words, "optim.clip_grad=null", out="a")
+    free, clip = [*seen.values()], 0.1
+    seen.clear()
+    train(*words, f"optim.clip_grad={clip}", f"optim.clip_each={each}", out="b")
+    whole = torch.stack([g.norm() for g in free]).norm()
+    assert whole > 2 * clip and min(g.norm() for g in free) < clip < max(g.norm() for g in free)
+    for before, after in zip(free, seen.values(), strict=True):
+        scale = min(1.0, clip / (before.norm() if each else whole).item())
+        torch.testing.assert_close(after, before * scale, rtol=1e-4, atol=1e-8)
+
+
 def test_rows_after_the_last_checkpoint_come_anew_once(monkeypatch):
     words = [*TINY_GPT, *SHORT]
     _, undisturbed = train(*words, out="a")

@@ -189,6 +189,23 @@ def test_the_gradient_of_the_convolutions_is_scaled_and_nothing_else_is():
         torch.testing.assert_close(grads[1][name], grad * (0.1 if name.startswith("extractor") else 1.0), msg=name)
 
 
+def test_what_is_dropped_is_what_fairseq_drops(monkeypatch):
+    """The features that the quantizer hears too, and nothing between the two matrices of an MLP."""
+    model, _, task, _ = made("model.dropout=0.5", "norm=layernorm")
+    heard = []
+    model.quantizer.register_forward_pre_hook(lambda m, args: heard.append(args[0]))
+    for training in (False, True):
+        inputs = task.prepare(waves(), torch.zeros(3), Place(("train", 0, 0), 0))
+        task.loss(model.train(training), *inputs)
+    whole, dropped = heard
+    kept = dropped != 0
+    assert 0.4 < kept.float().mean() < 0.6
+    block, calls = model.blocks[0], []
+    monkeypatch.setattr("models.wav2vec2.F.dropout", lambda x, *_: calls.append(x.shape) or x)
+    block.mlp(torch.ones(1, 2, 16))
+    assert calls == [(1, 2, 16)]
+
+
 def test_the_quantizer_is_straight_through_and_draws_by_its_scores():
     model = made()[0].double()
     quantizer = model.quantizer

@@ -35,6 +35,7 @@ class OptimConfig:
     decay_gain: bool = False  # true: the norms' gamma gets weight decay too
     warmup_steps: int = 0  # [steps] the learning rate rises in a line over these
     clip_grad: float | None = None  # [gradient norm] larger gradients are scaled down to it; null: none is
+    clip_each: bool = False  # true: by each tensor's own norm, as DINO's code does; false: by that of all together
 
 
 @dataclass

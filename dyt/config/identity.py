@@ -24,7 +24,10 @@ NEUTRAL: dict[str, Any] = {
     "data.on_error": "raise",
     "optim.kind": "adamw",
     "optim.decay_gain": False,
+    "optim.clip_each": False,
     "model.frozen": False,
+    "model.residual_init": "gpt2",
+    "model.encoder_init": "timm",
     "model.project_std": 0.02,
 }
 

@@ -1,10 +1,12 @@
-"""What a run is told before its first step: too little memory, pictures that are blown up, tokens too small for DyT."""
+"""What a run is told before its first step: too little memory, blown-up pictures, starved tokens, parted batches."""
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dyt.forecast.estimate import chosen
 from dyt.forecast.hardware import GAPS, GIB, free_memory
+from dyt.norms.coupling import RunningRMSNorm
 
 LARGE = 2.0  # times the side of a picture above which enlarging it is said
 
@@ -21,7 +23,19 @@ def warnings(config: dict, model: nn.Module, task, data, order, world, here: int
         world: the run's processes.
         here: of them, on this machine.
     """
-    return [*_enlarged(config, data), *_starved(config), *_memory(config, model, task, data, order, world, here)]
+    said = [*_enlarged(config, data), *_starved(config), *_parted(config, model, order)]
+    return said + _memory(config, model, task, data, order, world, here)
+
+
+def _parted(config: dict, model: nn.Module, order) -> list[str]:
+    """Norms over the batch that see a part of it, which depends on where the run is and is in no hash."""
+    whole = order.batch // config["trainer"]["accumulate"]
+    if order.share == whole or not any(isinstance(m, _BatchNorm | RunningRMSNorm) for m in model.modules()):
+        return []
+    return [
+        f"norms over the batch take their statistics of {order.share} samples, in one process without "
+        f"trainer.micro_batch of {whole}: that is another curve, under the same hash"
+    ]
 
 
 def _starved(config: dict) -> list[str]:

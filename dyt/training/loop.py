@@ -175,7 +175,11 @@ class Trainer:
         learned = self.of_those_read(total, read) if self.skips else True
         grad_norm = self.layout.norm(self.parameters)
         if (clip := self.optim["clip_grad"]) is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, clip, grad_norm)
+            if self.optim["clip_each"]:
+                for p in self.parameters:
+                    nn.utils.clip_grads_with_norm_([p], clip, self.layout.norm([p]))
+            else:
+                nn.utils.clip_grads_with_norm_(self.parameters, clip, grad_norm)
         # The step's one read of the device; a NaN of any process makes the sums NaN in all.
         seen = torch.stack((total, grad_norm.to(total), total.new_tensor(float(stop.asked))))
         loss, norm, asked = (self.world.add(seen) / self.world.size).tolist()

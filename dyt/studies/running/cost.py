@@ -86,6 +86,18 @@ def _arm(study: Study, run) -> tuple:
     return tuple((f, v) for f, v in run.cell.items() if f != study.search)
 
 
+def shares(study: Study, scale: str, runs: list) -> list[float]:
+    """How much of each run there will be: of an arm's levels one alone gets the later seeds, or the held-out size."""
+    alike = Counter(_arm(study, cell) for cell in {tuple(run.cell.items()): run for run in runs}.values())
+    late = [run.late or held_out(study, scale, run.cell) for run in runs]
+    return [1 / alike[_arm(study, run)] if few else 1.0 for run, few in zip(runs, late, strict=True)]
+
+
+def count(study: Study, scale: str, seeds: int | None = None) -> int:
+    """How many runs a study has at a scale, once its search is done."""
+    return round(sum(shares(study, scale, study.runs(scale, seeds))))
+
+
 def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: dict[str, str] | None = None) -> str:
     """What --dry-run prints for a study: every cell once, its seeds, parameters, FLOPs, hours and command."""
     about = study.scale(scale)
@@ -93,20 +105,15 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
     rows = csv.read_runs(result_folder(results, study.name, scale) / "runs.csv", study)
     done = {r["overrides"]: r for r in rows if r["status"] in RESULTS}
     by_cell: dict[tuple, list] = {}
-    for run in runs:
-        by_cell.setdefault(tuple(run.cell.items()), []).append(run)
-    alike = Counter(_arm(study, cell_runs[0]) for cell_runs in by_cell.values())
-
-    def share(run) -> float:
-        """Of an arm's levels, one alone gets the later seeds, or is run at the held-out size."""
-        return 1 / alike[_arm(study, run)] if run.late or held_out(study, scale, run.cell) else 1.0
-
+    for run, weight in zip(runs, shares(study, scale, runs), strict=True):
+        by_cell.setdefault(tuple(run.cell.items()), []).append((run, weight))
     lines = [
-        f"{study.name} {scale}: {round(sum(map(share, runs)))} runs of {len(by_cell)} settings",
+        f"{study.name} {scale}: {count(study, scale, seeds)} runs of {len(by_cell)} settings",
         "  seeds  parameters     FLOPs/run   hours/run  setting",
     ]
     total = 0.0
-    for cell, cell_runs in by_cell.items():
+    for cell, weighed in by_cell.items():
+        cell_runs = [run for run, _ in weighed]
         config = cell_runs[0].config()
         if (path := (paths or {}).get(config["data"]["name"])) is not None:
             config["data"]["path"] = path
@@ -117,7 +124,7 @@ def dry_run(study: Study, scale: str, seeds: int | None, results: Path, paths: d
         rows = [done.get(csv.overrides(r)) for r in cell_runs]
         walls = [r["wall_s"] / 3600 for r in rows if r and r["wall_s"]]
         hours = sum(walls) / len(walls) if walls else (found["flops"] or 0) / RATES[scale] / 3600
-        total += hours * sum(map(share, cell_runs))
+        total += hours * sum(weight for _, weight in weighed)
         published = f" (published {PUBLISHED[name]:,.1f}M)" if scale == "paper" and name in PUBLISHED else ""
         flops = f"{found['flops']:.2e}" if found["flops"] else "-"
         state = f"; {sum(bool(r) for r in rows)} finished" if any(rows) else ""
