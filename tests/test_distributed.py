@@ -140,7 +140,8 @@ def test_two_processes_give_the_curve_of_one_in_every_family(family, layout, two
     for x, y in zip(rows_of(one), rows_of(both), strict=True):
         assert x.keys() == y.keys()
         for key in x:
-            assert x[key] == pytest.approx(y[key], rel=1e-4, abs=1e-6), (key, x["step"])
+            room = 0.0041 if "top1" in key else 1e-6  # of 500 pictures two may change sides by rounding
+            assert x[key] == pytest.approx(y[key], rel=1e-4, abs=room), (key, x["step"])
 
 
 @pytest.fixture(scope="module")

@@ -291,7 +291,7 @@ def test_a_parameter_left_on_meta_is_an_error_and_not_noise(name):
     m, x = Derf(5), torch.randn(3, 5)
     setattr(m, name, torch.nn.Parameter(getattr(m, name).detach().to("meta")))
     kernels.force(KERNEL)
-    with pytest.raises(Exception, match="a parameter is on meta|expected device meta|Pointer argument"):
+    with pytest.raises(Exception, match="a parameter is on meta|of meta tensor|Pointer argument"):
         m(x)
     assert m.to("meta")(x.to("meta")).is_meta
 

@@ -192,6 +192,7 @@ class _Direct(torch.autograd.Function):
 def fused(x: Tensor, *rest) -> Tensor:
     """As `dyt.kernels.dynamic`, with the squash's number; x has the dtype of the result."""
     plain = type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
-    if torch.compiler.is_compiling() or not plain:  # what looks into operators: fake tensors, DTensor, counters
+    # What looks into operators: fake tensors, DTensor, counters; and tensors of which there are shapes alone.
+    if torch.compiler.is_compiling() or not plain or x.is_meta:
         return torch.ops.dyt.triton(x, *rest)
     return _Direct.apply(x, *rest)
