@@ -7,8 +7,8 @@ import pathlib
 import shutil
 import tempfile
 
-# Before torch and datasets read them. The processes of `pytest -n` inherit one cache. The compiled kernel in it is named by
-# all that it is made of, and outlives it: `make test-slow` after `make test` saves half a minute.
+# Before torch and datasets read them. The processes of `pytest -n` inherit one cache. The compiled kernel in it
+# outlives it and is named by all that it is made of: `make test-slow` after `make test` saves half a minute.
 if not os.environ.get("DYT_TEST_CACHE"):
     os.environ["DYT_TEST_CACHE"] = tempfile.mkdtemp(prefix="dyt-test-cache-")
     built = pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache" / "kernels"
