@@ -195,7 +195,8 @@ def _build(
                     f"convert: keep_affine=True, but the new {e.name} has no scale to carry the old one to"
                 )
             lost = old._parameters[theirs] if theirs and owner is None and ours == "bias" and keep_affine else None
-            if lost is not None and lost.any() and changes[old].get("bias", factory.arguments.get("bias")) is not False:
+            asked = changes[old].get("bias", factory.arguments.get("bias")) is False
+            if lost is not None and not asked and not lost.is_meta and lost.any():
                 raise ValueError(
                     f"convert: keep_affine=True, but the new {e.name} has no shift to carry the old one to (up to "
                     f"{lost.abs().max().item():.3g}); take a norm that has one, as norm='dyt', or keep_affine=False"

@@ -74,7 +74,7 @@ def about_run(config: dict, folder: Path) -> dict:
 
 def variant(config: dict) -> str:
     """A run's name that others have only where they differ in the seed alone: ``DyT 0.5/1, lr 2e-3 (3f0c9a)``."""
-    named = config["init_from"] or ""  # words say which run; a path is of a seed's own directory
+    named = config.get("init_from") or ""  # words say which run; a path is of a seed's own directory
     alike = counted(config, "", named if "=" in named else str(bool(named)))
     del alike["seed"]
     digest = hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:6]
