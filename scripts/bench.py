@@ -129,9 +129,9 @@ def main() -> int:
     from dyt.studies.showing.marked import between, fill
     from dyt.training import cpu
 
-    of_cpu = given.what in ("data", "profile", "scaling")
+    of_cpu = given.what in ("data", "profile", "scaling") and not given.words  # a recipe goes where train.py runs it
     device = given.device or ("cuda" if torch.cuda.is_available() and not of_cpu else "cpu")
-    if device == "cuda" and of_cpu and not given.words:
+    if device == "cuda" and of_cpu:
         parser.error(f"--device cuda: {given.what} looks at the CPU; type --device cpu")
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; type --device cpu")

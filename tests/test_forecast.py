@@ -183,6 +183,56 @@ def test_strategies_share_out_what_they_say():
     assert hsdp.optimizer == 2 * whole // 8 and many.total < hsdp.total < one.total
 
 
+def test_sharding_with_several_pieces_keeps_the_whole_gradient_between_them():
+    """FSDP2 without a gradient's exchange keeps it unsharded, in float32 (set_requires_gradient_sync)."""
+    config, spec, model, task = built("model=gpt_nano", meta=True)
+    whole = sum(p.numel() * 4 for p in model.parameters())
+    traced = trace(model, task, config, spec, 6, pieces=2)
+    one, two = (memory(traced, model, config, "fsdp", 64, pieces=n) for n in (1, 2))
+    assert two.gradients == whole + whole // 64 and one.gradients < whole
+    assert two.total - one.total == two.gradients - one.gradients
+    assert memory(traced, model, config, "ddp", 64, pieces=2) == memory(traced, model, config, "ddp", 64)
+
+
+def test_the_cpus_peak_grows_with_its_threads():
+    threads = torch.get_num_threads()
+    try:
+        rates = []
+        for many in (1, 2):
+            torch.set_num_threads(many)
+            rates.append(max(hardware._rate(torch.float32) for _ in range(3)))
+            assert torch.get_num_threads() == many
+        assert 1.3 < rates[1] / rates[0] < 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    "name, memory, peak",
+    [("NVIDIA A100-SXM4-80GB", 80, 312e12), ("NVIDIA GeForce RTX 4090", 24, 165e12), ("NVIDIA H200", 141, 989e12)],
+)
+def test_a_gpu_is_known_by_its_whole_name(name, memory, peak, monkeypatch):
+    about = type("About", (), {"total_memory": memory * 2**30})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    found = hardware.device_of("auto")
+    assert (found.name, found.memory, found.bf16) == (name, memory * 2**30, peak)
+    for other in ("Tesla T4", "NVIDIA RTX A1000", "NVIDIA L40S"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda other=other: other)
+        with pytest.raises(ValueError, match=f"the peak of {other} is not known; type one of rtx4090, a100"):
+            hardware.device_of("auto")
+
+
+def test_a_containers_limit_is_all_the_memory_there_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware, "GROUP", tmp_path)
+    machine = hardware.total_memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hardware.total_memory() == machine
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert hardware.total_memory() == 1000
+
+
 def test_the_bound_is_above_what_is_kept():
     """So that a run which is not traced has no need to be."""
     for words in (["model=gpt_nano"], ["model=vit_nano"], ["model=convnext_base", "model.timm_name=test_convnext"]):

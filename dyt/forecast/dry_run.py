@@ -116,7 +116,9 @@ def _memory_table(r: Reckoned) -> list[str]:
     lines.append(f"* this run. An evaluation adds {r.evaluation / GIB:,.2f} GiB to parameters and optimizer.")
     if own.total > room:
         fitting = [m.name for m in r.table.values() if m.total <= room]
-        said = f"{fitting[0]} does" if fitting else "nothing here does: more devices, or more trainer.accumulate"
+        said = f"{fitting[0]} does" if fitting else "nothing here does: type more devices"
+        if not fitting and own.strategy in ("single", "ddp"):  # fsdp keeps whole gradients between pieces
+            said += ", or more trainer.accumulate"
         lines.append(f"It does not fit into {room / GIB:.0f} GiB; {said}.")
     elif own.parameters + own.optimizer + r.evaluation > room:
         said = "set a smaller data.eval_batch_size, which changes no number (and counts as another run)"

@@ -58,13 +58,20 @@ def moments(model: nn.Module, optim: dict, ema: bool) -> int:
 
 
 def memory(
-    traced: Traced, model: nn.Module, config: dict, strategy: str, devices: int, checkpointing: str = "none"
+    traced: Traced,
+    model: nn.Module,
+    config: dict,
+    strategy: str,
+    devices: int,
+    checkpointing: str = "none",
+    pieces: int = 1,
 ) -> Memory:
-    """Of one device of `devices`, for the piece that was traced.
+    """Of one device of `devices`, for the piece that was traced, one of `pieces`.
 
     DDP holds every gradient a second time, in its buckets. FSDP shards parameters, gradients and moments, and gathers
     what is outside the blocks, and two blocks at a time, in the type that is computed in; it has no copies of
-    autocast's. Libraries and the allocator take more: some hundred MiB, and a few percent on a GPU.
+    autocast's. With several pieces it keeps the whole gradient in float32 until the last one. Libraries and the
+    allocator take more: some hundred MiB, and a few percent on a GPU.
     """
     whole = sum(traced.parameters.values())
     state = moments(model, config["optim"], config["trainer"]["ema_decay"] is not None)
@@ -78,7 +85,7 @@ def memory(
     blocks = [sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks_of(model)]
     block = max(blocks, default=0)
     gathered = int(computed * (whole - sum(blocks) + 2 * block))
-    own, gradients = whole // parts, whole // parts + max(block, whole - sum(blocks))
+    own, gradients = whole // parts, whole // parts + (max(block, whole - sum(blocks)) if pieces == 1 else whole)
     activations = kept - traced.copies
     total = own + gathered + gradients + state // parts + traced.batch + traced.lean
     return Memory(strategy, checkpointing, own + gathered, gradients, state // parts, activations, total)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 GIB = 2**30
+GROUP = Path("/sys/fs/cgroup")
 # What allocators take over the tensors: glibc's heap, which keeps what is freed, was seen to take 1.3 times a gpt_mini
 # step's; on a GPU it is an assumption.
 GAPS = {"cpu": 1.25, "cuda": 1.05}
@@ -45,12 +47,19 @@ CPU_HOUR = 0.04  # dollars an hour of a core
 
 
 def device_of(kind: str) -> Device:
-    """The device of ``hardware.kind``; auto: a GPU where torch sees one, else this machine's CPU, measured."""
+    """The device of ``hardware.kind``; auto: a GPU where torch sees one, else this machine's CPU, measured.
+
+    Raises:
+        ValueError: torch sees a GPU whose peak is not known here.
+    """
     if kind in DEVICES:
         return DEVICES[kind]
     if kind == "auto" and torch.cuda.is_available():
         name, total = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
-        known = next((d for k, d in DEVICES.items() if k in name.lower().replace(" ", "")), DEVICES["a100"])
+        words = re.split(r"[^a-z0-9]+", name.lower().replace("rtx ", "rtx"))
+        known = next((d for k, d in DEVICES.items() if k in words), None)
+        if known is None:
+            raise ValueError(f"hardware.kind=auto: the peak of {name} is not known; type one of {', '.join(DEVICES)}")
         return Device(name, total, known.bf16, known.fp32, known.price)
     threads = torch.get_num_threads()
     rates = [_rate(dtype) for dtype in (torch.bfloat16, torch.float32)]
@@ -58,14 +67,22 @@ def device_of(kind: str) -> Device:
 
 
 def _rate(dtype: torch.dtype, size: int = 512) -> float:
-    """FLOPs a second of a matrix product on this machine's CPU, by the process's own time: others may be at work."""
+    """FLOPs a second of a matrix product on this machine's CPU, all its threads.
+
+    One thread is measured, by its own time: others may be at work, and threads that wait for each other count as busy.
+    """
+    threads = torch.get_num_threads()
     a = torch.ones(size, size, dtype=dtype)
     times = []
-    for _ in range(8):
-        began = time.process_time()
-        a @ a
-        times.append(time.process_time() - began)
-    return torch.get_num_threads() * 2 * size**3 / min(times)
+    torch.set_num_threads(1)
+    try:
+        for _ in range(8):
+            began = time.thread_time()
+            a @ a
+            times.append(time.thread_time() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return threads * 2 * size**3 / min(times)
 
 
 def free_memory(device: torch.device, processes: int = 1) -> int | None:
@@ -84,8 +101,11 @@ def free_memory(device: torch.device, processes: int = 1) -> int | None:
 
 
 def total_memory() -> int:
-    """Bytes of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of this machine, or of the container that this process is in."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):
+        return min(machine, int((GROUP / "memory.max").read_text()))  # "max" is no number: no limit
+    return machine
 
 
 def _line(file: str, name: str) -> int | None:
@@ -99,12 +119,11 @@ def _line(file: str, name: str) -> int | None:
 def _of_group() -> int | None:
     """What a container's limit (cgroup, version 2) leaves."""
     with contextlib.suppress(OSError, ValueError):
-        root = Path("/sys/fs/cgroup")
-        limit = (root / "memory.max").read_text().strip()
-        used = int((root / "memory.current").read_text())
+        limit = (GROUP / "memory.max").read_text().strip()
+        used = int((GROUP / "memory.current").read_text())
         cached = next(
             int(line.split()[1])
-            for line in (root / "memory.stat").read_text().splitlines()
+            for line in (GROUP / "memory.stat").read_text().splitlines()
             if line.startswith("inactive_file ")
         )
         return None if limit == "max" else int(limit) - used + cached

@@ -155,7 +155,7 @@ def reckon(config: dict) -> Reckoned:
     }
     ways = ["single"] if devices == 1 else ["ddp", "fsdp", *(["hsdp"] if devices > OF_A_MACHINE else [])]
     table = {
-        (s, c): memory(of, model, config, s, devices, c)
+        (s, c): memory(of, model, config, s, devices, c, pieces)
         for s in dict.fromkeys((*ways, strategy))
         for c, of in traced.items()
     }

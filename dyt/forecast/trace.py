@@ -1,7 +1,8 @@
 """What a step holds in memory and computes: run once on tensors that have shapes and no content.
 
 Every operator is seen as it allocates, so recomputing, fused kernels and autocast's copies count as they are. The fake
-tensors are on the CPU, whose attention, like a GPU's, keeps no matrix of tokens by tokens.
+tensors are on the CPU, whose attention, like a GPU's, keeps no matrix of tokens by tokens. With dropout in attention
+the CPU's keeps it and a GPU's does not: there the estimate is too high for a GPU.
 """
 
 import contextlib

@@ -102,7 +102,7 @@ def _traced(config: dict, model, task, spec, order, world, free: int, there: int
     def need(count: int, pieces: int) -> float:
         found = trace(model, task, config, spec, count, pieces=pieces, checkpointing=checkpointing)
         strategy = chosen(config["trainer"], world.size)
-        return gaps * (memory(found, model, config, strategy, world.size, checkpointing).total - there)
+        return gaps * (memory(found, model, config, strategy, world.size, checkpointing, pieces).total - there)
 
     if (step := need(count, pieces)) > free:
         but = " but for dropout and BatchNorm, which are of a piece"
