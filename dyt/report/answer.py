@@ -148,7 +148,8 @@ def findings(results: Path, scales: dict[str, list[str]]) -> list[dict]:
         head = re.match(r"\s*\*\*(.+?)\*\*\s*(.*)", " ".join(text.split()))
         if head is None:
             continue
-        cells = dict.fromkeys(re.findall(r"\{(?!paper)(\w+)\|([^|}]*)(?:\|[^}]*)?\}", raw))
+        # Cells of small scale; what a ladder foretold is no cell, and its arm alone would be a mean over sizes.
+        cells = dict.fromkeys(re.findall(r"\{(?!paper)(\w+)\|([^|}]*)(?:\|(?!foretold)[^}]*)?\}", raw))
         if any("small" not in scales.get(study, ()) for study, _ in cells):
             continue
         points = [point for study, levels in cells if (point := _point(study, levels.split(";"), results))]
