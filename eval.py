@@ -97,7 +97,7 @@ def evaluate_run(given: dict) -> dict:
     from dyt.rundir.files import read_json, replace_file
     from dyt.rundir.meaning import meaning, read_config
     from dyt.training.distributed import join
-    from dyt.training.loop import at_end, evaluate
+    from dyt.training.evaluation import at_end, evaluate
 
     run = Path(given["run"]).expanduser()
     config, about = read_config(run), read_json(run / "run.json") or {}

@@ -181,7 +181,7 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     from dyt.data.order import Order, pieces_of
     from dyt.rundir import checkpoint
     from dyt.tasks import Place
-    from dyt.training.loop import evaluate
+    from dyt.training.evaluation import evaluate
     from models import build_model
 
     old, _ = build_model(plan.base.config["model"], plan.base.config["norm"], loop.data.spec)

@@ -24,7 +24,7 @@ LENGTH += ["trainer.eval_batches=3", "logger.mode=disabled"]
 DRIVER = """
 import os, runpy, signal, sys
 sys.path.insert(0, {root!r})
-import dyt.rundir.checkpoint, dyt.tasks, dyt.tracking.metrics, dyt.training.loop
+import dyt.rundir.checkpoint, dyt.tasks, dyt.tracking.metrics, dyt.training.evaluation, dyt.training.loop
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -58,7 +58,7 @@ def in_logging(real):  # with half of the line written
 
 place = {{
     "in_training": (dyt.training.loop.Trainer, "train_step"),
-    "in_evaluation": (dyt.training.loop, "sums_over"),
+    "in_evaluation": (dyt.training.evaluation, "sums_over"),
     "in_saving": (dyt.rundir.checkpoint.torch, "save"),
     "before_the_manifest": (dyt.rundir.checkpoint, "write_json"),
     "in_logging": (dyt.tracking.metrics.Metrics, "flush"),

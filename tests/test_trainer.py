@@ -463,7 +463,7 @@ def test_validation_is_weighted_exactly():
     """The mean over all tokens, though batches and the last window differ in size."""
     from dyt.run import assemble
     from dyt.training.distributed import join
-    from dyt.training.loop import evaluate
+    from dyt.training.evaluation import evaluate
 
     config = load([*TINY_GPT, "data.eval_batch_size=7777"])
     world = join("cpu")
