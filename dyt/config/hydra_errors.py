@@ -13,6 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from dyt.config.arguments import closest
 from dyt.config.values import quoted
 
+WANTED = {  # OmegaConf's words for a value of the wrong type -> what to give
+    "is not a valid bool": "true or false",
+    "could not be converted to Integer": "a whole number",
+    "could not be converted to Float": "a number",
+}
+
 
 def one_line(error: Exception, overrides: list[str], configs: Path) -> str:
     """Hydra's paragraphs as one line with the valid choices."""
@@ -33,6 +39,9 @@ def one_line(error: Exception, overrides: list[str], configs: Path) -> str:
     key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
     text = (str(cause).splitlines()[0] if isinstance(cause, OmegaConfBaseException) else None) or parts[0]
     text = text.replace(f"field '{key}' is not Optional", "needs a value").split("\n")[0]
+    for words, what in WANTED.items():
+        if key and (value := re.match(rf"Value '(.*?)'(?: of type '\w+')? {words}", text)):
+            return f"{key}={value[1]}: needs {what}"
     return f"{key}: {text}" if key and key not in text else text
 
 
