@@ -65,6 +65,16 @@ def test_line_ends_are_kept(end, tmp_path):
     assert bytes(source.tokens["train"]) + bytes(source.tokens["val"]) == text.encode()
 
 
+@pytest.mark.parametrize("tokenizer", ["byte", "char"])
+def test_files_without_a_final_newline_do_not_become_one_word(tokenizer, tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for name, text in {"a": "one\ntwo", "b": "", "c": "three\n", "d": "four\r", "e": "end"}.items():
+        (folder / f"{name}.txt").write_bytes((text * 20).encode())
+    source = data("data.path=train", f"data.tokenizer={tokenizer}", "data.val_fraction=0.2")
+    assert text_of(source) == "one\ntwo" * 20 + "\n" + "three\n" * 20 + "four\r" * 20 + "end" * 20
+
+
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
 @pytest.mark.parametrize("name", ["train.bin", "train.txt", "data/train.bin"])
 def test_token_ids_are_no_text(dtype, name, tmp_path):

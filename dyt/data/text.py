@@ -126,6 +126,8 @@ def _tokenized(data: dict, source: Source, given: str | None) -> tuple[Path, dic
     parts += (data.get("encoding"), data.get("on_error") == "skip")
     # Once text files were encoded line by line.
     parts += ("joined",) if source.builder == "text" and data["tokenizer"] not in BY_LETTER else ()
+    if source.builder == "text" and any(len(files) > 1 for files in source.files.values()):
+        parts += ("ends",)  # once two files without a final newline were glued
     parts += ("apart",) if source.builder == "hub" else ()  # once a set without train was read as if it had one
     return kept(cache_dir(data) / "tokens", parts, lambda folder: _tokenize(data, source, folder, given))
 
@@ -140,10 +142,19 @@ def _read(data: dict, source: Source, split: str) -> Iterator[tuple[str, str | N
     if source.builder == "hub":
         found = _rows(hub_table(data, source)[split], column)
     else:
-        found = (
-            x for f in source.files[split] for x in documents(Path(f), source.builder, column, data.get("encoding"))
-        )
+        found = _in_files([Path(f) for f in source.files[split]], source.builder, column, data.get("encoding"))
     return texts(found, data, split, source.builder)
+
+
+def _in_files(files: list[Path], builder: str, column: str, encoding: str | None) -> Iterator[tuple[str, object]]:
+    """The documents of several files; a text file without a final newline gets one, or two words would become one."""
+    last = "\n"
+    for file in files:
+        for place, text in documents(file, builder, column, encoding):
+            if builder == "text" and not last.endswith(("\n", "\r")):
+                yield place, "\n"
+            yield place, text
+            last = text
 
 
 def _joined(lines: Iterator[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
