@@ -75,7 +75,7 @@ TRIED = {
     "python scripts/reproduce.py --list": "test_studies.py::test_list_shows_every_study_and_every_claim",
     "python scripts/reproduce.py --readme": "test_readme.py::test_one_changed_digit_in_a_part_is_found",
     "python scripts/reproduce.py --scale paper --dry-run": "test_readme.py::test_the_papers_recipes_are_costed",
-    "python scripts/reproduce.py gain_init --merge": MERGED,
+    "python scripts/reproduce.py saturation --merge": MERGED,
     "python scripts/reproduce.py": "needs minutes to hours; test_studies_slow.py runs every study at smoke scale",
     "python scripts/reproduce.py gain_init --scale gpu": "needs a GPU",
     "python scripts/reproduce.py alpha_init depth": "needs a GPU",

@@ -25,6 +25,7 @@ from dyt.studies.statistics import (
     p_inside,
     p_outside,
     p_rank,
+    p_same,
     pooled_deviation,
     seeds_needed,
 )
@@ -91,6 +92,37 @@ def test_holm_makes_a_verdict_inconclusive_and_divergence_has_no_p():
     assert [f.answer for f in found] == ["yes", "inconclusive", "inconclusive", "yes"]
     assert found[1].adjusted == pytest.approx(0.06) and "not after Holm's correction over 3 tests" in found[1].why
     assert [f.answer for f in settle([sure, weak, gone])] == ["yes", "no", "yes"]  # 0.03 is then the last one's own
+
+
+def test_an_undertuned_test_stays_in_the_family():
+    sure, weak = Finding("yes", "a", interval([1.0, 1.1, 0.9]), 3, 0.001), Finding("no", "b", interval([1.0]), 3, 0.04)
+    edge = Finding("undertuned", "best at the highest lr", interval([1.0]), 3)
+    assert [f.answer for f in settle([sure, weak])] == ["yes", "no"]
+    found = settle([sure, weak, edge])  # 0.04 is the second of three now
+    assert [f.answer for f in found] == ["yes", "inconclusive", "undertuned"]
+    assert [f.adjusted for f in found] == [pytest.approx(0.003), pytest.approx(0.08), None]
+
+
+def test_alike_by_pairs_of_seeds_is_not_enough():
+    """Two sides that follow each other seed by seed, each of which varies by more than the margin."""
+    followed = {"dyt": {"": [2.000, 2.101, 2.200]}, "ln": {"": [2.001, 2.100, 2.201]}}
+    parity = {**TEST, "kind": "parity", "margin": 0.02}
+    found = judge(parity, asked(followed, None))
+    assert found.answer == "inconclusive" and "by pairs of seeds" in found.why
+    assert p_inside(found.interval, 0.02) < 0.05 <= found.p
+    known = judge(TEST, asked(followed, None), matters=0.01)
+    assert known.answer == "inconclusive" and "by pairs of seeds" in known.why and known.p > 0.05
+    near = {"dyt": {"": [2.000, 2.002, 2.001]}, "ln": {"": [2.001, 2.000, 2.002]}}
+    assert judge(parity, asked(near, None)).answer == "yes"
+
+
+def test_alike_without_pairs_is_welchs_test():
+    one, other = [1.00, 1.03, 1.01, 1.02], [1.01, 1.05, 0.99]
+    above = stats.ttest_ind([x + 0.1 for x in one], other, equal_var=False, alternative="greater").pvalue
+    below = stats.ttest_ind([x - 0.1 for x in one], other, equal_var=False, alternative="less").pvalue
+    assert p_same(one, other, 0.1) == pytest.approx(2 * max(above, below))
+    assert p_same([1.0, 1.0], [1.0, 1.0], 0.1) == 0 and p_same([1.0, 1.0], [1.3, 1.3], 0.1) == 1
+    assert p_same([1.0], [1.0, 1.1], 0.1) is None
 
 
 def test_what_is_said_is_judged_by_its_own_p():

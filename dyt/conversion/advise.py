@@ -1,7 +1,7 @@
 """What a model's norms are fed, and the `convert` call that fits: ``print(advise(model, batches))``.
 
 The paper's alpha0 in language models goes by width and site, and its tokens must enter with about unit variance
-(arXiv 2503.10622, Tables 11 to 13 and appendix A). Elsewhere alpha0 is 0.5.
+(arXiv 2503.10622, Tables 10 and 11 and appendix A). Elsewhere alpha0 is 0.5.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dyt.conversion.calibrate import BATCHES, evaluating, hooked, run_all
 from dyt.conversion.plan import Entry, plan
 
-# Width -> alpha0 in attention, alpha0 elsewhere: LLaMA, arXiv 2503.10622, Table 13. Between two widths the nearer one.
+# Width -> alpha0 in attention, alpha0 elsewhere: LLaMA, arXiv 2503.10622, Table 11. Between two widths the nearer one.
 ALPHA0 = {1024: (1.0, 1.0), 2048: (1.0, 0.5), 4096: (0.8, 0.2), 8192: (0.2, 0.05)}
 ELSEWHERE = 0.5
 SMALL = 0.3  # standard deviation after the embedding, below which DyT starts slowly

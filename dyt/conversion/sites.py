@@ -1,6 +1,6 @@
 """Where a norm stands, by the names that timm, Hugging Face and torch give it: attn, mlp, final, embed, qk ...
 
-alpha starts by site in language models (arXiv 2503.10622, Tables 11 to 13), so the same words as in ``models/``.
+alpha starts by site in language models (arXiv 2503.10622, Tables 10 and 11), so the same words as in ``models/``.
 """
 
 import re

@@ -81,7 +81,7 @@ class DynamicTanh(nn.Module):
         dim: channels C, as a number or as LayerNorm's normalized_shape ``(C,)``. The input is ``(..., C)``, or
             ``(B, C, ...)`` with ``channels_last=False``.
         alpha_init: alpha at the start. 0.5 outside language models; those need it by width and site
-            (arXiv 2503.10622, Tables 11 to 13).
+            (arXiv 2503.10622, Tables 10 and 11).
         squash: the function in tanh's place (Table 7). ``isru`` is x / sqrt(1 + x^2).
         alpha: how the slope is learned. ``learned``: alpha itself, as published. ``ratio``: alpha = alpha_init * r, and
             r is learned from 1. ``log``: alpha = exp(l), and l is learned. ``fixed``: not learned, a buffer at

@@ -27,6 +27,15 @@ WORDS = {
     list: "list of numbers",
     type(None): "null",
 }
+# A model for each kind of run that has defaults of its own, in configs/optim/ and configs/trainer/.
+KINDS = {
+    "pictures": "vit_nano",
+    "text": "gpt_nano",
+    "diffusion": "dit_nano",
+    "decision": "dt_nano",
+    "DNA": "hyena_nano",
+    "speech": "wav2vec2_nano",
+}
 UNSEEN = ("name", "kind")  # what an option calls itself, and the norm that it makes: not for the command line
 
 
@@ -118,16 +127,19 @@ def header(file: Path) -> str:
     return plain(" ".join(head).partition(" Command:")[0])
 
 
-def typed_keys(schema: type, group: str, images: dict, texts: dict) -> list[Key]:
-    """The keys of a dataclass; `images` and `texts` are what a vision and a language run have there."""
+def typed_keys(schema: type, group: str, started: dict[str, dict]) -> list[Key]:
+    """The keys of a dataclass; `started` is what each kind of run has there, pictures first."""
     source = inspect.getsource(schema)
     comments = dict(re.findall(r"^    (\w+): .*?(?:  # (.*))?$", source, re.MULTILINE))
     keys = []
     for name, field in schema.__dataclass_fields__.items():
         if field.type is typing.Any or isinstance(field.type, type) and field.type.__module__ == schema.__module__:
             continue  # a group, with keys of its own
-        a, b = shown(images[name]), shown(texts[name])
-        default = a if a == b else f"{a}; text {b}"
+        kinds: dict[str, list[str]] = {}
+        for kind, values in started.items():
+            kinds.setdefault(shown(values[name]), []).append(kind)
+        (default, _), *others = kinds.items()
+        default += "".join(f"; {', '.join(of)} {value}" for value, of in others)
         keys.append(key_of(f"{group}{name}", comments.get(name), default, field.type))
     return keys
 
@@ -206,16 +218,16 @@ def page(configs: Path = compose.CONFIGS) -> str:
     """
     from dyt.norms import NORMS
 
-    images, texts = compose.load([]), compose.load(["model=gpt_nano"])
+    started = {kind: compose.load([f"model={model}"]) for kind, model in KINDS.items()}
     parts = [
         "# Configuration\n\n<!-- written by `python scripts/maintain/configuration.py` from code and yaml files; "
         "not by hand -->\n\n"
         "A run is `python train.py` and words: `group=option` picks a file of `configs/`, `key=value` sets one key. "
         "Later wins: files, then the recipe (`experiment=`), then the command line. An unknown key or a wrong value is "
         "refused at once, with what to type instead. `python train.py --cfg job norm=derf` prints the whole config and "
-        "trains nothing. Where a language run starts with another value than a vision run, both are named. A unit and "
-        "the words after it are read together: steps, between evaluations.",
-        "## The run\n\n" + table(typed_keys(compose.Config, "", images, texts)),
+        "trains nothing. The first default is that of pictures; a kind of run that starts with another value is "
+        "named with it. A unit and the words after it are read together: steps, between evaluations.",
+        "## The run\n\n" + table(typed_keys(compose.Config, "", started)),
     ]
     for group, schema in (
         ("optim", compose.OptimConfig),
@@ -223,7 +235,7 @@ def page(configs: Path = compose.CONFIGS) -> str:
         ("logger", compose.LoggerConfig),
         ("hardware", compose.HardwareConfig),
     ):
-        keys = typed_keys(schema, f"{group}.", images[group], texts[group])
+        keys = typed_keys(schema, f"{group}.", {kind: of[group] for kind, of in started.items()})
         parts.append(f"## {group}\n\n{schema.__doc__}\n\n{table(keys)}")
     parts.append(
         "## norm\n\n`norm=<option>`. Each argument can differ by site: `norm.sites.attn.alpha_init=0.8` sets it where "

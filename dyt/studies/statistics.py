@@ -71,6 +71,20 @@ def p_outside(found: Interval, margin: float) -> float | None:
     return min(1.0, 2 * min(_above(found, margin), _above(_mirrored(found), margin)))
 
 
+def p_same(one: Sequence[float], other: Sequence[float], margin: float) -> float | None:
+    """As `p_inside`, of the difference of two means by Welch's t, which knows nothing of pairs; None: under two values.
+
+    Differences of three pairs agree by chance now and then, however far the runs of either side lie apart.
+    """
+    from statsmodels.stats.weightstats import ttost_ind
+
+    if min(len(one), len(other)) < 2:
+        return None
+    if interval(one).sd == interval(other).sd == 0:
+        return float(abs(one[0] - other[0]) > margin)
+    return min(1.0, 2 * float(ttost_ind(one, other, -margin, margin, usevar="unequal")[0]))
+
+
 def _above(found: Interval, value: float) -> float:
     """One-sided p: small where the mean is above `value`."""
     off = found.mean - value
@@ -134,6 +148,7 @@ class Paired:
     won: int = 0  # pairs in which the baseline alone diverged
     void: int = 0
     seeds: list[int] = field(default_factory=list)  # of pairs that count
+    sides: tuple[Sequence[float], Sequence[float]] = ((), ())  # what the differences are of
 
     @property
     def n(self) -> int:
@@ -143,7 +158,7 @@ class Paired:
 
 def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> Paired:
     """Values by seed, None for a diverged run; seeds that only one side has are left out."""
-    differences, seeds, lost, won, void = [], [], 0, 0, 0
+    kept, seeds, lost, won, void = [], [], 0, 0, 0
     for seed in sorted(arm.keys() & baseline.keys()):
         a, b = arm[seed], baseline[seed]
         if a is None and b is None:
@@ -155,8 +170,9 @@ def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
         elif b is None:
             won += 1
         else:
-            differences.append(a - b)
-    return Paired(interval(differences), lost, won, void, seeds)
+            kept.append((a, b))
+    sides = tuple(zip(*kept, strict=True)) or ((), ())
+    return Paired(interval([a - b for a, b in kept]), lost, won, void, seeds, sides)
 
 
 def gaps_of(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> dict[int, float | None]:

@@ -18,7 +18,7 @@ from dyt.studies.running.study import Study, result_folder
 from dyt.studies.statistics import LEVEL, MOST, Pooled, holm, pooled_deviation, seeds_needed
 
 # Which rules a table was made under. Count up with every change that can change a verdict or its numbers.
-RULES = 6
+RULES = 7
 ALPHA = 1 - LEVEL
 POOL = 20  # baseline runs that a standard deviation between seeds needs
 
@@ -85,16 +85,19 @@ def findings(
 def settle(found: list[Finding], pooled: Pooled | None = None, runs: list[int] | None = None) -> list[Finding]:
     """Holm's correction over all findings that rest on a p-value, and the seeds that would decide what stays open.
 
+    One that is undertuned was asked too: it counts in the family, as the weakest, or a weak search would help others.
+
     Args:
         pooled: deviation between seeds of the study's metric.
         runs: by finding, of how many runs of that metric one of its values is made: a difference of 2, of two
             differences 4, another metric's 0, which `pooled` does not serve. None: 2 throughout.
     """
-    adjusted = holm([f.p for f in found])
-    family = sum(f.p is not None for f in found)
+    asked_for = [1.0 if f.answer == "undertuned" else f.p for f in found]
+    adjusted = holm(asked_for)
+    family = sum(p is not None for p in asked_for)
     settled = []
     for i, (finding, p) in enumerate(zip(found, adjusted, strict=True)):
-        finding = replace(finding, adjusted=p)
+        finding = replace(finding, adjusted=None if finding.answer == "undertuned" else p)
         if p is not None and p >= ALPHA and finding.answer in ("yes", "no", "level"):
             why = f"{finding.why}, but not after Holm's correction over {family} tests"
             finding = replace(finding, answer="inconclusive", why=why)

@@ -27,6 +27,7 @@ from dyt.studies.statistics import (
     p_inside,
     p_outside,
     p_rank,
+    p_same,
     paired,
     paired_gaps,
     rank_correlation,
@@ -35,6 +36,7 @@ from dyt.studies.statistics import (
 NEEDED = 3  # seeds
 WORDS = {"paper": {"yes": "reproduced", "no": "contradicted"}}
 TOY = {"yes": "agrees", "no": "disagrees"}
+BY_PAIRS = "alike by pairs of seeds, but the seeds of each side lie too far apart to say so"
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,23 @@ def _parity(found: Paired, margin: float, about: dict) -> Finding:
     if found.lost or found.won:
         every = max(found.lost, found.won) == found.n
         return Finding("no" if every else "inconclusive", _decided(found), d, found.n, **about)
-    inside, outside = p_inside(d, margin), p_outside(d, margin)
+    inside, outside = _p_alike(found, margin), p_outside(d, margin)
     about = {**about, "p": min(inside, outside), "distance": abs(margin - abs(d.mean))}
-    if d.low >= -margin and d.high <= margin:
+    if inside < 0.05:
         return Finding("yes", f"inside the margin of {margin:g}", d, found.n, **{**about, "p": inside})
     if d.low > margin or d.high < -margin:
         return Finding("no", f"outside the margin of {margin:g}", d, found.n, **{**about, "p": outside})
-    return Finding("inconclusive", f"the interval crosses the margin of {margin:g}", d, found.n, **about)
+    crosses = BY_PAIRS if p_inside(d, margin) < 0.05 else f"the interval crosses the margin of {margin:g}"
+    return Finding("inconclusive", crosses, d, found.n, **about)
+
+
+def _p_alike(found: Paired, margin: float) -> float:
+    """Of a difference inside the margin: the larger of the pairs' p and that of the two sides, pairs forgotten.
+
+    Of a metric that is itself a difference, held against nothing, pairs are all there is.
+    """
+    by_pairs = p_inside(found.difference, margin)
+    return max(by_pairs, p_same(*found.sides, margin)) if any(found.sides[1]) else by_pairs
 
 
 def _difference(found: Paired, higher: bool, arm_better: bool, matters: float | None, about: dict) -> Finding:
@@ -167,15 +179,16 @@ def _difference(found: Paired, higher: bool, arm_better: bool, matters: float | 
         return Finding("inconclusive", _decided(found) or "one pair", d, found.n, **about)
     # "They differ" and "they differ by less than matters" cannot both be false, so the two count once in the family,
     # with the p of the one that is said.
-    inside = p_inside(d, matters) if matters else 1.0
+    inside = _p_alike(found, matters) if matters else 1.0
     about = {**about, "p": min(p_against(d), inside), "distance": max(abs(d.mean), matters or 0)}
     side = "better" if (d.mean > 0) == higher else "worse"
     excludes_zero = d.low > 0 or d.high < 0
-    if matters and d.low >= -matters and d.high <= matters:
+    if inside < 0.05:
         why = f"{side} by less than matters" if excludes_zero else "no difference that matters"
         return Finding("level", f"{why} ({matters:g})", d, found.n, **{**about, "p": inside})
     if not excludes_zero:
-        return Finding("inconclusive", "the interval includes zero", d, found.n, **about)
+        why = BY_PAIRS if matters and p_inside(d, matters) < 0.05 else "the interval includes zero"
+        return Finding("inconclusive", why, d, found.n, **about)
     near = matters and min(abs(d.low), abs(d.high)) < matters
     why = f"the arm is {side}" + (f", perhaps by less than matters ({matters:g})" if near else "")
     about["p"] = p_against(d)

@@ -141,7 +141,7 @@ def verdict_page(results: Path) -> str:
                 row = {"we_found": "-", "scale": where, "verdict": "not run"}
             else:
                 ran.add(row["scale"])
-            paper = words.the_papers(test, claims()) or "not in the papers"
+            paper = words.the_papers(test, claims()) or "no number in the papers"
             cells = (test["says"], paper, row["we_found"], row["scale"], f"**{row['verdict']}**")
             lines.append(f"| {' | '.join(cells)} |")
         links = [f"[{scale}: table and runs](../results/{name}/{scale}/table.md)" for scale in SCALES if scale in ran]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from dyt.config.compose import CONFIGS
 from dyt.studies.judging import ladder
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.curves import Curves, steps_to_target
@@ -111,6 +112,13 @@ def spread(found: Interval, digits: int = 4) -> str:
     return f"{found.mean:.{digits}f}{half}"
 
 
+def folders(rows: list[dict]) -> str:
+    """`` --data NAME=<folder>`` for each data set of the rows that is neither embedded, made, nor installed."""
+    named = {n for row in rows for n in re.findall(r"(?:^| )data=(\w+)", row["overrides"])}
+    given = {n: yaml.safe_load((CONFIGS / "data" / f"{n}.yaml").read_text()).get("source", "files") for n in named}
+    return "".join(f" --data {n}=<folder>" for n in sorted(given) if given[n] == "files")
+
+
 def table(
     study: Study,
     scale: str,
@@ -123,11 +131,11 @@ def table(
     about = asked(study, scale, rows)
     shapes = Curves(curves)
     lines = [f"# {study.name}, {scale} scale", "", study.title, ""]
-    lines += [f"    python scripts/reproduce.py {study.name} --scale {scale}", ""]
+    lines += [f"    python scripts/reproduce.py {study.name} --scale {scale}{folders(rows)}", ""]
     heads = ["verdict", "claim", "the papers", "ours, 95% interval", "p, Holm", "steps to the baseline's end", "search"]
     lines += ["| " + " | ".join([*heads, "kind"]) + " |", "| " + " | ".join(["---"] * 8) + " |"]
     for v in found:
-        cells = [f"**{v['verdict']}**", v["says"], v["papers_say"] or "not in the papers"]
+        cells = [f"**{v['verdict']}**", v["says"], v["papers_say"] or "no number in the papers"]
         cells.append(v["we_found"] + _more_seeds(v))
         cells += ["-" if v["p_holm"] is None else f"{v['p_holm']:.2g}", v["steps"] or "-", v["searched"], v["kind"]]
         lines.append("| " + " | ".join(cells) + " |")
@@ -226,7 +234,8 @@ def _notes(study: Study, scale: str, rows: list[dict], about: Rows, results: Pat
         f"Rules of comparison {RULES}: intervals are 95% and not adjusted; a verdict needs p below 0.05 after Holm's "
         "correction over this page's tests. Where every pair diverged that decides, without a p. Steps to the "
         "baseline's end: how many more "
-        "or fewer an arm needs to the baseline's final value, read from the curves.",
+        "or fewer an arm needs to the baseline's final value, read from the curves of these runs: a schedule that ends "
+        "there would need another number.",
     ]
     if (level := study.collapse.get(scale)) is not None:
         notes.append(
@@ -238,7 +247,7 @@ def _notes(study: Study, scale: str, rows: list[dict], about: Rows, results: Pat
     if study.search:
         notes.append(
             f"Verdicts take, for every arm alike, the best {study.search} by mean final value. The seeds that chose it "
-            "are compared too, which flatters every arm a little, the more the fewer chose."
+            "are compared too, which flatters an arm, the more the fewer seeds chose and the more its own vary."
         )
     else:
         notes.append(f"Not searched: {study.unsearched}. A verdict holds for these settings.")
