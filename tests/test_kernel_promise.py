@@ -31,6 +31,7 @@ def give_back():
     torch.set_default_device(DEVICE)
     yield
     torch.set_default_device(None)
+    torch.set_num_threads(1)
     kernels.force("auto")
 
 
@@ -240,6 +241,16 @@ def test_same_input_same_bits(threads):
     kernels.force(KERNEL)
     first, second = (both(kernels.dynamic, tensors, grad, "tanh", True) for _ in range(2))
     assert torch.equal(first[0], second[0]) and all(map(torch.equal, first[1], second[1]))
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["channels_last", "channels_first"])
+@pytest.mark.parametrize("each", [False, True], ids=["one_alpha", "alpha_by_channel"])
+def test_two_threads_add_their_parts_of_each_gradient(each, last):
+    """Large enough that both work: a sum without one's part would be about half of it."""
+    shape = (700, 96) if last else (7, 96, 10, 10)
+    tensors = arguments(shape, 96, each=each)
+    torch.set_num_threads(2)
+    assert kept(errors(tensors, torch.rand(shape), "tanh", last))  # of one sign: no part of a sum is small
 
 
 def test_registration_passes_torchs_own_check():
