@@ -240,6 +240,18 @@ def test_letters_go_by_name_from_weights_to_a_run(tmp_path):
         train(*words, "data.path=b.txt", f"init_from={run / 'export/model.safetensors'}")
 
 
+def test_of_a_text_that_is_cut_the_first_tokens_are_learned_from_and_the_rest_is_as_it_was(tmp_path):
+    text = "".join(f"line {i}\n" for i in range(4000))
+    (tmp_path / "t.txt").write_text(text)
+    uncut, cut = (data(f"data.path={tmp_path}/t.txt", f"data.train_tokens={n}") for n in ("null", 20000))
+    kept = int(len(text) * 0.9)
+    assert uncut.spec.sizes == {"train": kept, "val": len(text) - kept} and kept > 20000
+    assert cut.spec.sizes == {"train": 20000, "val": len(text) - kept}
+    assert bytes(cut.tokens["train"]).decode() == text[:20000]
+    assert bytes(cut.tokens["val"]).decode() == bytes(uncut.tokens["val"]).decode() == text[kept:]
+    assert cut.samples == (20000 - 16) // 16
+
+
 def test_a_bad_text_is_one_line_and_exit_1(tmp_path):
     (tmp_path / "t.txt").write_bytes(WORDS.encode("cp1252"))
     assert "type data.encoding=cp1252" in one_line(python("train.py", *TINY_GPT, "data=hf_text", "data.path=t.txt"))
