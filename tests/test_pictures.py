@@ -128,6 +128,38 @@ def test_eval_names_a_broken_picture_in_one_line_from_a_loader_process_too(tmp_p
     assert len(said) == 1 and "val/b/2.png) cannot be decoded" in said[0] and "Traceback" not in said[0]
 
 
+def parts(*words, train):
+    """The steps of the transform of a config's pictures, by name."""
+    from dyt.data.images import build_transform
+
+    steps = build_transform(load(["experiment=paper_imagenet", *words])["data"], train).transforms
+    return {type(step).__name__: step for step in steps}
+
+
+def test_pictures_of_the_imagenet_recipe_are_augmented_as_it_says():
+    found = parts(train=True)
+    assert list(found)[:3] == ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "RandAugment"]
+    assert found["RandomResizedCropAndInterpolation"].scale == (0.08, 1.0)
+    assert found["RandomResizedCropAndInterpolation"].size == (224, 224)
+    assert found["RandomHorizontalFlip"].p == 0.5
+    assert {(op.magnitude, op.magnitude_std) for op in found["RandAugment"].ops} == {(9, 0.5)}
+    assert found["Normalize"].mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert found["Normalize"].std.tolist() == pytest.approx([0.229, 0.224, 0.225])
+    erasing = found["RandomErasing"]
+    assert (erasing.probability, erasing.mode, list(found)[-1]) == (0.25, "pixel", "RandomErasing")
+    # timm leaves colours to RandAugment; without it they are jittered by the config's 0.4.
+    jitter = parts("data.auto_augment=null", train=True)["ColorJitter"]
+    assert jitter.brightness == jitter.contrast == jitter.saturation == pytest.approx((0.6, 1.4))
+    assert "ColorJitter" not in found | parts("data.auto_augment=null", "data.color_jitter=0", train=True)
+
+
+def test_pictures_of_the_imagenet_recipe_are_evaluated_on_the_centre_of_256():
+    found = parts(train=False)
+    assert list(found) == ["Resize", "CenterCrop", "MaybeToTensor", "Normalize"]
+    assert (found["Resize"].size, found["CenterCrop"].size) == (256, (224, 224))
+    assert parts("data.crop_pct=1", train=False)["Resize"].size == 224
+
+
 @pytest.mark.parametrize(
     "array, want",
     [
