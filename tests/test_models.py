@@ -1,5 +1,6 @@
 """Every model and every norm runs; the models are what they say they are."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -258,6 +259,43 @@ def test_the_papers_llama_has_the_frameworks_start_and_the_scalar_for_dyt_alone(
             model = run.config()["model"]
             assert model["residual_init"] == "plain" and model["embed_std"] == "rsqrt_dim"
             assert model["embed_scale"] == ("none" if run.cell["norm"].startswith("rmsnorm") else "learnable")
+
+
+def test_paths_are_dropped_more_the_deeper_a_block_is():
+    network, _ = made(*shrunk("vit_tiny"), "model.depth=3", "model.drop_path=0.4")
+    for name in ("drop_path1", "drop_path2"):
+        rates = [getattr(getattr(block, name), "drop_prob", 0.0) for block in network.blocks]
+        assert rates == pytest.approx([0.0, 0.2, 0.4])
+
+
+def by_hand(attention, x, normalise):
+    """Causal attention with a norm on queries and keys, head by head, from its weights alone."""
+    q, k, v = (part.unflatten(-1, (attention.heads, -1)) for part in (x @ attention.qkv.weight.T).chunk(3, dim=-1))
+    out = torch.zeros_like(q)  # (B, T, H, D)
+    for b, t, h in itertools.product(*map(range, q.shape[:3])):
+        query = normalise(q[b, t, h], attention.q_norm)
+        scores = torch.stack([query @ normalise(k[b, s, h], attention.k_norm) for s in range(t + 1)])
+        shares = torch.softmax(scores / math.sqrt(len(query)), dim=0)
+        out[b, t, h] = shares @ v[b, : t + 1, h]
+    return out.flatten(2) @ attention.out.weight.T
+
+
+def test_queries_and_keys_pass_their_norms():
+    network, factory = made(*shrunk("gpt_nano"), "norm=dyt", "model.qk_norm=true")
+    assert factory.count["qk"] == 2 * 2
+    attention = network.double().blocks[0].attn
+    with torch.no_grad():
+        for number, p in enumerate((*attention.q_norm.parameters(), *attention.k_norm.parameters())):
+            p += 0.1 * (number + 1)  # each its own
+        attention.qkv.weight *= 50
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    found = attention(x)
+    dyt = lambda v, norm: norm.weight * torch.tanh(norm.alpha * v) + norm.bias  # noqa: E731
+    torch.testing.assert_close(found, by_hand(attention, x, dyt))
+    assert not torch.allclose(found, by_hand(attention, x, lambda v, norm: v), rtol=0.1)
+    found.square().sum().backward()
+    for norm in (attention.q_norm, attention.k_norm):
+        assert norm.alpha.grad.abs() > 0 and (norm.weight.grad.abs() > 0).all()
 
 
 def test_tied_and_untied():
