@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dyt.training.probe import best_line, best_tanh, plain
 
 from .helpers import TINY_DINO, TINY_DIT, TINY_GPT, TINY_VIT, rows_of, shrunk, train
+from .test_trainer import stop_at
 
 
 def test_best_tanh_finds_a_tanh_and_a_line():
@@ -91,11 +93,63 @@ def test_saturation_and_alpha_are_the_layers_own():
     assert found["probe/a/in_mean"] == pytest.approx(-1.25)
 
 
-def test_resuming_keeps_each_probe_once():
+def test_derfs_shift_counts_in_what_is_saturated():
+    """alpha x + s is -4, 1.5, 2.5 and 3.5; without s it would be above 2 in two places alone."""
+    from dyt import Derf
+    from dyt.training.probe import _statistics
+
+    layer = Derf(4, alpha_init=0.5, shift_init=1.0)
+    assert _statistics("a", layer, torch.tensor([[-10.0, 1.0, 3.0, 5.0]]))["probe/a/saturated"] == 0.75
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(4), nn.RMSNorm(4)], ids=lambda norm: type(norm).__name__)
+def test_what_is_all_curve_has_the_tanhs_share_and_not_the_lines(norm):
+    """Tokens of 1 and of 9 in size, half of their channels negative: the norm makes each its sign.
+
+    The best line of the points (1, 1) and (9, 1) has the slope 10 / 82 and explains 10^2 / (2 x 82) = 0.6098 of them.
+    """
+    from dyt.training.probe import _statistics
+
+    nn.init.constant_(norm.weight, 3.0)  # which is not looked at
+    found = _statistics("a", norm, torch.tensor([[1.0, -1.0, 1.0, -1.0], [9.0, 9.0, -9.0, -9.0]]))
+    assert found["probe/a/line_r2"] == pytest.approx(100 / 164, abs=1e-4)
+    assert found["probe/a/tanh_r2"] > 0.9999
+
+
+def test_a_blocks_gradient_norm_is_of_all_its_parameters_and_a_norms_of_its_own():
+    from dyt.config.compose import load
+    from dyt.run import assemble
+    from dyt.training.distributed import join
+    from dyt.training.probe import SAMPLES, Probe
+
+    world = join("cpu")
+    data, model, norms, task = assemble(load([*TINY_GPT, "norm=dyt"]), world, 0)
+    model.train()
+    row = Probe(model, norms.made, task, data, world).row(torch.autocast("cpu", enabled=False))
+    assert model.training and all(p.grad is None for p in model.parameters())
+
+    tokens = torch.tensor(data.tokens["val"][: SAMPLES * 16 + 1].astype("int64"))
+    logits = model.eval()(tokens[:-1].view(SAMPLES, 16))
+    F.cross_entropy(logits.flatten(0, 1), tokens[1:]).backward()
+    squares = {name: p.grad.double().square().sum().item() for name, p in model.named_parameters()}
+    owners = ["blocks.0", "blocks.1", *(f"blocks.{i}.{n}_norm" for i in (0, 1) for n in ("attn", "mlp")), "final_norm"]
+    want = {n: sum(v for key, v in squares.items() if key.startswith(f"{n}.")) ** 0.5 for n in owners}
+    found = {key.split("/")[1]: value for key, value in row.items() if key.endswith("/grad_norm")}
+    assert found == pytest.approx(want, rel=1e-4)
+
+
+def test_resuming_keeps_each_probe_once(monkeypatch):
     words = [*TINY_GPT, "norm=dyt", "trainer.log_every=1", "trainer.eval_batches=1", "trainer.probe_every=3"]
-    _, whole = train(*words, "trainer.max_steps=6", out="whole")
-    _, first = train(*words, "trainer.max_steps=6", "trainer.save_every=3", out="again")
-    assert rows_of(first) == rows_of(whole)
+    words += ["trainer.max_steps=8"]
+    _, whole = train(*words, out="whole")
+    back = stop_at(monkeypatch, 3)
+    first, folder = train(*words, out="again")
+    back()
+    assert (first["status"], first["step"]) == ("interrupted", 4)
+    second, same = train(*words, out="again")
+    assert second["status"] == "finished" and same == folder
+    probed = [row["step"] for row in rows_of(folder) if any(key.startswith("probe/") for key in row)]
+    assert probed == [1, 3, 6, 8] and rows_of(folder) == rows_of(whole)
 
 
 def test_of_a_norm_that_runs_twice_the_first_call_counts():
