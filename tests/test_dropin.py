@@ -40,6 +40,11 @@ def test_conversions_keep_all_else_and_say_what_they_cost():
         assert all(torch.equal(theirs[k], ours[k]) for k in theirs if "norm" not in k)
         if how == "naive":
             assert torch.equal(theirs["final_norm.weight"], ours["final_norm.weight"])
+        if how == "reset":  # gamma and alpha are at their start, and not what the old norm had learned
+            gains = {key: value for key, value in ours.items() if key.endswith("norm.weight")}
+            assert len(gains) == 5 and all(torch.equal(g, torch.ones(16)) for g in gains.values())
+            assert all(ours[key].item() == 0.5 for key in ours if key.endswith("alpha"))
+            assert all((theirs[key] - 1).abs().max() > 0.01 for key in gains)
     assert abs(before["calibrated"]) < 0.5 * min(abs(before["naive"]), abs(before["reset"]))
 
 
