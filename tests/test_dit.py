@@ -5,6 +5,7 @@ What is drawn depends on seed, step and place alone.
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,6 +147,28 @@ def test_ddim_with_the_true_score_of_a_gaussian_samples_that_gaussian(schedule):
     torch.testing.assert_close(got, mean + std * x, atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_the_foreseen_image_is_clipped_the_noise_is_what_is_left_of_x(sign):
+    """arXiv 2010.02502, equation 12, with alpha bar 0.25 and then 0.64: x = 0.5 image + sqrt(0.75) noise.
+
+    A network that sees no noise in x = 1.5 foresees 3, clipped to 1. The noise is then 1 / sqrt(0.75) = 1.1547, and the
+    next x is 0.8 x 1 + 0.6 x 1.1547 = 1.4928. Of x = 0.4 it foresees 0.8, which stays: the next x is 0.64.
+    """
+    seen = []
+
+    def noise_in(x, t):
+        seen.append((t, x))
+        return torch.zeros_like(x)
+
+    x = sign * torch.tensor([1.5, 0.4], dtype=torch.float64)
+    ddim(noise_in, x, torch.tensor([0.64, 0.25], dtype=torch.float64), steps=2)
+    assert [t for t, _ in seen] == [1, 0]
+    assert seen[1][1].tolist() == pytest.approx([sign * (0.8 + 0.6 / math.sqrt(0.75)), sign * 0.64])
+    seen.clear()
+    ddim(noise_in, x, torch.tensor([0.64, 0.25], dtype=torch.float64), steps=2, clip=False)
+    assert seen[1][1].tolist() == pytest.approx([sign * 0.8 * 3, sign * 0.64])
+
+
 def test_guidance_is_none_plus_so_much_of_the_difference():
     class Net(torch.nn.Module):
         def forward(self, x, t, y):
@@ -214,6 +237,27 @@ def test_precision_and_recall_tell_few_from_wrong():
     assert precision > 0.9 and recall < 0.3
     precision, recall = precision_recall(true, 50 + torch.randn(400, 2, generator=g))
     assert precision == 0 == recall
+
+
+def test_samples_that_are_all_alike_and_fine_are_told_as_precise_and_as_leaving_much_out(monkeypatch):
+    """Pictures of 2 pixels are their own features here; those that are made have a tenth of the true spread."""
+    g = torch.Generator().manual_seed(0)
+    true, made = torch.randn(400, 1, 1, 2, generator=g), 0.1 * torch.randn(400, 1, 1, 2, generator=g)
+
+    class Pixels:
+        images = staticmethod(lambda data, split: true)
+        of = classmethod(lambda cls, data, device: cls())
+
+        def __call__(self, images):
+            return images.flatten(1)
+
+    task, _ = task_of()
+    monkeypatch.setattr("dyt.tasks.diffusion.Features", Pixels)
+    monkeypatch.setattr(task, "sample", lambda model, labels: made)
+    data = SimpleNamespace(spec=Spec("image", "", {"val": 400}))
+    found, _ = task.at_end(None, data, "val", torch.device("cpu"))
+    assert found["precision"] > 0.9 and found["recall"] < 0.3
+    assert found["frechet"] == pytest.approx(2 * 0.9**2, rel=0.1)  # of each pixel (1 - 0.1)^2
 
 
 def test_the_classifier_knows_digits_and_is_trained_once(monkeypatch):
