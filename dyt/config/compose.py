@@ -178,6 +178,14 @@ def options(group: str) -> list[str]:
     return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
 
 
+def option_source(name: str) -> str:
+    """``files``, ``stdlib``, ...: where the samples of ``data=<name>`` come from."""
+    found = {}
+    for file in (CONFIGS / "data" / "base" / f"{option_task(name)}.yaml", CONFIGS / "data" / f"{name}.yaml"):
+        found |= yaml.safe_load(file.read_text())
+    return found["source"]
+
+
 def option_task(name: str) -> str | None:
     """``image`` or ``text``: what ``data=<name>`` holds."""
     raw = yaml.safe_load((CONFIGS / "data" / f"{name}.yaml").read_text())

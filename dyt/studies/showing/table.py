@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from dyt.config.compose import CONFIGS
+from dyt.config import compose
 from dyt.studies.judging import ladder
 from dyt.studies.judging.cells import Rows
 from dyt.studies.judging.curves import Curves, steps_to_target
@@ -115,8 +115,7 @@ def spread(found: Interval, digits: int = 4) -> str:
 def folders(rows: list[dict]) -> str:
     """`` --data NAME=<folder>`` for each data set of the rows that is neither embedded, made, nor installed."""
     named = {n for row in rows for n in re.findall(r"(?:^| )data=(\w+)", row["overrides"])}
-    given = {n: yaml.safe_load((CONFIGS / "data" / f"{n}.yaml").read_text()).get("source", "files") for n in named}
-    return "".join(f" --data {n}=<folder>" for n in sorted(given) if given[n] == "files")
+    return "".join(f" --data {n}=<folder>" for n in sorted(named) if compose.option_source(n) == "files")
 
 
 def table(
