@@ -4,13 +4,17 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dyt.config.compose import load
 from dyt.data import open_data
+from dyt.data.images import Pictures
 from dyt.data.pictures import as_mode, of_pixels, opened
+
+from .helpers import pictures_at
 
 GREY = np.array([[0, 255], [128, 64]], dtype=np.uint8)
 
@@ -107,6 +111,21 @@ def test_a_float_picture_in_a_folder_is_refused_by_its_name(tmp_path):
     with pytest.raises(ValueError, match=r"val image in row 0 \(.*set/a/a\d.tiff\) cannot be decoded: mode F") as error:
         next(iter(open_data(load([*words, "data.val_fraction=0.25"])["data"]).eval_batches("val")))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "more", [["data.scale=null", "data.crop_pct=0.5"], ["data.scale=[0.5,1.0]"]], ids=["cropped", "augmented"]
+)
+def test_the_training_split_is_evaluated_the_same_whether_it_was_trained_on_or_not(more, tmp_path):
+    """What training kept of a picture, resized or whole, is not what evaluation reads. MAE and DINO do both."""
+    path = pictures_at(tmp_path / "set", "a", "b")
+    words = ["model=vit_nano", "data=imagefolder", f"data.path={path}", "data.img_size=8", "data.patch_size=4"]
+    fresh, trained = (open_data(load([*words, "data.workers=0", *more])["data"]) for _ in range(2))
+    train = Pictures(trained, "train", 0).__getitems__([(0, 0), (0, 1)])[0]
+    evaluated = Pictures(trained, "train", None).__getitems__([(0, 0), (0, 1)])[0]
+    assert torch.equal(evaluated, Pictures(fresh, "train", None).__getitems__([(0, 0), (0, 1)])[0])
+    assert torch.equal(train, Pictures(trained, "train", 0).__getitems__([(0, 0), (0, 1)])[0])
+    assert torch.equal(train, Pictures(fresh, "train", 0).__getitems__([(0, 0), (0, 1)])[0])
 
 
 def test_eval_names_a_broken_picture_in_one_line_from_a_loader_process_too(tmp_path, capsys):

@@ -106,7 +106,6 @@ class Pictures(Dataset):
         self.image_key, self.seed, self.split = owner.image_key, seed, split
         self.mode = "L" if owner.spec.channels == 1 else "RGB"
         self.transform = build_transform(owner.data, train=seed is not None)
-        self.decoded: dict[int, np.ndarray] = owner.__dict__.setdefault("decoded", {}).setdefault(split, {})
         self.keep = KEEP_DECODED
         self.broken: set[int] = owner.__dict__.setdefault("broken", {}).setdefault(split, set())
         self.source = f"data.path={owner.data['path'] or owner.data['hub'] or owner.data['name']}"
@@ -115,6 +114,9 @@ class Pictures(Dataset):
         self.short = not augments if seed is not None else data["crop_pct"] == 1.0
         first = self.transform.transforms[:2]  # resized, and the centre of it
         self.resized = Compose(first if self.short else [])
+        # Training and evaluation may read the same split, each resized in its own way or not at all.
+        decoded = owner.__dict__.setdefault("decoded", {})
+        self.decoded: dict[int, np.ndarray] = decoded.setdefault((split, repr(self.resized)), {})
         self.size, self.pad, self.hflip = data["img_size"], data["crop_padding"], data["hflip"]
         self.skip = data["on_error"] == "skip"
         self.generator = torch.Generator()
