@@ -3,13 +3,14 @@
 import math
 import os
 import signal
+from hashlib import sha256
 
 import pytest
 import torch
 
 from dyt.config.compose import load, options
 from dyt.rundir import checkpoint
-from dyt.rundir.files import manifests, read_json
+from dyt.rundir.files import manifests, read_json, weights_sha256, write_json
 from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.optim import learning_rate
 from dyt.training.schedule import Schedule
@@ -369,6 +370,20 @@ def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
     train(*base, "trainer.max_steps=4", out="a")
     again, same_folder = train(*base, "trainer.max_steps=8", f"init_from={short}", out="b")
     assert same_folder == folder and again == summary
+
+
+def test_checkpoints_of_no_known_config_are_told_apart_by_their_content(tmp_path):
+    """A folder without run.json: two other weights of one step were one run once. With it, config and step decide."""
+    contents = {"a": {"sha256": "1"}, "b": {"sha256": "2"}, "like a": {"sha256": "1"}, "parts": {"files": {"x": "1"}}}
+    folders = [tmp_path / name for name in contents]
+    for folder, content in zip(folders, contents.values(), strict=True):
+        (folder / "checkpoints").mkdir(parents=True)
+        write_json(folder / "checkpoints/step-000000100.json", {"file": "step-000000100.pt", "step": 100, **content})
+    found = [weights_sha256(str(folder)) for folder in folders]
+    assert found[0] == found[2] and len(set(found)) == 3
+    for folder in folders:
+        write_json(folder / "run.json", {"config_hash": "0123456789"})
+    assert {weights_sha256(str(folder)) for folder in folders} == {sha256(b"0123456789@100").hexdigest()}
 
 
 def test_other_runs_give_weights(tmp_path):
