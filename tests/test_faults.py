@@ -1,5 +1,6 @@
 """What goes wrong in a night of runs, caused for real: a second writer, a full disk, a folder that goes away."""
 
+import errno
 import json
 import math
 import os
@@ -8,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from dyt.rundir.lock import Lock
+from dyt.rundir.lock import Held, Lock
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
@@ -58,6 +60,31 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
             assert {p.name for p in (tmp_path / "runs" / ".locks").iterdir()} == {"a", "b"}
         assert [p.name for p in (tmp_path / "runs" / ".locks").iterdir()] == ["a"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_system_without_locks_is_said_in_a_line_and_nobody_is_waited_for(monkeypatch, tmp_path):
+    """It read as a second writer once, for which a run of init_from waits without end. EACCES and EAGAIN are one."""
+    import fcntl
+
+    from dyt.data.prepare import Shards
+
+    def refuses(number):
+        def lock(*_):
+            raise OSError(number, os.strerror(number))
+
+        for name in ("lockf", "flock"):
+            monkeypatch.setattr(fcntl, name, lock)
+
+    refuses(errno.ENOLCK)
+    with pytest.raises(ValueError, match="out_root=runs: .*its file system has no locks.*on a local disk") as refused:
+        train(*TINY_GPT, "trainer.max_steps=1", "init_from=trainer.max_steps=1")
+    assert not isinstance(refused.value, Held) and "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="--out shards: its file system has no locks .*on a local disk"):
+        Shards(Path("shards"), {}, "uint16", 1)
+    for number in (errno.EACCES, errno.EAGAIN):
+        refuses(number)
+        with pytest.raises(Held), Lock(tmp_path / "a"):
+            pass
 
 
 def test_refused_runs_write_nothing(tmp_path):

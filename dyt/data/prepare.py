@@ -49,8 +49,11 @@ class Shards:
         self.lock = open(out / ".lock", "w")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system if its holder dies
-        except OSError as error:
+        except BlockingIOError as error:
             raise ValueError(f"--out {out}: another prepare_data.py writes there") from error
+        except OSError as error:
+            why = f"its file system has no locks ({error.strerror}); type a folder on a local disk"
+            raise ValueError(f"--out {out}: {why}") from error
         for name in (shards.INDEX, shards.PROGRESS):
             if (out / name).is_file():
                 self._go_on(name)
