@@ -175,10 +175,10 @@ def test_evaluation_measures_the_runs_own_file_wherever_it_is_started(tmp_path):
     run = run.absolute()
     from eval import evaluate_run, parse
 
-    own = evaluate_run(parse([f"run={run}"]))
+    own, _ = evaluate_run(parse([f"run={run}"]))
     os.chdir(tmp_path / "there")
-    assert evaluate_run(parse([f"run={run}"])) == own
-    other = evaluate_run(parse([f"run={run}", "data.path=t.txt"]))
+    assert evaluate_run(parse([f"run={run}"])) == (own, None)
+    other, _ = evaluate_run(parse([f"run={run}", "data.path=t.txt"]))
     assert other["data_sha256"] != other["run_data_sha256"] == own["data_sha256"]
     (tmp_path / "here/t.txt").write_text("other " * 200)
     with pytest.raises(ValueError, match="is not the data that the run learned from .* type data.path="):
@@ -502,7 +502,7 @@ def test_a_run_is_evaluated_on_its_classes_by_name(coloured, tmp_path):
     from eval import evaluate_run, parse
 
     _, run = coloured
-    own = evaluate_run(parse([f"run={run}", "device=cpu"]))
+    own, _ = evaluate_run(parse([f"run={run}", "device=cpu"]))
     os.rename("set/red", "set/zred")  # the order of names changes, and the names do
     with pytest.raises(ValueError, match="class zred is unknown to the weights, whose classes are red, yellow"):
         evaluate_run(parse([f"run={run}", "data.path=set"]))
