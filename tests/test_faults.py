@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -492,7 +493,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     assert checkpoint.newest(folder / "checkpoints")[0]["step"] == 5
 
 
-def test_under_slurm_an_interrupted_job_is_requeued(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_under_slurm_an_interrupted_job_is_requeued_but_not_after_ctrl_c(number, tmp_path):
     tool = tmp_path / "bin" / "scontrol"
     tool.parent.mkdir()
     tool.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
@@ -501,10 +503,30 @@ def test_under_slurm_an_interrupted_job_is_requeued(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *SLOW_RUN]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **more})
     until(lambda: list(tmp_path.glob("runs/default/*/metrics.jsonl")), process)
-    process.send_signal(signal.SIGUSR1)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert process.returncode == 75 and "SLURM job 4711 requeued" in err
-    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    again = number == signal.SIGUSR1
+    assert process.returncode == 75 and ("SLURM job 4711 requeued" in err) == again
+    assert not again or (tmp_path / "asked").read_text() == "requeue 4711\n"
+    assert (tmp_path / "asked").exists() == again
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGUSR1, signal.SIGINT]])
+def test_a_person_at_ctrl_c_wants_no_second_start(numbers, monkeypatch):
+    from dyt.rundir import requeue
+    from dyt.training.schedule import Stop
+
+    asked = []
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(requeue.subprocess, "run", lambda *words, **_: asked.append(words) or done)
+    requeue.seen.clear()
+    with Stop() as stop:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+    requeue.requeue()
+    requeue.seen.clear()
+    assert stop.asked and len(asked) == (numbers == [signal.SIGTERM])
 
 
 @pytest.mark.slow
