@@ -168,6 +168,7 @@ def test_arrays_of_pixels(array, want):
         (GREY / 255, "how much is white is not known"),
         (GREY.astype(int) - 1, "below 0"),
         (GREY.astype(int) + 70000, "above 65535"),
+        (GREY.astype(int) + 200, "store them as uint16"),
         (np.zeros((2, 2, 5), np.uint8), "shape"),
         (np.zeros(4, np.uint8), "shape"),
         (np.zeros((0, 2), np.uint8), "shape"),
@@ -176,6 +177,33 @@ def test_arrays_of_pixels(array, want):
 def test_arrays_that_are_no_picture_are_refused(array, message):
     with pytest.raises(ValueError, match=message):
         of_pixels(array)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint8", "int64"])
+@pytest.mark.parametrize("column", ["array", "lists"])
+def test_how_bright_a_column_of_pixels_is_does_not_depend_on_the_picture(column, kind, tmp_path):
+    """Its cells come as lists of int64. Dark pictures of 16 bits were taken for 8 once: 257 times too bright."""
+    import datasets
+
+    shades = [200, 60000] if kind == "uint16" else [200, 100]
+    numbers = datasets.List(datasets.List(datasets.Value(kind)))
+    features = {"image": datasets.Array2D((8, 8), kind) if column == "array" else numbers}
+    features = datasets.Features({**features, "label": datasets.Value("int64")})
+
+    def read(shades) -> list:
+        made = {"image": [np.full((8, 8), shade) for shade in shades] * 4, "label": [0, 1] * 4}
+        datasets.Dataset.from_dict(made, features=features).to_parquet(tmp_path / "t.parquet")
+        words = ["model=vit_nano", "data=hf_image", "data.path=t.parquet", "data.img_size=8", "data.patch_size=4"]
+        words += ["data.mean=[0]", "data.std=[1]", "data.val_fraction=0.25", "data.workers=0"]
+        images, labels = next(iter(open_data(load(words)["data"]).eval_batches("val")))
+        return [images[labels == label].mean().item() for label in (0, 1)]
+
+    white = 65535 if kind == "uint16" else 255
+    assert read(shades) == pytest.approx([shade / white for shade in shades], abs=1 / 255)
+    if kind == "int64":
+        with pytest.raises(ValueError, match="pixels of kind int64 above 255: .*store them as uint16") as refused:
+            read([200, 60000])
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("cell", [None, "a text", {"bytes": None, "path": None}])
