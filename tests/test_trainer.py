@@ -352,6 +352,33 @@ def test_killed_while_it_takes_the_first_runs_rows_an_extension_is_whole(whole_f
     assert best[0] == best[1]
 
 
+def test_killed_after_a_new_best_it_goes_on_with_the_best_of_its_checkpoint(monkeypatch):
+    """The new best comes anew, and was removed; the one before it must still be there until then."""
+    from dyt.training.loop import Trainer
+
+    step, end = Trainer.train_step, [6]
+
+    def killed(self, *rest):
+        if self.step in end:
+            raise KeyboardInterrupt
+        return step(self, *rest)
+
+    monkeypatch.setattr(Trainer, "train_step", killed)
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, split: {"val/loss": 1 / self.step})
+    words = [*TINY_GPT, "trainer.max_steps=9", "trainer.eval_every=1", "trainer.save_every=4"]
+
+    def run() -> tuple[int, int, list[str]]:
+        summary, folder = train(*words)
+        files = sorted(file.stem for file in folder.glob("checkpoints/*.pt"))
+        return summary["step"], summary["best"]["val/loss"]["step"], files
+
+    assert run() == (6, 6, ["best-000000004", "best-000000006", "step-000000004"])
+    end[:] = [4]  # before there is a new best
+    assert run() == (4, 4, ["best-000000004", "step-000000004"])
+    end.clear()
+    assert run() == (9, 9, ["best-000000009", "step-000000008", "step-000000009"])
+
+
 def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
     """The best came early: its checkpoint must still be there after the extension."""
     import shutil
