@@ -379,6 +379,49 @@ def test_killed_after_a_new_best_it_goes_on_with_the_best_of_its_checkpoint(monk
     assert run() == (9, 9, ["best-000000009", "step-000000008", "step-000000009"])
 
 
+def test_what_fails_at_the_end_is_done_again_without_the_training_before_it(monkeypatch):
+    from dyt.tasks.language import Language
+
+    fails = []
+
+    def at_end(self, *_):
+        if fails:
+            raise RuntimeError("the end failed")
+        return {"measured": 7.0}, None
+
+    monkeypatch.setattr(Language, "at_end", at_end)
+    words = [*TINY_GPT, *SHORT, "trainer.save_every=100", "trainer.probe_every=5"]
+    whole, undisturbed = train(*words, out="a")
+    fails.append(True)
+    for _ in range(2):
+        summary, folder = train(*words, out="b")
+        assert (summary["status"], summary["why"]) == ("failed", "RuntimeError: the end failed")
+        assert "val/measured" not in rows_of(folder)[-1] and weights(folder)["step"] == 12
+    fails.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("dyt.training.loop.Trainer.train_step", None)  # it takes none
+        again, _ = train(*words, out="b")
+    assert rows_of(folder) == rows_of(undisturbed) and rows_of(folder)[-1]["val/measured"] == 7.0
+    assert (again["final"], again["best"]) == (whole["final"], whole["best"])
+    a, b = weights(undisturbed), weights(folder)
+    a.pop("elapsed"), b.pop("elapsed")
+    assert same(a, b)
+
+
+def test_a_run_that_failed_at_its_end_is_extended(monkeypatch):
+    from dyt.tasks.language import Language
+
+    base = [*TINY_GPT, "trainer.eval_every=2", "trainer.eval_batches=1", "trainer.log_every=1", "optim.min_lr=1e-3"]
+    base += ["optim.warmup_steps=0"]
+    whole, undisturbed = train(*base, "trainer.max_steps=8", out="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Language, "at_end", None)
+        failed, short = train(*base, "trainer.max_steps=4", out="b")
+    extended, folder = train(*base, "trainer.max_steps=8", f"init_from={short}", out="c")
+    assert (failed["status"], extended["status"]) == ("failed", "finished")
+    assert rows_of(folder) == rows_of(undisturbed) and extended["best"] == whole["best"]
+
+
 def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
     """The best came early: its checkpoint must still be there after the extension."""
     import shutil

@@ -24,10 +24,15 @@ def save(folder: Path, kind: str, step: int, state: dict, keep: int, **about) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{kind}-{step:09d}"
-    file = folder / f"{name}.pt"
-    replace_file(file, lambda stream: torch.save(state, stream))
+    file, manifest = folder / f"{name}.pt", folder / f"{name}.json"
+
+    def write(stream) -> None:
+        torch.save(state, stream)
+        manifest.unlink(missing_ok=True)  # of one of the same step, which is about to be replaced
+
+    replace_file(file, write)
     try:
-        write_json(folder / f"{name}.json", {"file": file.name, "sha256": sha256_of(file), "step": step, **about})
+        write_json(manifest, {"file": file.name, "sha256": sha256_of(file), "step": step, **about})
     except OSError:
         file.unlink(missing_ok=True)  # it would never be read, nor removed
         raise
