@@ -1,6 +1,6 @@
 """Evaluate a run: ``python eval.py run=<run directory> [ckpt=best|last] [split=val|test] [data.path=...]``.
 
-Prints the metrics and writes eval.json into the run's directory. For a language model
+Prints the metrics and writes eval.json into the run's directory, where it can. For a language model
 ``sample=200 prompt="..."`` prints generated text instead; of a diffusion model ``steps=100 guidance=2 samples=500`` are
 the sampler's, and pictures go to eval.png. The config comes from the run. Values are taken as typed, so a prompt may
 hold ``=``, commas and quotes. Nothing in the run directory is executed.
@@ -88,13 +88,13 @@ def weights_of(run: Path, ckpt: str) -> tuple[dict, int]:
     return state.get("ema") or state["model"], about["step"]
 
 
-def evaluate_run(given: dict) -> dict:
-    """Metrics of a run on a split, as written to eval.json."""
+def evaluate_run(given: dict) -> tuple[dict, object]:
+    """Metrics of a run on a split, as written to eval.json, and the task's picture or None."""
     import torch
 
     from dyt.run import assemble
     from dyt.rundir import checkpoint
-    from dyt.rundir.files import read_json, replace_file
+    from dyt.rundir.files import read_json
     from dyt.rundir.meaning import meaning, read_config
     from dyt.training.distributed import join
     from dyt.training.evaluation import at_end, evaluate
@@ -126,11 +126,21 @@ def evaluate_run(given: dict) -> dict:
     autocast = torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16")
     metrics = evaluate(model, task, data, given["split"], world, autocast)
     more, picture = at_end(model, task, data, given["split"], world, autocast)
-    if picture is not None:
-        replace_file(run / "eval.png", lambda stream: picture.save(stream, "PNG"))
     told = {"run": str(run), "ckpt": given["ckpt"], "step": step, "split": given["split"]}
     told |= {"data_sha256": data.spec.sha256, "run_data_sha256": about.get("data_sha256")}
-    return told | metrics | more | sampler
+    return told | metrics | more | sampler, picture
+
+
+def keep(run: Path, result: dict, picture) -> None:
+    """Writes eval.json and eval.png; a run's folder that cannot be written is a warning, for all is printed."""
+    from dyt.rundir.files import replace_file, write_json
+
+    try:
+        write_json(run / "eval.json", result)
+        if picture is not None:
+            replace_file(run / "eval.png", lambda stream: picture.save(stream, "PNG"))
+    except OSError as error:
+        log.warning("run=%s: eval.json is not kept there (%s)", run, error.strerror or error)
 
 
 def _tell_other_data(given: dict, config: dict, theirs, ours: str) -> None:
@@ -190,11 +200,11 @@ def main(words: list[str]) -> int:
         if given["sample"] is not None:
             print(sample_run(given))
             return 0
-        result = evaluate_run(given)
-        from dyt.rundir.files import write_json
-
-        write_json(Path(given["run"]).expanduser() / "eval.json", result)
-        print(json.dumps(result, indent=2))
+        result, picture = evaluate_run(given)
+        try:
+            print(json.dumps(result, indent=2), flush=True)
+        finally:
+            keep(Path(given["run"]).expanduser(), result, picture)
         return 0
     except (ValueError, OSError) as error:
         text = str(error)

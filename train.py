@@ -25,7 +25,7 @@ from dyt.config.values import as_typed, quoted
 from dyt.run import execute
 from dyt.rundir.files import read_json, write_json
 from dyt.rundir.processes import place, speaks
-from dyt.rundir.requeue import hear_all, requeue
+from dyt.rundir.requeue import hear_all, requeue, seen
 from dyt.rundir.streams import STOPS, heard, steady
 
 CODES = {"finished": 0, "dry run": 0, "diverged": 0, "failed": 1, "interrupted": 75}
@@ -178,6 +178,7 @@ def refuse_launcher(words: list[str], sweep: bool) -> None:
 
 
 def _interrupt(number, frame):
+    seen.add(number)
     raise KeyboardInterrupt
 
 
@@ -188,7 +189,7 @@ def main() -> int:
 
 def _main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    for number in filter(heard, STOPS):  # before and between runs, as Ctrl-C; in a run the loop handles them
+    for number in (signal.SIGINT, *filter(heard, STOPS)):  # before and between runs; in a run the loop handles them
         signal.signal(number, _interrupt)
     asked = get_args()  # Hydra's own parser, so that its flags are not listed here again
     sweep = asked.multirun

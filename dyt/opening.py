@@ -75,10 +75,11 @@ def open_directory(run):
         for manifest in manifests(run.checkpoints, "best"):  # of steps that come anew
             if (read_json(manifest) or {}).get("step", 0) > loop.step:
                 checkpoint.remove(manifest)
-        metrics = Metrics(plan.dir / "metrics.jsonl", loop.step)
+        done = loop.step - (loop.late is not None)  # whose rows are whole
+        metrics = Metrics(plan.dir / "metrics.jsonl", done)
     except OSError as error:
         raise _unwritable(plan.config["out_root"], error) from error
-    logger = logger_of(plan.config, plan.dir, about, metrics.rows, loop.step, seen)
+    logger = logger_of(plan.config, plan.dir, about, metrics.rows, done, seen)
     (plan.dir / "summary.json").unlink(missing_ok=True)  # all that could fail is done: the run is under way
     return make(run.checkpoints, metrics, logger, **how)
 

@@ -83,6 +83,7 @@ def execute(plan: Plan) -> dict:
 
     Raises:
         ValueError, OSError: bad input, found before anything is written.
+        KeyboardInterrupt: stopped while the run trained that it starts from.
     """
     if plan.config["trainer"]["dry_run"]:
         from dyt.forecast.dry_run import dry_run
@@ -98,6 +99,8 @@ def execute(plan: Plan) -> dict:
         report_to_agent(plan.config, plan.dir, done)
         return done
     if plan.base is not None and (base := first(plan.base))["status"] != "finished":
+        if base["status"] == "interrupted":
+            raise KeyboardInterrupt  # which was meant for this run too
         raise ValueError(
             f"init_from={plan.config['init_from']}: that run is {base['status']}, so this one cannot begin"
         )

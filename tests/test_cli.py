@@ -99,6 +99,23 @@ def test_eval_reads_other_text_with_the_runs_own_vocabulary(tmp_path):
     assert "characters outside the vocabulary: 'k' 'l'" in refused
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_eval_prints_its_metrics_whether_they_can_be_kept_or_not(writable, tmp_path, monkeypatch, capsys, caplog):
+    from PIL import Image
+
+    import eval as evaluation
+
+    run = tmp_path / "run"
+    run.mkdir() if writable else run.write_text("no folder")
+    monkeypatch.setattr(evaluation, "evaluate_run", lambda given: ({"val/loss": 1.5}, Image.new("L", (1, 1))))
+    assert evaluation.main([f"run={run}"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"val/loss": 1.5}
+    if writable:
+        assert sorted(p.name for p in run.iterdir()) == ["eval.json", "eval.png"] and not caplog.messages
+    else:
+        assert caplog.messages == [f"run={run}: eval.json is not kept there (Not a directory)"]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -408,6 +408,35 @@ def split_norms(rank: int, size: int) -> list[float]:
     return found
 
 
+def waited(rank: int, size: int) -> str:
+    """What a process says that waits longer than its group's collectives may take; then the leading one leaves."""
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    from dyt.training.distributed import join, leave
+
+    world = join("cpu", "ddp")
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=0.2), dist.group.WORLD)
+    try:
+        time.sleep(1.0 * world.leads)
+        world.wait()
+        if not world.leads:
+            world.wait()
+        return "together"
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        leave()
+
+
+def test_the_others_wait_for_what_one_process_does_alone_but_not_for_one_that_left(two):
+    """What a task measures of a finished model may take an hour; gloo's own patience ends after half of it."""
+    began = time.monotonic()
+    first, other = two.call(waited)
+    assert first == "together" and "closed by peer" in other and time.monotonic() - began < 30
+
+
 def test_a_norm_over_split_channels_is_the_whole_one_and_dyt_sends_nothing(two):
     for answers in two.call(split_norms):
         assert all(off < 1e-12 for off, _ in answers)

@@ -5,8 +5,10 @@ import torch
 
 from dyt.config import compose, identity
 from dyt.rundir import checkpoint
+from dyt.studies.running.pool import outcome_of
 
 from .helpers import TINY_GPT, rows_of, train
+from .test_trainer import stop_at
 
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "data.eval_batch_size=8", "logger.mode=disabled"]
 BASE = "init_from=norm=layernorm trainer.max_steps=8 trainer.eval_batches=1 optim.lr=1e-2 optim.warmup_steps=0"
@@ -195,3 +197,17 @@ def test_a_run_waits_for_the_one_it_starts_from(monkeypatch, capsys):
     monkeypatch.setattr(run.time, "sleep", slept.append)
     assert run.first(None) == {"status": "finished"} and slept == [1, 1]
     assert capsys.readouterr().out.count("waiting for the run to start from: runs/base: being written by pid 7") == 1
+
+
+def test_a_stop_while_the_first_run_trains_stops_both_and_a_second_call_goes_on(monkeypatch):
+    """It was a failure once: exit code 1, no place in SLURM's queue, and a sweep that went on."""
+    words = [*TINY_GPT, *SHORT, f"{BASE} trainer.log_every=1", "norm=layernorm"]
+    config = compose.load(words)
+    back = stop_at(monkeypatch, 2)
+    assert outcome_of(config, words)["status"] == "interrupted"
+    back()
+    with monkeypatch.context() as patch:
+        patch.setattr("dyt.run.first", lambda base: {"status": "interrupted"})
+        with pytest.raises(KeyboardInterrupt):  # train.py ends with 75 then
+            train(*words)
+    assert outcome_of(config, words)["status"] == "finished"

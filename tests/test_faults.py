@@ -1,5 +1,6 @@
 """What goes wrong in a night of runs, caused for real: a second writer, a full disk, a folder that goes away."""
 
+import errno
 import json
 import math
 import os
@@ -8,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dyt.rundir.lock import Lock
+from dyt.rundir.lock import Held, Lock
 
 from .helpers import ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
@@ -58,6 +61,31 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
             assert {p.name for p in (tmp_path / "runs" / ".locks").iterdir()} == {"a", "b"}
         assert [p.name for p in (tmp_path / "runs" / ".locks").iterdir()] == ["a"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_system_without_locks_is_said_in_a_line_and_nobody_is_waited_for(monkeypatch, tmp_path):
+    """It read as a second writer once, for which a run of init_from waits without end. EACCES and EAGAIN are one."""
+    import fcntl
+
+    from dyt.data.prepare import Shards
+
+    def refuses(number):
+        def lock(*_):
+            raise OSError(number, os.strerror(number))
+
+        for name in ("lockf", "flock"):
+            monkeypatch.setattr(fcntl, name, lock)
+
+    refuses(errno.ENOLCK)
+    with pytest.raises(ValueError, match="out_root=runs: .*its file system has no locks.*on a local disk") as refused:
+        train(*TINY_GPT, "trainer.max_steps=1", "init_from=trainer.max_steps=1")
+    assert not isinstance(refused.value, Held) and "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="--out shards: its file system has no locks .*on a local disk"):
+        Shards(Path("shards"), {}, "uint16", 1)
+    for number in (errno.EACCES, errno.EAGAIN):
+        refuses(number)
+        with pytest.raises(Held), Lock(tmp_path / "a"):
+            pass
 
 
 def test_refused_runs_write_nothing(tmp_path):
@@ -465,7 +493,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     assert checkpoint.newest(folder / "checkpoints")[0]["step"] == 5
 
 
-def test_under_slurm_an_interrupted_job_is_requeued(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_under_slurm_an_interrupted_job_is_requeued_but_not_after_ctrl_c(number, tmp_path):
     tool = tmp_path / "bin" / "scontrol"
     tool.parent.mkdir()
     tool.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
@@ -474,10 +503,30 @@ def test_under_slurm_an_interrupted_job_is_requeued(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *SLOW_RUN]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **more})
     until(lambda: list(tmp_path.glob("runs/default/*/metrics.jsonl")), process)
-    process.send_signal(signal.SIGUSR1)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert process.returncode == 75 and "SLURM job 4711 requeued" in err
-    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    again = number == signal.SIGUSR1
+    assert process.returncode == 75 and ("SLURM job 4711 requeued" in err) == again
+    assert not again or (tmp_path / "asked").read_text() == "requeue 4711\n"
+    assert (tmp_path / "asked").exists() == again
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGUSR1, signal.SIGINT]])
+def test_a_person_at_ctrl_c_wants_no_second_start(numbers, monkeypatch):
+    from dyt.rundir import requeue
+    from dyt.training.schedule import Stop
+
+    asked = []
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(requeue.subprocess, "run", lambda *words, **_: asked.append(words) or done)
+    requeue.seen.clear()
+    with Stop() as stop:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+    requeue.requeue()
+    requeue.seen.clear()
+    assert stop.asked and len(asked) == (numbers == [signal.SIGTERM])
 
 
 @pytest.mark.slow

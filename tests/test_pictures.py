@@ -4,13 +4,17 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dyt.config.compose import load
 from dyt.data import open_data
+from dyt.data.images import Pictures
 from dyt.data.pictures import as_mode, of_pixels, opened
+
+from .helpers import pictures_at
 
 GREY = np.array([[0, 255], [128, 64]], dtype=np.uint8)
 
@@ -109,6 +113,21 @@ def test_a_float_picture_in_a_folder_is_refused_by_its_name(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "more", [["data.scale=null", "data.crop_pct=0.5"], ["data.scale=[0.5,1.0]"]], ids=["cropped", "augmented"]
+)
+def test_the_training_split_is_evaluated_the_same_whether_it_was_trained_on_or_not(more, tmp_path):
+    """What training kept of a picture, resized or whole, is not what evaluation reads. MAE and DINO do both."""
+    path = pictures_at(tmp_path / "set", "a", "b")
+    words = ["model=vit_nano", "data=imagefolder", f"data.path={path}", "data.img_size=8", "data.patch_size=4"]
+    fresh, trained = (open_data(load([*words, "data.workers=0", *more])["data"]) for _ in range(2))
+    train = Pictures(trained, "train", 0).__getitems__([(0, 0), (0, 1)])[0]
+    evaluated = Pictures(trained, "train", None).__getitems__([(0, 0), (0, 1)])[0]
+    assert torch.equal(evaluated, Pictures(fresh, "train", None).__getitems__([(0, 0), (0, 1)])[0])
+    assert torch.equal(train, Pictures(trained, "train", 0).__getitems__([(0, 0), (0, 1)])[0])
+    assert torch.equal(train, Pictures(fresh, "train", 0).__getitems__([(0, 0), (0, 1)])[0])
+
+
 def test_eval_names_a_broken_picture_in_one_line_from_a_loader_process_too(tmp_path, capsys):
     import eval as evaluation
 
@@ -181,6 +200,7 @@ def test_arrays_of_pixels(array, want):
         (GREY / 255, "how much is white is not known"),
         (GREY.astype(int) - 1, "below 0"),
         (GREY.astype(int) + 70000, "above 65535"),
+        (GREY.astype(int) + 200, "store them as uint16"),
         (np.zeros((2, 2, 5), np.uint8), "shape"),
         (np.zeros(4, np.uint8), "shape"),
         (np.zeros((0, 2), np.uint8), "shape"),
@@ -189,6 +209,33 @@ def test_arrays_of_pixels(array, want):
 def test_arrays_that_are_no_picture_are_refused(array, message):
     with pytest.raises(ValueError, match=message):
         of_pixels(array)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint8", "int64"])
+@pytest.mark.parametrize("column", ["array", "lists"])
+def test_how_bright_a_column_of_pixels_is_does_not_depend_on_the_picture(column, kind, tmp_path):
+    """Its cells come as lists of int64. Dark pictures of 16 bits were taken for 8 once: 257 times too bright."""
+    import datasets
+
+    shades = [200, 60000] if kind == "uint16" else [200, 100]
+    numbers = datasets.List(datasets.List(datasets.Value(kind)))
+    features = {"image": datasets.Array2D((8, 8), kind) if column == "array" else numbers}
+    features = datasets.Features({**features, "label": datasets.Value("int64")})
+
+    def read(shades) -> list:
+        made = {"image": [np.full((8, 8), shade) for shade in shades] * 4, "label": [0, 1] * 4}
+        datasets.Dataset.from_dict(made, features=features).to_parquet(tmp_path / "t.parquet")
+        words = ["model=vit_nano", "data=hf_image", "data.path=t.parquet", "data.img_size=8", "data.patch_size=4"]
+        words += ["data.mean=[0]", "data.std=[1]", "data.val_fraction=0.25", "data.workers=0"]
+        images, labels = next(iter(open_data(load(words)["data"]).eval_batches("val")))
+        return [images[labels == label].mean().item() for label in (0, 1)]
+
+    white = 65535 if kind == "uint16" else 255
+    assert read(shades) == pytest.approx([shade / white for shade in shades], abs=1 / 255)
+    if kind == "int64":
+        with pytest.raises(ValueError, match="pixels of kind int64 above 255: .*store them as uint16") as refused:
+            read([200, 60000])
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("cell", [None, "a text", {"bytes": None, "path": None}])

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import gzip
 import json
 import os
@@ -322,6 +323,40 @@ def test_a_disk_too_small_is_found_before_anything_is_written(tmp_path, monkeypa
     assert not list(Path("out").glob("*.bin*"))
     usage.free = need + 1000
     assert made("t.txt", "out")["splits"]["train"]["tokens"] * 2 == need
+
+
+def touching(action) -> str:
+    """The command that a refusal names."""
+    with pytest.raises(ValueError, match="t.txt: was written since; type another folder, or, .*, touch -d") as refused:
+        action()
+    typed = re.search("touch .*", str(refused.value))[0]
+    del refused
+    gc.collect()  # and with the error goes the lock of what was refused, as at the end of a process
+    return typed
+
+
+def test_an_input_that_was_written_since_is_looked_at_again(tmp_path):
+    """Edited in its middle, at the same size, it read as what the shards were made from."""
+    file = tmp_path / "t.txt"
+    file.write_text(WORDS)
+    ready = made(file, "out")
+    os.utime(file, ns=(1, 1))  # copied here again, for one
+    assert made(file, "out") == ready
+    text = file.read_text()
+    file.write_text(text.replace("line 1500 ", "LINE 1500 "))
+    with pytest.raises(ValueError, match="t.txt: holds something else than what was read; type another folder"):
+        made(file, "out")
+    file.write_text(text)
+    assert made(file, "out") == ready
+    index = Path("out/index.json")
+    index.write_text(json.dumps({k: v for k, v in ready.items() if k != "input_sums"}))  # as of one not read to its end
+    typed = touching(lambda: made(file, "out"))
+    subprocess.run(typed, shell=True, check=True)
+    assert made(file, "out")["splits"] == ready["splits"]
+    ready["settings"]["inputs"][0].pop()  # as older folders are
+    index.write_text(json.dumps(ready))
+    os.utime(file, ns=(1, 1))
+    assert made(file, "out") == ready
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from dyt.config.compose import load
 from dyt.data import Spec
-from dyt.rundir.files import read_json
+from dyt.rundir.files import read_json, write_json
 from dyt.sharing import formats
+from dyt.sharing.card import seeds_beside
 from models import build_model
 from scripts import export
 
@@ -105,6 +107,42 @@ def test_a_gpt_loads_into_transformers(family, words, kind, tmp_path, monkeypatc
     torch.testing.assert_close(hidden @ ours.head.weight.T, got, rtol=1e-4, atol=1e-4)
     written = theirs.generate(TOKENS[:1, :4], max_new_tokens=5, do_sample=False)
     assert written.tolist() == ours.generate(TOKENS[:1, :4], 5, temperature=0).tolist()
+
+
+def summarised(folder: Path, config: dict, final: float, **more) -> Path:
+    """A run directory with what a card reads of it."""
+    folder.mkdir(parents=True)
+    summary = {"status": "finished", "seed": config["seed"], "data_sha256": "a", "final": {"val/loss": final}, **more}
+    write_json(folder / "summary.json", summary)
+    write_json(folder / "run.json", {"init_sha256": summary.pop("init_sha256", None)})
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_a_card_has_the_finished_seeds_of_its_own_recipe_and_data_and_no_other(tmp_path):
+    def of(*words):
+        return load([*TINY_GPT, "norm=dyt", *words])
+
+    run = summarised(tmp_path / "m-s0-a", of(), 1.0)
+    summarised(tmp_path / "m-s1-b", of("seed=1", "trainer.save_every=7", "out_root=elsewhere"), 1.1)
+    summarised(tmp_path / "a copy", of(), 9.0)
+    summarised(tmp_path / "m-s2-c", of("seed=2"), 9.0, data_sha256="b")
+    summarised(tmp_path / "m-s3-d", of("seed=3", "optim.lr=1"), 9.0)
+    summarised(tmp_path / "m-s4-e.replaced-1", of("seed=4"), 9.0)
+    summarised(tmp_path / "damaged", of("seed=6"), 9.0).joinpath("config.yaml").write_text("- 1")
+    stopped = summarised(tmp_path / "m-s5-f", of("seed=5"), 9.0, status="interrupted")
+    weights = [summarised(tmp_path / f"from{i}", of(f"seed={i}"), i / 10, init_sha256=f"{i}" * 64) for i in (6, 7)]
+    named = [of(f"seed={i}", "init_from=norm=layernorm") for i in (8, 9)]
+    named = [summarised(tmp_path / f"named{i}", of, 2.0, init_sha256=f"run {i}") for i, of in enumerate(named)]
+
+    def seeds(of: Path):
+        found = seeds_beside(of, yaml.safe_load((of / "config.yaml").read_text()))
+        return {summary["seed"]: summary["final"]["val/loss"] for summary in found}
+
+    assert seeds(run) == {0: 1.0, 1: 1.1}
+    assert seeds(stopped) == {5: 9.0}
+    assert seeds(weights[0]) == {6: 0.6}
+    assert seeds(named[0]) == {8: 2.0, 9: 2.0} == seeds(named[1])
 
 
 WITHOUT = """

@@ -3,13 +3,14 @@
 import math
 import os
 import signal
+from hashlib import sha256
 
 import pytest
 import torch
 
 from dyt.config.compose import load, options
 from dyt.rundir import checkpoint
-from dyt.rundir.files import manifests, read_json
+from dyt.rundir.files import manifests, read_json, weights_sha256, write_json
 from dyt.tracking.metrics import Metrics, read_metrics
 from dyt.training.optim import learning_rate
 from dyt.training.schedule import Schedule
@@ -351,6 +352,76 @@ def test_killed_while_it_takes_the_first_runs_rows_an_extension_is_whole(whole_f
     assert best[0] == best[1]
 
 
+def test_killed_after_a_new_best_it_goes_on_with_the_best_of_its_checkpoint(monkeypatch):
+    """The new best comes anew, and was removed; the one before it must still be there until then."""
+    from dyt.training.loop import Trainer
+
+    step, end = Trainer.train_step, [6]
+
+    def killed(self, *rest):
+        if self.step in end:
+            raise KeyboardInterrupt
+        return step(self, *rest)
+
+    monkeypatch.setattr(Trainer, "train_step", killed)
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, split: {"val/loss": 1 / self.step})
+    words = [*TINY_GPT, "trainer.max_steps=9", "trainer.eval_every=1", "trainer.save_every=4"]
+
+    def run() -> tuple[int, int, list[str]]:
+        summary, folder = train(*words)
+        files = sorted(file.stem for file in folder.glob("checkpoints/*.pt"))
+        return summary["step"], summary["best"]["val/loss"]["step"], files
+
+    assert run() == (6, 6, ["best-000000004", "best-000000006", "step-000000004"])
+    end[:] = [4]  # before there is a new best
+    assert run() == (4, 4, ["best-000000004", "step-000000004"])
+    end.clear()
+    assert run() == (9, 9, ["best-000000009", "step-000000008", "step-000000009"])
+
+
+def test_what_fails_at_the_end_is_done_again_without_the_training_before_it(monkeypatch):
+    from dyt.tasks.language import Language
+
+    fails = []
+
+    def at_end(self, *_):
+        if fails:
+            raise RuntimeError("the end failed")
+        return {"measured": 7.0}, None
+
+    monkeypatch.setattr(Language, "at_end", at_end)
+    words = [*TINY_GPT, *SHORT, "trainer.save_every=100", "trainer.probe_every=5"]
+    whole, undisturbed = train(*words, out="a")
+    fails.append(True)
+    for _ in range(2):
+        summary, folder = train(*words, out="b")
+        assert (summary["status"], summary["why"]) == ("failed", "RuntimeError: the end failed")
+        assert "val/measured" not in rows_of(folder)[-1] and weights(folder)["step"] == 12
+    fails.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("dyt.training.loop.Trainer.train_step", None)  # it takes none
+        again, _ = train(*words, out="b")
+    assert rows_of(folder) == rows_of(undisturbed) and rows_of(folder)[-1]["val/measured"] == 7.0
+    assert (again["final"], again["best"]) == (whole["final"], whole["best"])
+    a, b = weights(undisturbed), weights(folder)
+    a.pop("elapsed"), b.pop("elapsed")
+    assert same(a, b)
+
+
+def test_a_run_that_failed_at_its_end_is_extended(monkeypatch):
+    from dyt.tasks.language import Language
+
+    base = [*TINY_GPT, "trainer.eval_every=2", "trainer.eval_batches=1", "trainer.log_every=1", "optim.min_lr=1e-3"]
+    base += ["optim.warmup_steps=0"]
+    whole, undisturbed = train(*base, "trainer.max_steps=8", out="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Language, "at_end", None)
+        failed, short = train(*base, "trainer.max_steps=4", out="b")
+    extended, folder = train(*base, "trainer.max_steps=8", f"init_from={short}", out="c")
+    assert (failed["status"], extended["status"]) == ("failed", "finished")
+    assert rows_of(folder) == rows_of(undisturbed) and extended["best"] == whole["best"]
+
+
 def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
     """The best came early: its checkpoint must still be there after the extension."""
     import shutil
@@ -369,6 +440,20 @@ def test_an_extended_run_keeps_the_best_of_the_first(monkeypatch):
     train(*base, "trainer.max_steps=4", out="a")
     again, same_folder = train(*base, "trainer.max_steps=8", f"init_from={short}", out="b")
     assert same_folder == folder and again == summary
+
+
+def test_checkpoints_of_no_known_config_are_told_apart_by_their_content(tmp_path):
+    """A folder without run.json: two other weights of one step were one run once. With it, config and step decide."""
+    contents = {"a": {"sha256": "1"}, "b": {"sha256": "2"}, "like a": {"sha256": "1"}, "parts": {"files": {"x": "1"}}}
+    folders = [tmp_path / name for name in contents]
+    for folder, content in zip(folders, contents.values(), strict=True):
+        (folder / "checkpoints").mkdir(parents=True)
+        write_json(folder / "checkpoints/step-000000100.json", {"file": "step-000000100.pt", "step": 100, **content})
+    found = [weights_sha256(str(folder)) for folder in folders]
+    assert found[0] == found[2] and len(set(found)) == 3
+    for folder in folders:
+        write_json(folder / "run.json", {"config_hash": "0123456789"})
+    assert {weights_sha256(str(folder)) for folder in folders} == {sha256(b"0123456789@100").hexdigest()}
 
 
 def test_other_runs_give_weights(tmp_path):

@@ -13,7 +13,7 @@ from torchvision.transforms import Compose
 
 from dyt.data.labels import columns, labelled, numbered
 from dyt.data.order import Order, Steps, derive, evenly, in_batches, loader, seed_all
-from dyt.data.pictures import as_mode, opened
+from dyt.data.pictures import as_mode, kind_of_pixels, opened
 from dyt.data.sources import Source, locate
 from dyt.data.spec import Spec
 from dyt.data.tables import digit_cells, picture_table
@@ -82,9 +82,10 @@ class ImageData:
     def usual_side(self) -> int | None:
         """The shorter side in pixels of most training pictures, by a few of them; None where none can be read."""
         rows, sides = _undecoded(self.splits["train"], self.image_key), []
+        kind = kind_of_pixels(rows.features[self.image_key])
         for index in np.linspace(0, len(rows) - 1, 5).astype(int):
             with contextlib.suppress(Exception):  # Pillow raises what it likes; a broken one is told of in training
-                sides.append(min(opened(rows[int(index)][self.image_key]).size))
+                sides.append(min(opened(rows[int(index)][self.image_key], kind).size))
         return sorted(sides)[len(sides) // 2] if sides else None
 
     def _loader(self, dataset: "Pictures", batches) -> Iterable[tuple[Tensor, Tensor]]:
@@ -105,8 +106,8 @@ class Pictures(Dataset):
         self.rows, self.labels = _undecoded(owner.splits[split], owner.image_key), owner.labels[split]
         self.image_key, self.seed, self.split = owner.image_key, seed, split
         self.mode = "L" if owner.spec.channels == 1 else "RGB"
+        self.kind = kind_of_pixels(self.rows.features[self.image_key])
         self.transform = build_transform(owner.data, train=seed is not None)
-        self.decoded: dict[int, np.ndarray] = owner.__dict__.setdefault("decoded", {}).setdefault(split, {})
         self.keep = KEEP_DECODED
         self.broken: set[int] = owner.__dict__.setdefault("broken", {}).setdefault(split, set())
         self.source = f"data.path={owner.data['path'] or owner.data['hub'] or owner.data['name']}"
@@ -115,6 +116,9 @@ class Pictures(Dataset):
         self.short = not augments if seed is not None else data["crop_pct"] == 1.0
         first = self.transform.transforms[:2]  # resized, and the centre of it
         self.resized = Compose(first if self.short else [])
+        # Training and evaluation may read the same split, each resized in its own way or not at all.
+        decoded = owner.__dict__.setdefault("decoded", {})
+        self.decoded: dict[int, np.ndarray] = decoded.setdefault((split, repr(self.resized)), {})
         self.size, self.pad, self.hflip = data["img_size"], data["crop_padding"], data["hflip"]
         self.skip = data["on_error"] == "skip"
         self.generator = torch.Generator()
@@ -183,7 +187,7 @@ class Pictures(Dataset):
     def _decode(self, index: int) -> Image.Image:
         cell = self.rows[index][self.image_key]
         try:
-            image = self.resized(as_mode(opened(cell), self.mode))
+            image = self.resized(as_mode(opened(cell, self.kind), self.mode))
         except Exception as error:  # Pillow raises what it likes on broken files
             name = (cell.get("path") or cell.get("tar")) if isinstance(cell, dict) else None
             file = f" ({name})" if name else ""

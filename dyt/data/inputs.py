@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from dyt.data.documents import documents
 from dyt.data.folders import by_split, files_below, splits_of_hub
+from dyt.data.shards import sha256_of
 from dyt.data.sources import builder_of, cache_dir
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -98,15 +100,46 @@ def _streamed(rows, column: str, number: int) -> Iterator[tuple[str, object]]:
 
 
 def fingerprint(given: Input, data: dict) -> list:
-    """What tells a changed input from the one that was read: name, size, and the sum of both its ends."""
+    """What tells a changed input from the one that was read: name, size, the sum of both its ends, and its time."""
     if given.file is None:
         return [given.split, given.name, data["hub_config"], data["revision"]]
-    size = given.file.stat().st_size
+    about = given.file.stat()
     with open(given.file, "rb") as stream:
         digest = hashlib.sha256(stream.read(END))
-        stream.seek(max(0, size - END))
+        stream.seek(max(0, about.st_size - END))
         digest.update(stream.read(END))
-    return [given.split, given.name, size, digest.hexdigest()[:16]]
+    return [given.split, given.name, about.st_size, digest.hexdigest()[:16], about.st_mtime_ns]
+
+
+def content_sums(inputs: list[Input], read: list[list], data: dict) -> list[str | None]:
+    """The sha256 of each input; None of one that is no file, or no longer as it was `read`."""
+    there = [given.file is not None and given.file.is_file() and fingerprint(given, data) for given in inputs]
+    return [sha256_of(g.file) if now == was else None for g, now, was in zip(inputs, there, read, strict=True)]
+
+
+def as_before(inputs: list[Input], now: list[list], was: list[list], sums: list[str | None]) -> list[list]:
+    """The fingerprints `now`, with the old one of each input that only its time tells from what was read.
+
+    Args:
+        was: fingerprints of what was read; those of older folders have no time.
+        sums: `content_sums` of what was read; empty where it was not read to its end.
+
+    Raises:
+        ValueError: one was written since, and holds something else, or nobody knows.
+    """
+    if [old[:4] for old in was] != [new[:4] for new in now]:
+        return now
+    for i, (given, old, new) in enumerate(zip(inputs, was, now, strict=True)):
+        if old == new[: len(old)]:
+            continue
+        kept = sums[i] if i < len(sums) else None
+        if kept is None:
+            time = f"{old[4] // 10**9}.{old[4] % 10**9:09d}"
+            raise ValueError(f"{given.file}: was written since; type another folder, or, if its content is what it "
+                             f"was, touch -d @{time} {shlex.quote(str(given.file))}")  # fmt: skip
+        if sha256_of(given.file) != kept:
+            raise ValueError(f"{given.file}: holds something else than what was read; type another folder")
+    return was
 
 
 def text_bytes(given: Input, column: str) -> int | None:

@@ -15,8 +15,22 @@ DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 AS_THEY_ARE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LA", "La", "PA", "RGBA", "RGBa", "RGBX")
 
 
-def opened(cell) -> Image.Image:
+def kind_of_pixels(feature) -> str | None:
+    """``uint8``, ``uint16`` or ``bool`` of a column of pixels, by its type in `datasets`; None of any other.
+
+    Its cells come as nested lists, which no longer say it.
+    """
+    while (inner := getattr(feature, "feature", None)) is not None:
+        feature = inner
+    kind = getattr(feature, "dtype", None)
+    return kind if kind in ("uint8", "uint16", "bool") else None
+
+
+def opened(cell, kind: str | None = None) -> Image.Image:
     """A table's cell as a picture: bytes, a path, a place in a tar, an array of pixels, or a picture already.
+
+    Args:
+        kind: of the array's pixels, where the cell does not say.
 
     Raises:
         ValueError: it is none of them. OSError: bytes or file that Pillow cannot read.
@@ -35,14 +49,15 @@ def opened(cell) -> Image.Image:
         return Image.open(cell)
     if cell is None or isinstance(cell, str):
         raise ValueError("no picture in that row" if cell is None else "a text, no picture")
-    return of_pixels(np.asarray(cell))
+    return of_pixels(np.asarray(cell, dtype=kind))
 
 
 def of_pixels(pixels: np.ndarray) -> Image.Image:
     """(H, W), (H, W, C) or (C, H, W) whole numbers, 8 bits or 16.
 
     Raises:
-        ValueError: another shape, fractions, or numbers beyond 16 bits.
+        ValueError: another shape, fractions, numbers beyond 16 bits, or beyond 8 of a kind that does not say 16: how
+            bright they are is a matter of the whole set, and cannot be told from one picture.
     """
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
@@ -56,8 +71,11 @@ def of_pixels(pixels: np.ndarray) -> Image.Image:
         raise ValueError(f"pixels of shape {pixels.shape}: (height, width), with 1, 3 or 4 channels, is needed")
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("pixels below 0 or above 65535")
-    if pixels.dtype == np.uint16 or pixels.max() > 255:
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
         pixels = _scaled(pixels)
+    elif pixels.max() > 255:
+        raise ValueError(f"pixels of kind {pixels.dtype} above 255: how much is white is not known; store them as "
+                         "uint16, of which 65535 is white, or as uint8")  # fmt: skip
     return Image.fromarray(np.ascontiguousarray(pixels.astype(np.uint8)))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dyt.data import shards
-from dyt.data.inputs import Input, fingerprint, inputs_of, text_bytes
+from dyt.data.inputs import Input, as_before, content_sums, fingerprint, inputs_of, text_bytes
 from dyt.data.tokenizer import Tokenizer
 from dyt.data.tokenizing import batches, in_turn, tokenize
 
@@ -34,13 +34,14 @@ class Shards:
         out: the folder, which is made.
         settings: what decides the bytes; a folder that was made with others is refused.
         size: tokens after which a shard ends, at the end of its batch.
+        inputs: whose fingerprints are in the settings.
 
     Raises:
         ValueError: made with other settings, holding other files, or in use by another process. OSError: unwritable.
     """
 
-    def __init__(self, out: Path, settings: dict, dtype: str, size: int):
-        self.out, self.settings, self.dtype, self.size = out, settings, dtype, size
+    def __init__(self, out: Path, settings: dict, dtype: str, size: int, inputs: list[Input] = ()):
+        self.out, self.settings, self.dtype, self.size, self.inputs = out, settings, dtype, size, inputs
         self.width = np.dtype(dtype).itemsize
         self.done: dict[str, list[dict]] = {}
         self.then, self.absent, self.finished, self.open = (0, 0), 0, False, None
@@ -49,8 +50,11 @@ class Shards:
         self.lock = open(out / ".lock", "w")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system if its holder dies
-        except OSError as error:
+        except BlockingIOError as error:
             raise ValueError(f"--out {out}: another prepare_data.py writes there") from error
+        except OSError as error:
+            why = f"its file system has no locks ({error.strerror}); type a folder on a local disk"
+            raise ValueError(f"--out {out}: {why}") from error
         for name in (shards.INDEX, shards.PROGRESS):
             if (out / name).is_file():
                 self._go_on(name)
@@ -67,11 +71,15 @@ class Shards:
             self.done = {s: of["shards"] for s, of in noted["splits"].items()}
             self.finished, self.absent = name == shards.INDEX, noted["left_out"]
             self.then = tuple(noted.get("then", ()))
+            sums, was = noted.get("input_sums", []), [list(one) for one in theirs.get("inputs", [])]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"--out {self.out}: its {name} is damaged; type another folder") from error
-        for key in theirs | self.settings:
-            if theirs.get(key) != self.settings.get(key):
-                ours, was = (_shown(of.get(key)) for of in (self.settings, theirs))
+        settings = dict(self.settings)
+        if self.inputs:
+            settings["inputs"] = as_before(self.inputs, settings["inputs"], was, sums)
+        for key in theirs | settings:
+            if theirs.get(key) != settings.get(key):
+                ours, was = (_shown(of.get(key)) for of in (settings, theirs))
                 raise ValueError(
                     f"--out {self.out}: was made with {key} {was}, and this is {ours}; type another folder"
                 )
@@ -147,15 +155,15 @@ class Shards:
         opened = [self.open, self.tokens, self.documents] if self.open is not None else None
         self._write(shards.PROGRESS, self._about() | {"then": list(self.then), "open": opened})
 
-    def finish(self, tokenizer: Tokenizer) -> None:
-        """Closes the last shard and writes the index; the folder is whole from then on."""
+    def finish(self, tokenizer: Tokenizer, sums: list[str | None]) -> None:
+        """Closes the last shard and writes the index; the folder is whole from then on. `sums` are of its inputs."""
         self.close()
         if not self.done.get("train"):
             raise ValueError("no text in the training split: nothing to write")
         if tokenizer.kind == "json":
             self._write(shards.TOKENIZER, tokenizer.text)
         about = {"format": shards.FORMAT, "dtype": self.dtype, "vocab_size": tokenizer.vocab_size}
-        about |= {"tokenizer": {"kind": tokenizer.kind, "sha256": _sum(tokenizer.text)}}
+        about |= {"tokenizer": {"kind": tokenizer.kind, "sha256": _sum(tokenizer.text)}, "input_sums": sums}
         self._write(shards.INDEX, about | self._about())
         (self.out / shards.PROGRESS).unlink(missing_ok=True)
 
@@ -232,7 +240,7 @@ def prepare(
     settings = {"tokenizer": _sum(tokenizer.text) or tokenizer.kind, "dtype": dtype, "shard_tokens": size}
     settings |= {key: data[key] for key in ("text_key", "encoding", "on_error")}
     settings |= {"inputs": [fingerprint(given, data) for given in inputs]}
-    made = Shards(out, settings, dtype, size)
+    made = Shards(out, settings, dtype, size, inputs)
     try:
         if not made.finished:
             _make(made, inputs, tokenizer, workers, data, tell)
@@ -260,7 +268,7 @@ def _make(made: Shards, inputs: list[Input], tokenizer: Tokenizer, workers: int,
         except KeyboardInterrupt:
             made.note()
             raise
-    made.finish(tokenizer)
+    made.finish(tokenizer, content_sums(inputs, made.settings["inputs"], data))
 
 
 class Progress:

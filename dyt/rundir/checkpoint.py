@@ -24,10 +24,15 @@ def save(folder: Path, kind: str, step: int, state: dict, keep: int, **about) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{kind}-{step:09d}"
-    file = folder / f"{name}.pt"
-    replace_file(file, lambda stream: torch.save(state, stream))
+    file, manifest = folder / f"{name}.pt", folder / f"{name}.json"
+
+    def write(stream) -> None:
+        torch.save(state, stream)
+        manifest.unlink(missing_ok=True)  # of one of the same step, which is about to be replaced
+
+    replace_file(file, write)
     try:
-        write_json(folder / f"{name}.json", {"file": file.name, "sha256": sha256_of(file), "step": step, **about})
+        write_json(manifest, {"file": file.name, "sha256": sha256_of(file), "step": step, **about})
     except OSError:
         file.unlink(missing_ok=True)  # it would never be read, nor removed
         raise
@@ -37,12 +42,24 @@ def save(folder: Path, kind: str, step: int, state: dict, keep: int, **about) ->
 def remove_others(folder: Path, kind: str, step: int, keep: int) -> None:
     """Removes all but the newest `keep` checkpoints of a kind, the one of `step` first.
 
-    Those of later steps go too: they did not verify, or this run would have gone on from them.
+    Those of later steps go too: they did not verify, or this run would have gone on from them. The best one up to the
+    newest ``step`` checkpoint stays until the next: a run that is killed goes on from there, and later ones come anew.
     """
     found = manifests(folder, kind)
     mine = [manifest for manifest in found if manifest.stem <= f"{kind}-{step:09d}"]
-    for manifest in {*found} - {*mine[:keep]}:
+    for manifest in {*found} - {*mine[:keep], *(_known(folder, mine, step) if kind == "best" else ())}:
         remove(manifest)
+    if kind == "step":
+        for manifest in manifests(folder, "best")[1:]:
+            remove(manifest)
+
+
+def _known(folder: Path, bests: list[Path], step: int) -> list[Path]:
+    """Of the best ones, newest first, that which a run has that starts again where it now would; before its first
+    ``step`` checkpoint the oldest, which it may have begun with.
+    """
+    saved = [m.stem.replace("step", "best") for m in manifests(folder, "step") if m.stem < f"step-{step:09d}"]
+    return [m for m in bests if m.stem <= saved[0]][:1] if saved else bests[-1:]
 
 
 def remove(manifest: Path) -> None:

@@ -100,10 +100,13 @@ def weights_sha256(init_from: str) -> str:
     """
     path = Path(init_from).expanduser()
     if path.is_dir():
-        about = read_json(path / "run.json") or {}
+        config = (read_json(path / "run.json") or {}).get("config_hash")
         for manifest in manifests(path / "checkpoints", "step"):
             if content := read_json(manifest):  # config and step decide the weights; the file holds timings too
-                return hashlib.sha256(f"{about.get('config_hash')}@{content.get('step')}".encode()).hexdigest()
+                told = f"{config}@{content.get('step')}"
+                if config is None:  # nobody says which config: the files themselves
+                    told = json.dumps([content.get("sha256"), content.get("files")], sort_keys=True)
+                return hashlib.sha256(told.encode()).hexdigest()
     elif path.is_file() and path.suffix == ".safetensors":
         return sha256_of(path)
     raise FileNotFoundError(f"init_from={init_from}: neither a run directory with a checkpoint nor a .safetensors file")

@@ -23,7 +23,7 @@ class Lock:
     """A context in which this process alone writes the run's `directory`.
 
     Raises:
-        Held: another process does; the line says which. OSError: the lock cannot be written.
+        Held: another process does; the line says which. OSError: the lock cannot be written, or there are no locks.
     """
 
     def __init__(self, directory: Path):
@@ -39,10 +39,14 @@ class Lock:
                 continue
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except (BlockingIOError, PermissionError):  # EAGAIN, EACCES: POSIX's words for held
                 holder = os.read(file, 4096).decode(errors="replace")
                 os.close(file)
                 raise Held(f"{self.directory}: {_who(holder)}; wait for it, or set another out_root") from None
+            except OSError as error:
+                os.close(file)
+                why = f"its file system has no locks: {error.strerror}; one on a local disk has"
+                raise OSError(error.errno, why) from error
             try:  # its holder may have removed the file between our open and our lock
                 current = os.stat(self.path).st_ino == os.fstat(file).st_ino
             except FileNotFoundError:

@@ -9,14 +9,16 @@ from pathlib import Path
 from dyt.rundir.files import read_json
 from dyt.rundir.processes import place
 
+seen: set[int] = set()  # signals that asked this process to stop
+
 
 def requeue() -> None:
     """Asks for this job to be started again, if it is one; the leading process of a run does.
 
-    A job of Hydra's submitit launcher goes back by submitit's own way, which does not return; any other job of SLURM by
-    scontrol.
+    Not after Ctrl-C: that is a person, who wants the job to end. A job of Hydra's submitit launcher goes back by
+    submitit's own way, which does not return; any other job of SLURM by scontrol.
     """
-    if place().rank != 0:
+    if place().rank != 0 or signal.SIGINT in seen:
         return
     if "SUBMITIT_EXECUTOR" in os.environ:
         signal.raise_signal(_submitits())

@@ -6,24 +6,39 @@ from pathlib import Path
 
 import yaml
 
+from dyt.config.identity import by_run, counted
 from dyt.rundir.files import read_json
 from dyt.sharing.folder import quoted
 
 
 def seeds_beside(run: Path, config: dict) -> list[dict]:
-    """Summaries of the runs beside `run`, itself among them, whose config differs in the seed alone; by seed."""
-    found = {}
+    """Summaries of the finished runs beside `run` that differ from it in the seed alone, and its own; by seed.
+
+    Of a run that is not finished only its own: no number of others compares with it.
+    """
+    own = read_json(run / "summary.json")
+    if own is None or own.get("status") != "finished":
+        return [own] if own else []
+    found, recipe = {own.get("seed"): own}, _recipe(run, config, own)
     for folder in sorted(run.absolute().parent.iterdir()):
-        summary = read_json(folder / "summary.json")
-        if not isinstance(summary, dict) or not (folder / "config.yaml").is_file():
+        summary = read_json(folder / "summary.json") or {}
+        if summary.get("status") != "finished" or ".replaced-" in folder.name:
             continue
         try:
-            theirs = yaml.safe_load((folder / "config.yaml").read_text())
-        except (yaml.YAMLError, UnicodeDecodeError, OSError):
+            theirs = _recipe(folder, yaml.safe_load((folder / "config.yaml").read_text()), summary)
+        except (yaml.YAMLError, UnicodeDecodeError, OSError, TypeError, AttributeError):  # damaged
             continue
-        if isinstance(theirs, dict) and {**theirs, "seed": 0} == {**config, "seed": 0}:
-            found[summary.get("seed")] = summary
+        if theirs == recipe:
+            found.setdefault(summary.get("seed"), summary)
     return [found[seed] for seed in sorted(found, key=str)]
+
+
+def _recipe(folder: Path, config: dict, summary: dict) -> dict:
+    """What makes a run the one it is, its data's content too, without the seed."""
+    init = (read_json(folder / "run.json") or {}).get("init_sha256")
+    if init and init.startswith(by_run("")):  # of this very seed; the words that name it are those of every seed
+        init = config.get("init_from")
+    return counted(config, summary.get("data_sha256"), init) | {"seed": None}
 
 
 def _cell(value) -> str:

@@ -39,7 +39,7 @@ class Features:
     @classmethod
     def of(cls, data, device: torch.device) -> "Features":
         """Those of an image set: read from the cache, or trained."""
-        parts = (*seen_as(data), STEPS, BATCH, RATE, "v2")
+        parts = (*seen_as(data), STEPS, BATCH, RATE, "v3")
         folder, meta = kept(cache_dir(data.data) / "features", parts, lambda place: _train(data, place))
         net = classifier(data.spec.channels, data.classes)
         net.load_state_dict(torch.load(folder / "classifier.pt", weights_only=True))

@@ -55,7 +55,7 @@ def beside_pixels(data, split: str, see: Callable[[Tensor], Tensor]) -> tuple[di
 
 def worth_of_pixels(data, split: str) -> dict[str, float]:
     """``top1_knn_pixels`` and ``top1_linear_pixels``: `worth` of a split's normalised pixels."""
-    parts = (*seen_as(data), split, MOST, PENALTIES, STEPS)
+    parts = (*seen_as(data), split, MOST, PENALTIES, STEPS, "v2")
 
     def measured(place) -> dict[str, float]:
         known, held_out = (gathered(data, part, lambda images: images.flatten(1)) for part in ("train", split))

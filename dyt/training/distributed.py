@@ -19,6 +19,7 @@ from dyt.training.faults import say
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp", "hsdp")
 BEAT, MISSED = 2.0, 20  # seconds between signs of life; so many missed ones are a death: 40 s
+ALONE = timedelta(days=1)  # for which the others wait for what the leading process does alone, as at a run's end
 _runs = itertools.count()
 _left = threading.Event()
 _beating: threading.Thread | None = None
@@ -29,7 +30,7 @@ class World:
     """This process among those of a run.
 
     ``tp`` neighbouring ones hold one copy of the model together; `mesh` has them on its last axis, ``tensor``, and the
-    copies on the axes before it: ``data``, or for hsdp ``machine`` and ``data``.
+    copies on the axes before it: ``data``, or for hsdp ``machine`` and ``data``. `waiting` is a group of all of them.
     """
 
     device: torch.device
@@ -38,6 +39,7 @@ class World:
     strategy: str = "single"  # or ddp, fsdp, hsdp
     tp: int = 1
     mesh: Any = None
+    waiting: Any = None
 
     @property
     def leads(self) -> bool:
@@ -69,9 +71,9 @@ class World:
         return each(batch, lambda part: part.to(self.device, non_blocking=True))
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Until all are here, be it hours. Over gloo: one that fails in the meantime ends it at once."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.waiting)
 
     def shared(self, value):
         """The leading process's `value`, any plain object, in all of them."""
@@ -123,7 +125,8 @@ def join(device: str, strategy: str = "auto", tp: int = 1) -> World:
     if strategy == "hsdp":
         axes = {"machine": at.size // at.per_machine, "data": at.per_machine // tp, "tensor": tp}
     mesh = init_device_mesh(where.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
-    return World(where, at.rank, at.size, strategy, tp, mesh)
+    waiting = dist.new_group(backend="gloo", timeout=ALONE)  # a step that hangs still ends after torch's own minutes
+    return World(where, at.rank, at.size, strategy, tp, mesh, waiting)
 
 
 @functools.lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dyt.data.ahead import ahead, each
 from dyt.data.order import Order, seed_all
 from dyt.rundir.meaning import rises
-from dyt.tasks import Place
+from dyt.tasks import Place, Task
 from dyt.training.average import Average
 from dyt.training.distributed import World
 from dyt.training.evaluation import at_end, evaluate
@@ -74,6 +74,7 @@ class Trainer:
         self.loss_sum, self.loss_count = 0.0, 0
         self.best: dict[str, list] = {}  # metric -> [value, step]
         self.final: dict[str, float] = {}
+        self.late: float | None = None  # the gradient norm of a step after which what is due is still to be done
         self.conversion = None  # converts the weights that the run starts with; set by dyt.run
         self.before: dict[str, float] = {}  # its row, of step 0
         self.autocast = torch.autocast(
@@ -93,13 +94,14 @@ class Trainer:
             "loss_count": self.loss_count,
             "best": self.best,
             "final": self.final,
+            **({"late": self.late} if self.late is not None else {}),
         }
 
     def load(self, saved, source: str) -> None:
         """Goes on from a checkpoint (`checkpoint.opened`)."""
         self.layout.load(saved, self.optimizer, self.ema, source)
         state = saved.plain
-        self.skipped = state.get("skipped", 0)
+        self.skipped, self.late = state.get("skipped", 0), state.get("late")
         for name in ("step", "elapsed", "loss_sum", "loss_count", "best", "final"):
             setattr(self, name, state[name])
 
@@ -118,35 +120,44 @@ class Trainer:
         if self.before:
             saver.row({"step": 0, **self.before})
         with Stop() as stop, self.bar() as bar:
+            if self.late is not None:  # a step whose checkpoint came before what is due after it
+                self.after_step(bar, clock, saver, self.late)
             while self.step < every.total:
-                lr = self.learning_rate(self.step)
-                loss, grad_norm, stopping = self.train_step(batches, lr, stop)
+                loss, grad_norm, stopping = self.train_step(batches, self.learning_rate(self.step), stop)
                 self.step += 1
                 if not math.isnan(loss):
                     self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
                 bar.update()
-                # ------------------------------------------------------------------------------ once in a while
-                at_end = self.step == every.total
-                row = {}
-                if self.step % every.log_every == 0 or at_end:
-                    row |= self.log(bar, clock, lr, grad_norm)
-                with clock.paused():
-                    if self.step % every.eval_every == 0 or at_end:
-                        row |= self.evaluate("val")
-                    if every.probe_every and (self.step == 1 or self.step % every.probe_every == 0 or at_end):
-                        row |= self.probe.row(self.autocast, self.layout.norm) if self.probe else {}
-                    if at_end:
-                        row |= self.at_end(saver)
-                    if row:
-                        self.record(row, clock, saver)
-                    if self.step % every.save_every == 0 or at_end or stopping:
-                        saver.checkpoint(self.step, self.state)
-                        self.world.wait()
-                if stopping and not at_end:
+                self.after_step(bar, clock, saver, grad_norm, stopping)
+                if stopping and self.step < every.total:
                     saver.end()
                     return "interrupted"
         saver.end()
         return "finished"
+
+    def after_step(self, bar: tqdm, clock: Clock, saver: Saver, grad_norm: float, stopping: bool = False) -> None:
+        """What is due after a step once in a while: its row, with evaluation and probe, and a checkpoint."""
+        every, at_end, row = self.schedule, self.step == self.schedule.total, {}
+        with clock.paused():
+            if at_end and self.late is None and type(self.task).at_end is not Task.at_end and not self.world.sharded:
+                # What is measured there may take long or fail: a checkpoint from which only this is done again.
+                self.late = grad_norm
+                saver.checkpoint(self.step, self.state)
+        self.late = None
+        if self.step % every.log_every == 0 or at_end:
+            row |= self.log(bar, clock, self.learning_rate(self.step - 1), grad_norm)
+        with clock.paused():
+            if self.step % every.eval_every == 0 or at_end:
+                row |= self.evaluate("val")
+            if every.probe_every and (self.step == 1 or self.step % every.probe_every == 0 or at_end):
+                row |= self.probe.row(self.autocast, self.layout.norm) if self.probe else {}
+            if at_end:
+                row |= self.at_end(saver)
+            if row:
+                self.record(row, clock, saver)
+            if self.step % every.save_every == 0 or at_end or stopping:
+                saver.checkpoint(self.step, self.state)
+                self.world.wait()
 
     def train_step(self, batches, lr: float, stop: Stop) -> tuple[float, float, bool]:
         """One optimizer step. Returns the batch's mean loss, the gradient norm, and whether to stop after it.

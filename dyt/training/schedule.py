@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import dataclass
 
+from dyt.rundir.requeue import seen
 from dyt.rundir.streams import STOPS, heard
 
 
@@ -63,6 +64,7 @@ class Stop:
         self.asked, self.pressed = 0, False
 
     def _handle(self, number, frame):
+        seen.add(number)
         if self.pressed and number not in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             raise KeyboardInterrupt
         self.asked = 1

@@ -48,6 +48,8 @@ def outcome_of(config: dict, words: list[str]) -> dict:
     try:
         summary = execute(identity.plan(config, words))
         return {"status": summary["status"], "why": summary["why"], "wall_s": summary["wall_s"]}
+    except KeyboardInterrupt:
+        return {"status": "interrupted", "why": "stopped by a signal"}
     except (ValueError, OSError) as error:
         return {"status": "failed", "why": " ".join(str(error).split())}
     except Exception as error:
