@@ -201,7 +201,7 @@ def test_no_name_in_a_config_leads_out_of_the_run_directory(tmp_path):
         (["norm=dty"], "train.py: norm=dty: unknown; did you mean 'dyt'? choose from batchnorm, derf"),
         (["model=gpt_nano", "data=cifar10"], "choose data from hf_text"),
         (["-m", "norm=dyt,layernrm"], "norm=layernrm: unknown; did you mean 'layernorm'?"),
-        (["-m", "norm=dyt", "seed=0,x"], "seed: Value 'x'"),
+        (["-m", "norm=dyt", "seed=0,x"], "seed=x: needs a whole number"),
         (["-m", "optim.lr=interval(0,1)"], "has no values to list; type them: optim.lr=1,2 or range(1,9)"),
         (["norm.sites.stem.alpha_init=1"], "norm.sites.stem.alpha_init: model=vit_tiny has no site 'stem'"),
         (["data.path=nowhere"], "data.path=nowhere: no such file or folder"),
