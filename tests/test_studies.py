@@ -713,6 +713,20 @@ def test_the_papers_numbers_have_their_digits_and_units():
     assert speech.metric == "val/loss"
 
 
+def test_one_seed_is_no_seeds_and_a_gap_of_curves_has_its_unit():
+    from dyt.studies.judging.cells import Rows
+    from dyt.studies.judging.verdicts import Finding
+    from dyt.studies.showing import words
+    from dyt.studies.statistics import Interval, several
+
+    assert [several(n, "pair") for n in (0, 1, 2)] == ["0 pairs", "1 pair", "2 pairs"]
+    study = Study("vit_norms")
+    test = next(t for t in study.tests if t["kind"] == "curves")
+    found = Finding("inconclusive", "1 pair of seeds, 3 needed", Interval(1, -0.0312), 1)
+    told = words.ours(test, found, Rows([], [], True), study)
+    assert told == "largest gap -3.1 points, 1 seed; 1 pair of seeds, 3 needed"
+
+
 def test_s_curves_are_read_from_the_runs_of_a_char_model(tmp_path):
     """Its letters are part of what it means; of a LayerNorm each token's points lie on a line."""
     from dyt.studies.showing.scurve import LAYERS, samples

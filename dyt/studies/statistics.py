@@ -31,6 +31,11 @@ class Interval:
         return f"{self.mean:.4g}" + (f" [{self.low:.4g}, {self.high:.4g}]" if self.low is not None else "")
 
 
+def several(n: int, one: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{n} {one}{'' if n == 1 else 's'}"
+
+
 def interval(values: Sequence[float]) -> Interval:
     """Mean and t-interval of independent values.
 

@@ -31,6 +31,7 @@ from dyt.studies.statistics import (
     paired,
     paired_gaps,
     rank_correlation,
+    several,
 )
 
 NEEDED = 3  # seeds
@@ -104,7 +105,8 @@ def judge(
     places = [cells for cells in (sides, others) if cells]  # each may have a length and a search of its own
     about = {"searched": search.told(rows, {**sides, **others}) if against else "-"}
     if found.n < NEEDED:
-        return Finding("inconclusive", f"{found.n} pairs of seeds, {NEEDED} needed", found.difference, found.n, **about)
+        why = f"{several(found.n, 'pair')} of seeds, {NEEDED} needed"
+        return Finding("inconclusive", why, found.difference, found.n, **about)
     for cells in places:
         _same_length(rows, cells)
     if sides and not others and curves and metric in ("final", "best", rows.metric):
@@ -204,10 +206,10 @@ def _curves(test: dict, rows: Rows, sides: dict, found: Paired, margin: float, c
     gap = gaps(ours, theirs, margin)
     if gap is None or gap.largest.n < NEEDED:
         n = gap.largest.n if gap else 0
-        return Finding("inconclusive", f"{n} pairs of curves, {NEEDED} needed", None, n, **about)
+        return Finding("inconclusive", f"{several(n, 'pair')} of curves, {NEEDED} needed", None, n, **about)
     about = {**about, "p": min(gap.p_on, gap.p_apart)}
     where = f"at step {gap.step}; " + (
-        "the gap does not close" if gap.closes is None else f"within {margin:g} from step {gap.closes} on"
+        "the gap does not close" if gap.closes is None else f"within the margin from step {gap.closes} on"
     )
     if gap.p_on < 0.05:
         about["p"] = gap.p_on
@@ -229,7 +231,7 @@ def _trend(test: dict, rows: Rows, arm: dict, metric: str) -> Finding:
             points.append((float(row[test["over"]]), value))
     found = rank_correlation(*zip(*points, strict=True)) if points else Interval(0, None)
     if len(seeds) < NEEDED:
-        return Finding("inconclusive", f"{len(seeds)} seeds, {NEEDED} needed", found, len(seeds))
+        return Finding("inconclusive", f"{several(len(seeds), 'seed')}, {NEEDED} needed", found, len(seeds))
     note = f"; {diverged} diverged runs left out" if diverged else ""
     if found.low is None:
         return Finding("inconclusive", "too few points for a rank correlation" + note, found, len(seeds))
@@ -258,7 +260,7 @@ def _best(test: dict, rows: Rows, arm: dict, metric: str, matters: float | None)
         level: math.fsum(v.values()) / n for level, v in values.items() if n and all(x is not None for x in v.values())
     }
     if n < NEEDED:
-        return Finding("inconclusive", f"{n} seeds, {NEEDED} needed", None, n, **about)
+        return Finding("inconclusive", f"{several(n, 'seed')}, {NEEDED} needed", None, n, **about)
     if not means:
         return Finding("inconclusive", "every level diverged", None, n, **about)
     _same_length(rows, sides)
@@ -304,7 +306,7 @@ def _diverges(test: dict, rows: Rows, arm: dict) -> Finding:
     n, gone = len(found), sum(v is None for v in found.values())
     why = f"{gone} of {n} runs diverged or ended no better than chance"
     if n < NEEDED:
-        return Finding("inconclusive", f"{n} seeds, {NEEDED} needed", None, n)
+        return Finding("inconclusive", f"{several(n, 'seed')}, {NEEDED} needed", None, n)
     if why_not := search.undertuned(rows.search, search.searched(rows, {_name(test, "arm"): arm})):
         return Finding("undertuned", f"{why}; {why_not}", None, n)
     return Finding("yes" if gone == n else "no" if gone == 0 else "inconclusive", why, None, n)

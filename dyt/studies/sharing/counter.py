@@ -15,7 +15,7 @@ from dyt.studies.judging.rules import asked, deviation
 from dyt.studies.running import rows as csv
 from dyt.studies.running.study import Study
 from dyt.studies.showing.words import UNITS
-from dyt.studies.statistics import Pooled, pooled_deviation
+from dyt.studies.statistics import Pooled, pooled_deviation, several
 
 # Two runs that share nothing but their settings differ by sqrt(2) deviations between seeds; twice that is rare.
 FAR = 2 * 2**0.5
@@ -162,6 +162,6 @@ def told(study: Study, both: list[Both], added: int, before: list[dict], after: 
     was = {v["says"]: v for v in before}
     for now in after if added else []:
         old = was.get(now["says"])
-        then = f"{old['verdict']} with {old['seeds']} seeds" if old else "not judged"
-        lines.append(f"  {now['says']}: was {then}, is {now['verdict']} with {now['seeds']} seeds")
+        then = f"{old['verdict']} with {several(old['seeds'], 'seed')}" if old else "not judged"
+        lines.append(f"  {now['says']}: was {then}, is {now['verdict']} with {several(now['seeds'], 'seed')}")
     return lines

@@ -24,7 +24,7 @@ from dyt.studies.judging.search import searched
 from dyt.studies.running.study import Study
 from dyt.studies.showing.styles import styles, tick, words
 from dyt.studies.showing.words import UNITS
-from dyt.studies.statistics import interval
+from dyt.studies.statistics import interval, several
 
 
 def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folder: Path, folders: dict) -> None:
@@ -56,7 +56,7 @@ def draw(study: Study, scale: str, rows: list[dict], curves: pd.DataFrame, folde
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     seeds = len({r["seed"] for r in rows})
-    figure.suptitle(f"{study.name}, {scale} scale, {seeds} seed{'s' if seeds > 1 else ''}", fontsize=11)
+    figure.suptitle(f"{study.name}, {scale} scale, {several(seeds, 'seed')}", fontsize=11)
     replace_file(folder / "figure.png", partial(figure.savefig, format="png", dpi=100))
     plt.close(figure)
 

@@ -7,7 +7,7 @@ import re
 
 from dyt.config.variants import name
 from dyt.studies.running.study import Study
-from dyt.studies.statistics import Interval, paired
+from dyt.studies.statistics import Interval, paired, several
 
 MODELS = {"vit": "ViT", "convnext": "ConvNeXt", "llama": "LLaMA", "gpt2": "GPT-2", "resnet50": "ResNet-50",
           "dit": "DiT"}  # fmt: skip
@@ -120,7 +120,7 @@ def spread(found: Interval, digits: int, sign: bool = False) -> str:
 
 def ours(test: dict, finding, about, study: Study) -> str:
     """What we found; `finding` and `about` (the study's `Rows`) are what judged the test."""
-    found, seeds = finding.interval, f"{finding.n} seeds"
+    found, seeds = finding.interval, several(finding.n, "seed")
     if finding.answer == "not run":
         return finding.why
     if finding.answer == "undertrained":
@@ -143,7 +143,9 @@ def ours(test: dict, finding, about, study: Study) -> str:
             says = f"no clear trend of {what} with {test['over']}"
         return f"{says}: rank correlation {found.mean:.2f}{between}, {seeds}"
     if test["kind"] == "curves":
-        return f"largest gap {spread(_times(found, study), 3, sign=True)} {_of(study)[1]}, {seeds}; {finding.why}"
+        _, unit, _, digits = _of(study)
+        gap = spread(_times(found, study), digits + (digits == 2), sign=True)
+        return f"largest gap {gap} {unit}, {seeds}; {finding.why}"
     if test["kind"] == "best":
         beaten = "is best of" in finding.why and "against" not in finding.why  # then the interval is the level's own
         by = "" if beaten else f" ({spread(_times(found, study), 3, sign=True)} {_of(study)[1]})"
@@ -206,7 +208,7 @@ def _two_arms(test: dict, about, study: Study) -> str:
     best = " at the best checkpoint" if test["metric"] == "best" else ""
     told = f"{one} -> {other} {unit}{best}, {spread(change, fine, sign=True)}"
     told += f" {difference}" if difference != unit else ""
-    return "; ".join([f"{told}, {len(both)} seed{'s' if len(both) > 1 else ''}", *gone])
+    return "; ".join([f"{told}, {several(len(both), 'seed')}", *gone])
 
 
 def _labels(one: dict, other: dict) -> tuple[str, str]:
