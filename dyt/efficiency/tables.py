@@ -183,22 +183,27 @@ def targets(folder: Path) -> str:
             ("forward_backward", "LayerNorm", 1.0),
             ("forward", PAPER_EAGER, 0.15),
         ):
-            name = f"{size}: {phase.replace('_', ' + ')} of {base}"
+            name = f"{size}: {phase.replace('_', ' + ')}, time over that of {base}"
             line(name, limit, ours.get(f"{phase}_of {base}"), "python scripts/bench.py op --device cpu")
     steps = rows("step-cpu")
     for model in ("gpt_nano", "gpt_mini", "vit_tiny"):
         at = {r["norm"]: r for r in steps if r["model"] == model}
         again = "python scripts/bench.py step --device cpu"
-        line(f"{model}: step of LayerNorm's", 1.02, at["dyt"]["of layernorm"] if at else None, again)
+        line(f"{model}: a step's time over LayerNorm's", 1.02, at["dyt"]["of layernorm"] if at else None, again)
         memory = at["dyt"]["saved_mib"] / at["layernorm"]["saved_mib"] if at else None
-        line(f"{model}: kept of LayerNorm's", 1.0, memory, again)
+        line(f"{model}: memory kept over LayerNorm's", 1.0, memory, again)
     gpu = sizes_of(rows("op-cuda")).get("16384 x 4096, bfloat16", [])
     ours = next((r for r in gpu if r["contender"] == "DyT (ours)"), {})
     size, again = "CUDA, 16384 x 4096, bfloat16", "python scripts/bench.py op --device cuda"
     line(f"{size}: forward, of a copy's bandwidth", 0.85, ours.get("bandwidth_of_copy"), again, at_least=True)
     for base in ("DyT (liger-kernel)", "DyT (torch.compile)", "LayerNorm", "RMSNorm (fused)"):
         command = f"pip install -e .[liger] && {again}" if "liger" in base else again
-        line(f"{size}: forward + backward of {base}", 1.0, ours.get(f"forward_backward_of {base}"), command)
+        line(
+            f"{size}: forward + backward, time over that of {base}",
+            1.0,
+            ours.get(f"forward_backward_of {base}"),
+            command,
+        )
     return "\n".join([*table(["our DyT", "asked", "found", "held"], body), ""])
 
 

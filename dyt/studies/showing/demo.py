@@ -64,8 +64,9 @@ def text(results: Path) -> str:
     busy = " Other work ran on this machine: the times mean little." if about["load_average"] > BUSY else ""
     return (
         f"{table(about['rows'])}\n\n{lesson(about['rows'])}\n\nOne seed and short runs: a demonstration, not evidence. "
-        "Short budgets favour LayerNorm, for DyT is slower to start. Accuracy is of held-out digits, or of the next "
-        f"byte. A text model without context cannot go below the unigram entropy, {about['unigram_entropy']:.3f} nats. "
+        "Short budgets favour LayerNorm, for DyT as published is slower to start. Accuracy is of held-out digits, "
+        "or of the next byte. A text model without context cannot go below the unigram entropy, "
+        f"{about['unigram_entropy']:.3f} nats. "
         f"{made['hardware']}, {made['threads']} thread(s), torch {made['versions']['torch']}, "
         f"Python {made['python']}.{busy}\n"
     )

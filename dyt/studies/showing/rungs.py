@@ -7,13 +7,13 @@ from dyt.rundir.files import write_json
 from dyt.studies.showing.marked import Part
 
 FILE = "scaling/ladder.json"
-LLAMA = "experiment=paper_llama model=llama_7b norm=dyt norm.bias=false"
+LLAMA = "experiment=paper_llama model=llama_7b norm=rmsnorm model.embed_scale=none"
 RUNGS = (  # where, how the command begins, its words, and what the dry run reckons with besides
-    ("a laptop", "python train.py", "model=gpt_nano norm=dyt", "hardware.kind=cpu"),
-    ("one GPU", "python train.py", "model=gpt_64m data=wikitext2 data.batch_size=64 trainer.precision=bf16 norm=dyt",
-     "hardware.kind=rtx4090"),
+    ("a laptop", "python train.py", "model=gpt_nano norm=layernorm", "hardware.kind=cpu"),
+    ("one GPU", "python train.py",
+     "model=gpt_64m data=wikitext2 data.batch_size=64 trainer.precision=bf16 norm=layernorm", "hardware.kind=rtx4090"),
     ("8 GPUs", "torchrun --nproc-per-node 8 train.py", "experiment=paper_gpt2 norm=layernorm norm.bias=false", ""),
-    ("a cluster under SLURM", "srun python train.py", "experiment=paper_imagenet norm=dyt", ""),
+    ("a cluster under SLURM", "srun python train.py", "experiment=paper_imagenet model.drop_path=0.1 norm=dyt", ""),
     ("hub-scale data, a large cluster", "srun python train.py", LLAMA, ""),
 )  # fmt: skip
 
