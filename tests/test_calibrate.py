@@ -119,6 +119,19 @@ def test_a_calibrated_model_starts_near_the_trained_one():
     assert model.norm.alpha.grad is not None
 
 
+def test_a_hook_that_changes_the_norms_output_counts_once():
+    """The norm's own output is fitted; the hook doubles what the new one makes of it, as it did before."""
+
+    def near(hook=None) -> torch.Tensor:
+        torch.manual_seed(0)
+        x, model = torch.randn(256, 8), nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 4, bias=False))
+        if hook:
+            model[1].register_forward_hook(hook)
+        return dyt.calibrate(model, [x])(x)
+
+    torch.testing.assert_close(near(lambda norm, args, out: 2 * out), 2 * near())
+
+
 def test_derf_and_options_and_keyword_batches():
     model, tokens, targets = trained()
     before = loss(model, tokens, targets)
