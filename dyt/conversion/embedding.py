@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from dyt.conversion.plan import check_unwrapped
+
 
 def token_embeddings(model: nn.Module) -> list[str]:
     """The token embedding's name: the one with the most rows, of those of neither positions nor classes.
@@ -53,16 +55,20 @@ def add_embed_scale(model: nn.Module, embedding: str | None = None) -> nn.Module
     (arXiv 2503.10622, appendix A). The scalar is ``<embedding>.embed_scale.scale``, part of the state dict
     (``dyt_embed_scale`` where the embedding has an ``embed_scale`` of its own); it acts on the embedding's output,
     before positions are added. Weights tied to the output layer stay tied, and unscaled. Call it before the optimizer
-    is made, and again on a new model before its state dict is loaded.
+    is made and before torch.compile, DistributedDataParallel or fully_shard, and again on a new model before its state
+    dict is loaded.
 
     Args:
         embedding: the module's name, e.g. ``transformer.wte``; None: the `torch.nn.Embedding` with
             the most rows, positions aside.
 
     Raises:
-        ValueError: there is no such embedding, several modules share its weight and none is named, or it has the
-            scalar already.
+        ValueError: there is no such embedding, several modules share its weight and none is named, it has the scalar
+            already, or the model is compiled or wrapped already.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"add_embed_scale: needs a torch.nn.Module, not {model!r}")
+    check_unwrapped(model, "add_embed_scale")
     names = token_embeddings(model) if embedding is None else [embedding]
     if len(names) > 1:
         raise ValueError(

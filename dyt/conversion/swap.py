@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dyt.conversion.plan import check_unwrapped
+
 ORIGINAL = "_dyt_original"  # on each new layer: a tuple of what stood there, no submodule, so not in the state_dict
 CHANGED = "_dyt_changed"  # on a module whose attributes had to change: what they were
 RECORD = "_dyt_conversion"  # on the converted module: its rows, plain data that a copy or a pickle takes along
@@ -72,10 +74,12 @@ def revert(model: nn.Module) -> nn.Module:
     reverted too; a model that was built anew and only loaded a state dict cannot.
 
     Raises:
-        ValueError: nothing was converted, or it was converted on the meta device and the norm cannot start anew.
+        ValueError: nothing was converted, the model is compiled or wrapped, or it was converted on the meta device and
+            the norm cannot start anew.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"revert: needs a torch.nn.Module, not {model!r}")
+    check_unwrapped(model, "revert")
     layers = converted(model)
     if not layers:
         raise ValueError(f"revert: {type(model).__name__} holds no layer that convert put there")
