@@ -52,6 +52,8 @@ def test_a_norm_whose_scale_something_else_uses_stays():
 def test_keep_affine_and_gamma_init_exclude_each_other():
     with pytest.raises(ValueError, match="keep_affine=True carries the old scale over; leave gamma_init out"):
         convert(nn.Sequential(nn.LayerNorm(6)), keep_affine=True, gamma_init=2.0)
+    with pytest.raises(ValueError, match="norm='dyt_unit_gain' starts the scale at 1 / alpha, .* type norm='dyt'"):
+        convert(nn.Sequential(nn.LayerNorm(6)), norm="dyt_unit_gain", keep_affine=True)  # gamma_init was not typed
 
 
 def test_sites_of_post_norms_and_of_decoders():
