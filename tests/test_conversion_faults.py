@@ -701,6 +701,25 @@ def test_two_steps_and_a_part_of_a_model():
     assert torch.equal(revert(model)(x), was)
 
 
+def test_revert_brings_back_the_norms_of_before_the_first_of_two_conversions():
+    model, x = fill(Net()), torch.randn(2, C)
+    firsts, was, keys = [model.get_submodule(name) for name in NAMES], model(x), set(model.state_dict())
+    handle = model.norm.register_forward_hook(lambda norm, args, out: 2 * out)
+    convert(convert(model, "rmsnorm"), "dyt", skip="blocks.0.*")
+    assert type(model.norm) is DynamicTanh and "RMSNorm" in type(model.blocks[0].norm1).__name__
+    other = copy.deepcopy(model).double()
+    revert(model)
+    handle.remove()
+    assert torch.equal(model(x), was) and set(model.state_dict()) == keys
+    assert [model.get_submodule(name) for name in NAMES] == firsts
+    for again in (model, revert(other)):
+        with pytest.raises(ValueError, match="holds no layer that convert put there"):
+            revert(again)
+        with pytest.raises(ValueError, match="conversion_report: Net was not converted"):
+            conversion_report(again)
+    assert other.norm.weight.dtype == torch.float64 and torch.equal(other.norm.weight.float(), model.norm.weight)
+
+
 def test_deepcopy_pickle_torch_save_and_the_keys_of_a_state_dict():
     model = fill(Net())
     x = torch.randn(2, C)

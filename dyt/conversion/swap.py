@@ -70,8 +70,9 @@ def _reference(model: nn.Module, layer: nn.Module) -> tuple[torch.device, torch.
 def revert(model: nn.Module) -> nn.Module:
     """Brings the old norms of a converted `model` back, as they were kept, and returns it.
 
-    They follow the model to the device and dtype that it has now. A copy or a pickle of a converted model can be
-    reverted too; a model that was built anew and only loaded a state dict cannot.
+    Where it was converted several times in a row, those of before the first. They follow the model to the device and
+    dtype that it has now. A copy or a pickle of a converted model can be reverted too; a model that was built anew and
+    only loaded a state dict cannot.
 
     Raises:
         ValueError: nothing was converted, the model is compiled or wrapped, or it was converted on the meta device and
@@ -83,7 +84,12 @@ def revert(model: nn.Module) -> nn.Module:
     layers = converted(model)
     if not layers:
         raise ValueError(f"revert: {type(model).__name__} holds no layer that convert put there")
-    take_back(model, layers)
+    for layer in layers:
+        while kept := vars(vars(layer)[ORIGINAL][0]).get(ORIGINAL):  # what stood there was put there by convert too
+            layer.__dict__[ORIGINAL] = kept
+    while layers:  # a norm that comes back may hold such a layer further in
+        take_back(model, layers)
+        layers = converted(model)
     for module in model.modules():
         vars(module).pop(RECORD, None)
     return model
