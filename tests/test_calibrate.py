@@ -1,6 +1,7 @@
 """Calibration, advice and the embedding's scale, each against numbers known beforehand."""
 
 import copy
+import io
 import math
 import re
 
@@ -116,6 +117,19 @@ def test_a_calibrated_model_starts_near_the_trained_one():
     assert before < 0.1 and loss(model, tokens, targets) < before + 0.1 * (naive - before)
     F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten()).backward()
     assert model.norm.alpha.grad is not None
+
+
+def test_a_hook_that_changes_the_norms_output_counts_once():
+    """The norm's own output is fitted; the hook doubles what the new one makes of it, as it did before."""
+
+    def near(hook=None) -> torch.Tensor:
+        torch.manual_seed(0)
+        x, model = torch.randn(256, 8), nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 4, bias=False))
+        if hook:
+            model[1].register_forward_hook(hook)
+        return dyt.calibrate(model, [x])(x)
+
+    torch.testing.assert_close(near(lambda norm, args, out: 2 * out), 2 * near())
 
 
 def test_derf_and_options_and_keyword_batches():
@@ -378,6 +392,75 @@ def test_modules_that_share_the_embedding_are_scaled_by_name_where_they_run():
     assert model.embed.dyt_embed_scale.scale.grad is not None
     with pytest.raises(ValueError, match="embed is followed by a scale already"):
         dyt.add_embed_scale(model, "embed")
+
+
+class Words(nn.Module):
+    """A language model of a kind of embedding, with the same numbers each time."""
+
+    def __init__(self, kind=nn.Embedding):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = kind(16, 64), nn.Linear(64, 16, bias=False)
+
+    def forward(self, tokens):
+        return self.head(self.embed(tokens))
+
+
+class Own(nn.Embedding):
+    """An embedding with a forward of its own, as in Gemma 3."""
+
+    def forward(self, tokens):
+        return super().forward(tokens) + 1
+
+
+def parametrized(*args) -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Embedding(*args))
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, Own, parametrized])
+def test_what_was_compiled_without_the_scale_is_not_run_with_it(kind):
+    tokens, plain = torch.arange(16)[None], Words(kind)
+    torch.compiler.reset()
+    model, compiled = Words(kind), torch.compile(plain, backend="eager")
+    before = compiled(tokens)
+    assert torch.allclose(torch.compile(dyt.add_embed_scale(model), backend="eager")(tokens), 8 * before)
+    dyt.add_embed_scale(plain)  # the same model, compiled and called before
+    assert torch.allclose(compiled(tokens), 8 * before)
+    compiled(tokens).square().mean().backward()
+    assert plain.embed.embed_scale.scale.grad.abs().item() > 0
+    assert torch.allclose(torch.compile(Words(kind), backend="eager")(tokens), before)
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, Own])
+def test_a_scaled_embedding_is_copied_pickled_and_exported_as_one(kind):
+    tokens, model = torch.arange(16)[None], dyt.add_embed_scale(Words(kind))
+    assert isinstance(model.embed, kind) and set(model.state_dict()) == {
+        "embed.weight",
+        "embed.embed_scale.scale",
+        "head.weight",
+    }
+    file, want = io.BytesIO(), 8 * Words(kind)(tokens)
+    torch.save(model, file)
+    file.seek(0)
+    for again in (copy.deepcopy(model), copy.copy(model), torch.load(file, weights_only=False)):
+        assert torch.allclose(again(tokens), want) and type(again.embed) is type(model.embed)
+        with pytest.raises(ValueError, match="embed is followed by a scale already"):
+            dyt.add_embed_scale(again)
+    assert torch.allclose(torch.export.export(model, (tokens,)).module()(tokens), want)
+    assert torch.allclose(torch.fx.symbolic_trace(model)(tokens), want)
+    norm = nn.utils.parametrizations.weight_norm
+    assert torch.allclose(copy.deepcopy(norm(model.embed))(tokens), 8 * Words(kind).embed(tokens), atol=1e-4)
+    nn.utils.parametrize.remove_parametrizations(model.embed, "weight")
+    assert torch.allclose(model(tokens), want, atol=1e-4)
+
+
+def test_an_embedding_that_was_parametrized_before_it_was_scaled_comes_back_scaled():
+    tokens, model = torch.arange(16)[None], dyt.add_embed_scale(Words(parametrized))
+    want = 8 * Words(parametrized)(tokens)
+    assert torch.allclose(copy.deepcopy(model)(tokens), want)
+    nn.utils.parametrize.remove_parametrizations(model.embed, "weight")
+    assert torch.allclose(model(tokens), want, atol=1e-4)
+    assert type(model.embed) is type(dyt.add_embed_scale(Words()).embed)
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ import pytest
 import timm.layers
 import torch
 from timm.layers import GlobalResponseNormMlp
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
 import dyt
@@ -632,6 +634,37 @@ def test_what_is_no_model_to_convert():
         revert(Net())
     with pytest.raises(ValueError, match="revert: needs a torch.nn.Module, not None"):
         revert(None)
+    with pytest.raises(ValueError, match="add_embed_scale: needs a torch.nn.Module, not None"):
+        dyt.add_embed_scale(None)
+
+
+@pytest.fixture
+def alone():
+    """A group of one process, which is enough to wrap a model."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+WRAPS = {
+    "DistributedDataParallel": lambda model: nn.parallel.DistributedDataParallel(model),
+    "fully_shard": lambda model: fully_shard(model),
+    "torch.compile": lambda model: torch.compile(model, backend="eager"),
+    r"compile\(\)": lambda model: model.compile(backend="eager") or model,
+}
+
+
+@pytest.mark.parametrize("been", WRAPS)
+@pytest.mark.parametrize("command", [convert, revert, dyt.add_embed_scale])
+def test_a_wrapped_or_compiled_model_is_refused_by_each_command_that_changes_models(command, been, alone):
+    """DDP and FSDP know the parameters of before alone: a new one would become another in each process."""
+    model = nn.Sequential(nn.Embedding(4, C), nn.LayerNorm(C))
+    if command is revert:
+        convert(model)
+    keys, wrapped, name = [*model.state_dict()], WRAPS[been](model), command.__name__
+    with pytest.raises(ValueError, match=f"{name}: the model went through {been} already; {name} before that"):
+        command(wrapped)
+    assert [*model.state_dict()] == keys
 
 
 def test_a_refusal_in_the_last_norm_leaves_the_first():
@@ -666,6 +699,25 @@ def test_two_steps_and_a_part_of_a_model():
     convert(model)
     assert [e.name for e in conversion_report(model)] == NAMES
     assert torch.equal(revert(model)(x), was)
+
+
+def test_revert_brings_back_the_norms_of_before_the_first_of_two_conversions():
+    model, x = fill(Net()), torch.randn(2, C)
+    firsts, was, keys = [model.get_submodule(name) for name in NAMES], model(x), set(model.state_dict())
+    handle = model.norm.register_forward_hook(lambda norm, args, out: 2 * out)
+    convert(convert(model, "rmsnorm"), "dyt", skip="blocks.0.*")
+    assert type(model.norm) is DynamicTanh and "RMSNorm" in type(model.blocks[0].norm1).__name__
+    other = copy.deepcopy(model).double()
+    revert(model)
+    handle.remove()
+    assert torch.equal(model(x), was) and set(model.state_dict()) == keys
+    assert [model.get_submodule(name) for name in NAMES] == firsts
+    for again in (model, revert(other)):
+        with pytest.raises(ValueError, match="holds no layer that convert put there"):
+            revert(again)
+        with pytest.raises(ValueError, match="conversion_report: Net was not converted"):
+            conversion_report(again)
+    assert other.norm.weight.dtype == torch.float64 and torch.equal(other.norm.weight.float(), model.norm.weight)
 
 
 def test_deepcopy_pickle_torch_save_and_the_keys_of_a_state_dict():

@@ -52,6 +52,18 @@ def test_a_norm_whose_scale_something_else_uses_stays():
 def test_keep_affine_and_gamma_init_exclude_each_other():
     with pytest.raises(ValueError, match="keep_affine=True carries the old scale over; leave gamma_init out"):
         convert(nn.Sequential(nn.LayerNorm(6)), keep_affine=True, gamma_init=2.0)
+    with pytest.raises(ValueError, match="norm='dyt_unit_gain' starts the scale at 1 / alpha, .* type norm='dyt'"):
+        convert(nn.Sequential(nn.LayerNorm(6)), norm="dyt_unit_gain", keep_affine=True)  # gamma_init was not typed
+
+
+@pytest.mark.parametrize("way", [torch.jit.script, lambda norm: torch.jit.trace(norm, (torch.ones(2, 6),))])
+def test_a_norm_that_is_scripted_is_left_with_ways_that_a_converted_model_can_go(way):
+    x, model = torch.randn(2, 6), nn.Sequential(nn.LayerNorm(6))
+    with pytest.raises(ValueError, match="convert before that, and type torch.export.export or torch.jit.trace in"):
+        convert(nn.Sequential(way(model[0])))
+    convert(model)
+    for gone in (torch.export.export(model, (x,)).module(), torch.jit.trace(model, (x,))):
+        torch.testing.assert_close(gone(x), torch.tanh(0.5 * x))
 
 
 def test_sites_of_post_norms_and_of_decoders():

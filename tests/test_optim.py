@@ -53,6 +53,17 @@ def test_muon_moves_a_matrix_by_about_a_fifth_of_the_learning_rate_as_adamw_does
     assert moved == pytest.approx(0.2 * 0.01, rel=0.2)
 
 
+def test_muon_says_why_it_has_nothing_to_train():
+    config = load([*TINY_GPT, "optim.kind=muon"])["optim"]
+    model = Net()
+    model.blocks.requires_grad_(False)
+    with pytest.raises(ValueError, match="blocks are frozen, as model.frozen=true has it; choose optim.kind=adamw or"):
+        build(model, config)
+    model.blocks = nn.ModuleList([nn.LayerNorm(8)])
+    with pytest.raises(ValueError, match="this model has no matrices in its blocks; choose optim.kind=adamw or sgd"):
+        build(model, config)
+
+
 def test_sgd_has_a_momentum_of_nine_tenths():
     """Of a gradient of 1: the first step is lr x 1, the second lr x (0.9 + 1)."""
     model, sgd = optim("sgd", "optim.weight_decay=0", "optim.lr=0.1")

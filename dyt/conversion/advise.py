@@ -6,14 +6,13 @@ The paper's alpha0 in language models goes by width and site, and its tokens mus
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from dyt.conversion.calibrate import BATCHES, evaluating, hooked, run_all
+from dyt.conversion.embedding import token_embeddings
 from dyt.conversion.plan import Entry, plan
 
 # Width -> alpha0 in attention, alpha0 elsewhere: LLaMA, arXiv 2503.10622, Table 11. Between two widths the nearer one.
@@ -76,7 +75,7 @@ def advise(
     batchnorms = [e for e in found if e.kind == "batchnorm"]
     if not entries:
         raise ValueError(f"advise: {type(model).__name__} has no LayerNorm or RMSNorm that convert replaces")
-    embeddings = _embeddings(model)
+    embeddings = token_embeddings(model)
     language = bool(embeddings)
     alphas = {e.name: _alpha0(e.width, e.site) if language else ELSEWHERE for e in entries}
     seen: dict[str, _Sums] = {e.name: _Sums(alphas[e.name]) for e in entries}
@@ -122,24 +121,6 @@ class _Sums:
 def _alpha0(width: int, site: str) -> float:
     nearest = min(ALPHA0, key=lambda w: abs(math.log(w / width)))
     return ALPHA0[nearest][0 if site == "attn" else 1]
-
-
-def _embeddings(model: nn.Module) -> list[str]:
-    """The token embedding's name: the one with the most rows, of those of neither positions nor classes.
-
-    Several where modules share its weight, such as an encoder's and a decoder's; not all of them need run.
-    """
-    others, above = re.compile("pos|wpe|type|label|class|^y_"), re.compile(r"(^|\.)(y_|label)")
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Embedding) and name}
-    found = {
-        name: m
-        for name, m in layers.items()
-        if not others.search(name.rpartition(".")[2]) and not above.search(name.rpartition(".")[0])
-    }
-    if not found:
-        return []
-    largest = found[max(found, key=lambda name: (found[name].num_embeddings, name))]
-    return [name for name, m in layers.items() if m.weight is largest.weight]
 
 
 def _of_embeddings(stds: dict[str, float]) -> list[str]:
@@ -216,64 +197,3 @@ def _call(places: list[Place], keep: bool) -> str:
     more += f", overrides={names}" if names else ""
     more += ", batchnorm='keep'" if keep else ""
     return f"dyt.convert(model, norm='dyt', alpha_init={common:g}{more})"
-
-
-class EmbedScale(nn.Module):
-    """Multiplies by one learnable number, ``scale``, shape (1,), sqrt(d) at the start; any shape in, the same out."""
-
-    def __init__(self, dim: int, device=None, dtype=None):
-        super().__init__()
-        self.dim = dim
-        self.scale = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Puts the scalar back to sqrt(d), in place; what it needs after ``to_empty``."""
-        self.scale.fill_(math.sqrt(self.dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
-
-
-def add_embed_scale(model: nn.Module, embedding: str | None = None) -> nn.Module:
-    """Puts a learnable scalar, sqrt(d) at the start, after the token embedding, and returns the model.
-
-    The paper's language models need it: without it DyT's first inputs are far below unit size and training stalls
-    (arXiv 2503.10622, appendix A). The scalar is ``<embedding>.embed_scale.scale``, part of the state dict
-    (``dyt_embed_scale`` where the embedding has an ``embed_scale`` of its own); it acts on the embedding's output,
-    before positions are added. Weights tied to the output layer stay tied, and unscaled. Call it before the optimizer
-    is made, and again on a new model before its state dict is loaded.
-
-    Args:
-        embedding: the module's name, e.g. ``transformer.wte``; None: the `torch.nn.Embedding` with
-            the most rows, positions aside.
-
-    Raises:
-        ValueError: there is no such embedding, several modules share its weight and none is named, or it has the
-            scalar already.
-    """
-    names = _embeddings(model) if embedding is None else [embedding]
-    if len(names) > 1:
-        raise ValueError(
-            f"add_embed_scale: {' and '.join(names)} share one weight; name each that runs, a call for each "
-            "(dyt.advise names them)"
-        )
-    name = names[0] if names else None
-    layer = dict(model.named_modules()).get(name) if name else None
-    if not isinstance(layer, nn.Embedding):
-        has = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
-        raise ValueError(
-            f"add_embed_scale: {name or type(model).__name__} is no torch.nn.Embedding; name one of: "
-            f"{', '.join(has) or 'none here'}"
-        )
-    if any(isinstance(child, EmbedScale) for child in layer.children()):
-        raise ValueError(f"add_embed_scale: {name} is followed by a scale already")
-    free = "dyt_embed_scale" if hasattr(layer, "embed_scale") else "embed_scale"  # BART's has one, a number
-    layer.add_module(free, EmbedScale(layer.embedding_dim, layer.weight.device, layer.weight.dtype))
-    layer.register_forward_hook(_scaled)
-    return model
-
-
-def _scaled(layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
-    return next(child for child in layer.children() if isinstance(child, EmbedScale))(out)

@@ -145,7 +145,7 @@ class Swap:
             for kept, t in ((inputs, x), (outputs, y)):
                 kept.add((t if new.channels_last else t.movedim(1, -1)).reshape(-1, new.dim))
 
-        with hooked({old: see}):
+        with hooked({old: see}, first=True):  # the new norm has the user's hooks too, which are not to count twice
             run()
         x, y = inputs.rows(), outputs.rows()
         if not (x.isfinite().all() and y.isfinite().all()):
@@ -285,11 +285,14 @@ def evaluating(model: nn.Module):
 
 
 @contextmanager
-def hooked(see: dict[nn.Module, Callable[[Tensor, Tensor], object]]):
-    """A context in which ``see[module](input, output)`` is called whenever a module runs."""
+def hooked(see: dict[nn.Module, Callable[[Tensor, Tensor], object]], first: bool = False):
+    """A context in which ``see[module](input, output)`` is called whenever a module runs, after its other hooks.
+
+    `first`: before them, so that the output is the module's own.
+    """
     handles = [
         module.register_forward_hook(
-            lambda _, args, kwargs, out, seen=seen: seen(_first(args, kwargs), out), with_kwargs=True
+            lambda _, args, kwargs, out, seen=seen: seen(_first(args, kwargs), out), prepend=first, with_kwargs=True
         )
         for module, seen in see.items()
     ]

@@ -278,13 +278,22 @@ def _check_model(model) -> None:
         hint = "; convert each model by itself" if isinstance(model, list | tuple | dict | set) else ""
         what = "None" if model is None else f"a {type(model).__name__}"
         raise ValueError(f"convert: needs a torch.nn.Module, not {what}{hint}")
+    check_unwrapped(model, "convert")
+    if looks_like_norm("", model) and isinstance(recognise(model), Norm):
+        raise ValueError("convert: the model is itself a norm; build the new one with dyt.DynamicTanh(dim)")
+
+
+def check_unwrapped(model: nn.Module, command: str) -> None:
+    """What `command` is to change must not be compiled, or wrapped by what knows only the parameters of now.
+
+    Raises:
+        ValueError: a part of the model is.
+    """
     for name, module in model.named_modules():
         been = _OUTSIDE.get(type(module).__name__)
         if any(c.__name__ == "FSDPModule" for c in type(module).__mro__):
-            been = "fully_shard"  # a new parameter of a norm without any would be in no group, and differ by process
+            been = "fully_shard"  # a new parameter of a module without any would be in no group, and differ by process
         elif module._compiled_call_impl is not None:
             been = "compile()"
         if been:
-            raise ValueError(f"convert: {name or 'the model'} went through {been} already; convert before that")
-    if looks_like_norm("", model) and isinstance(recognise(model), Norm):
-        raise ValueError("convert: the model is itself a norm; build the new one with dyt.DynamicTanh(dim)")
+            raise ValueError(f"{command}: {name or 'the model'} went through {been} already; {command} before that")

@@ -88,7 +88,10 @@ def _unfit(module: nn.Module) -> str | None:
     """Why there is no point in running it."""
     name = type(module).__name__
     if isinstance(module, torch.jit.ScriptModule):
-        return "is scripted; convert before torch.jit.script"
+        return (
+            "went through torch.jit already; convert before that, and type torch.export.export or torch.jit.trace in "
+            "place of torch.jit.script, which takes no DyT"
+        )
     if isinstance(module, DynamicTanh) or name in DYNAMIC:
         return "is element-wise already"
     if isinstance(module, _InstanceNorm):

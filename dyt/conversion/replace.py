@@ -76,6 +76,11 @@ def convert(
         if name in options:
             raise ValueError(f"convert: {name}= cannot be chosen: {hint}")
     if norm == "dyt_unit_gain":
+        if keep_affine:
+            raise ValueError(
+                "convert: norm='dyt_unit_gain' starts the scale at 1 / alpha, and keep_affine=True carries the old one "
+                "over; type norm='dyt' with it"
+            )
         norm, options = "dyt", {"gamma_init": "inverse_alpha", **options}
     factory = NormFactory(norm, **options)
     sites, overrides = _by_name("sites", sites, "attn"), _by_name("overrides", overrides, "blocks.0.*")

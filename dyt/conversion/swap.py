@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dyt.conversion.plan import check_unwrapped
+
 ORIGINAL = "_dyt_original"  # on each new layer: a tuple of what stood there, no submodule, so not in the state_dict
 CHANGED = "_dyt_changed"  # on a module whose attributes had to change: what they were
 RECORD = "_dyt_conversion"  # on the converted module: its rows, plain data that a copy or a pickle takes along
@@ -68,18 +70,26 @@ def _reference(model: nn.Module, layer: nn.Module) -> tuple[torch.device, torch.
 def revert(model: nn.Module) -> nn.Module:
     """Brings the old norms of a converted `model` back, as they were kept, and returns it.
 
-    They follow the model to the device and dtype that it has now. A copy or a pickle of a converted model can be
-    reverted too; a model that was built anew and only loaded a state dict cannot.
+    Where it was converted several times in a row, those of before the first. They follow the model to the device and
+    dtype that it has now. A copy or a pickle of a converted model can be reverted too; a model that was built anew and
+    only loaded a state dict cannot.
 
     Raises:
-        ValueError: nothing was converted, or it was converted on the meta device and the norm cannot start anew.
+        ValueError: nothing was converted, the model is compiled or wrapped, or it was converted on the meta device and
+            the norm cannot start anew.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"revert: needs a torch.nn.Module, not {model!r}")
+    check_unwrapped(model, "revert")
     layers = converted(model)
     if not layers:
         raise ValueError(f"revert: {type(model).__name__} holds no layer that convert put there")
-    take_back(model, layers)
+    for layer in layers:
+        while kept := vars(vars(layer)[ORIGINAL][0]).get(ORIGINAL):  # what stood there was put there by convert too
+            layer.__dict__[ORIGINAL] = kept
+    while layers:  # a norm that comes back may hold such a layer further in
+        take_back(model, layers)
+        layers = converted(model)
     for module in model.modules():
         vars(module).pop(RECORD, None)
     return model

@@ -90,11 +90,11 @@ def build(model: nn.Module, optim: dict) -> torch.optim.Optimizer | Both:
     learning rate serves both; AdamW takes embeddings, head, convolutions and all 1-D parameters.
 
     Raises:
-        ValueError: ``kind=muon`` for a model that has no matrix in a block.
+        ValueError: ``kind=muon`` for a model that has no matrix in a block, or trains none.
     """
     kind, lr, decay = optim["kind"], optim["lr"], optim["weight_decay"]
-    inside = [p for block in blocks_of(model) for p in block.parameters() if p.requires_grad]
-    hidden = [p for p in inside if kind == "muon" and p.ndim == 2]
+    matrices = [p for block in blocks_of(model) for p in block.parameters() if p.ndim == 2]
+    hidden = [p for p in matrices if kind == "muon" and p.requires_grad]
     taken = {id(p) for p in hidden}
     groups = param_groups(model, decay, decay_gain=optim["decay_gain"])
     groups = [g | {"params": [p for p in g["params"] if id(p) not in taken]} for g in groups]
@@ -104,6 +104,11 @@ def build(model: nn.Module, optim: dict) -> torch.optim.Optimizer | Both:
     adamw = torch.optim.AdamW(groups, lr=lr, betas=tuple(optim["betas"]), fused=True)
     if kind == "adamw":
         return adamw
+    if matrices and not hidden:
+        raise ValueError(
+            "optim.kind=muon: the matrices of this model's blocks are frozen, as model.frozen=true has it; choose "
+            "optim.kind=adamw or sgd"
+        )
     if not hidden:
         raise ValueError("optim.kind=muon: this model has no matrices in its blocks; choose optim.kind=adamw or sgd")
     return Both(torch.optim.Muon(hidden, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"), adamw)
