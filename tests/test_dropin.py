@@ -90,6 +90,26 @@ def test_old_hashes_stay_and_the_words_count():
     assert one != hash("init_from=norm=layernorm trainer.max_steps=8", "convert=naive", "seed=1")
 
 
+def test_words_that_name_this_data_again_mean_it_where_it_is():
+    """Its file, its repository, its parts; what the words set of these they keep, and other data have their own."""
+    images = ["model=vit_nano", "data.path=mine.csv.gz", "data.workers=0", "convert=naive"]
+    shards = ["model=gpt_nano", "data=shards", "data.path=here", "data.mix={a: 0.7, b: 0.3}"]
+    hub = ["model=gpt_nano", "data=hf_text", "data.hub=me/mine", "data.hub_config=small", "data.revision=abc"]
+    for words in (images, shards, hub):
+        config = compose.load([w for w in words if "convert" not in w])
+        name, found = config["data"]["name"], {}
+        for first in ("", f"data={name} "):
+            found[first] = base_of(*words, f"init_from={first}norm=layernorm")["data"]
+        assert found[""] == found[f"data={name} "] == config["data"]
+    own = base_of(*images, "init_from=data=mnist5k data.path=yours.csv.gz norm=layernorm")["data"]
+    assert (own["path"], own["workers"]) == ("yours.csv.gz", 0)
+    assert base_of(*images[:-1], "init_from=data=cifar10 model=vit_nano norm=layernorm")["data"]["path"] is None
+
+
+def base_of(*words: str) -> dict:
+    return identity.base_config(compose.load([*words, "norm=dyt"]))[0]
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
