@@ -1,4 +1,7 @@
-"""What a run begins with: its directory, locked, its files open, and the lines it says. `run` is a `dyt.run.Run`."""
+"""What a run begins with: weights that fit, its directory, locked, its files open, and the lines it says.
+
+`run` is a `dyt.run.Run`.
+"""
 
 import contextlib
 import os
@@ -7,8 +10,47 @@ from pathlib import Path
 
 import yaml
 
+from dyt.config.identity import Plan
 from dyt.resume import finished
 from dyt.rundir.files import manifests, read_json, remove_parts, write_json, write_text
+
+HEADS = ("heads", "kv_heads", "decoder_heads")  # which the shapes of weights do not tell
+
+
+def refuse_other_heads(plan: Plan) -> None:
+    """Weights of ``init_from`` that were cut into other heads: their shapes would fit, and mean something else.
+
+    Raises:
+        ValueError: one line with the key.
+    """
+    from dyt.rundir.meaning import read_config
+
+    source = Path(plan.config["init_from"] or "nowhere").expanduser()
+    if plan.base is None and not (source / "config.yaml").is_file():
+        return
+    ours, theirs = plan.config["model"], (plan.base.config if plan.base else read_config(source))["model"]
+    for key in HEADS:
+        here, there = (_heads(model, key) for model in (ours, theirs))
+        if None not in (here, there) and here != there:
+            raise ValueError(
+                f"model.{key}={here}: the weights of init_from are of {there}, in matrices of the same shape; "
+                f"type model.{key}={there}"
+            )
+
+
+def _heads(model: dict, key: str) -> int | None:
+    """Of a model that says nothing: timm's own heads, as many for keys as for queries."""
+    count = model.get(key)
+    if count is None and key in model and key == "kv_heads":
+        return model["heads"]
+    if count is None and key == "heads" and "timm_name" in model:
+        import timm
+        import torch
+
+        with torch.device("meta"):
+            blocks = getattr(timm.create_model(model["timm_name"]), "blocks", ())
+        return next((block.attn.num_heads for block in blocks if hasattr(block, "attn")), None)
+    return count
 
 
 def take_directory(run, held: contextlib.ExitStack) -> dict | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyt.config.identity import Plan
-from dyt.opening import announce, open_directory, take_directory
+from dyt.opening import announce, open_directory, refuse_other_heads, take_directory
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.processes import place
 from dyt.summary import conclude
@@ -98,6 +98,7 @@ def execute(plan: Plan) -> dict:
             print(f"already {done['status']}: {plan.dir}")
         report_to_agent(plan.config, plan.dir, done)
         return done
+    refuse_other_heads(plan)
     if plan.base is not None and (base := first(plan.base))["status"] != "finished":
         if base["status"] == "interrupted":
             raise KeyboardInterrupt  # which was meant for this run too
