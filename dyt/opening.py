@@ -85,7 +85,7 @@ def open_directory(run):
     """
     from dyt.rundir import checkpoint
     from dyt.tracking.metrics import Metrics
-    from dyt.tracking.wandb import agents_id, logger_of, new_id
+    from dyt.tracking.wandb import logger_of, new_id, trial_of
     from dyt.training.probe import alphas
     from dyt.training.saving import Saver
 
@@ -106,7 +106,7 @@ def open_directory(run):
     about["job"] = os.environ.get("SLURM_JOB_ID")  # that made the directory or goes on in it
     named = run.data.spec.names if run.task.knows_classes else ()
     about |= {"classes": list(named)} if named else {}
-    about["wandb_id"] = agents_id() or about.get("wandb_id") or new_id(plan.hash)
+    about["wandb_id"] = trial_of(plan.config["logger"]) or about.get("wandb_id") or new_id(plan.hash)
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoint.remove_unfinished(run.checkpoints)

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,17 @@ from dyt.summary import conclude
 
 
 def first(base: Plan) -> dict:
-    """Trains the run that another one starts from; where somebody else is at that, waits for it."""
+    """Trains the run that another one starts from; where somebody else is at that, waits for it.
+
+    Under a ``wandb agent`` W&B gets nothing of it: the trial is the other run, and a process has one trial.
+    """
     from dyt.rundir.lock import Held
+    from dyt.tracking.wandb import agents_id
     from dyt.training.faults import say
 
+    logger = base.config["logger"]
+    if agents_id() and logger["kind"] == "wandb":
+        base = replace(base, config=base.config | {"logger": logger | {"mode": "disabled"}})
     told = False
     while True:
         try:
