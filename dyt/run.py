@@ -163,9 +163,7 @@ def prepare(plan: Plan) -> Run:
 
     config, trainer = plan.config, plan.config["trainer"]
     world = join(trainer["device"], trainer["strategy"], trainer["tp"])
-    if trainer["threads"]:
-        torch.set_num_threads(trainer["threads"])
-    cpu.prepare()
+    cpu.prepare(trainer["threads"])
     if config["deterministic"]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
