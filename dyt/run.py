@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyt.config.identity import Plan
-from dyt.opening import announce, open_directory, refuse_other_heads, take_directory
+from dyt.opening import announce, open_directory, refuse_other_heads, refuse_unfit, swap_of, take_directory
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.processes import place
 from dyt.summary import conclude
@@ -106,6 +106,8 @@ def execute(plan: Plan) -> dict:
         report_to_agent(plan.config, plan.dir, done)
         return done
     refuse_other_heads(plan)
+    if plan.base is not None and finished(plan.base) is None:
+        refuse_unfit(plan)
     if plan.base is not None and (base := first(plan.base))["status"] != "finished":
         if base["status"] == "interrupted":
             raise KeyboardInterrupt  # which was meant for this run too
@@ -186,7 +188,7 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     """Gives the loop's model the weights of `plan.base`, its norms converted; returns a row of before and after."""
     import itertools
 
-    from dyt.conversion.calibrate import BATCHES, Swap
+    from dyt.conversion.calibrate import BATCHES
     from dyt.data.order import Order, pieces_of
     from dyt.rundir import checkpoint
     from dyt.tasks import Place
@@ -198,11 +200,7 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     checkpoint.load_weights(old.to(loop.world.device), weights, named)
     measured = (loop.task, loop.data, "val", loop.world, loop.autocast, loop.trainer["eval_batches"])
     before = evaluate(old, *measured)
-    swap = Swap.of(old, loop.model)
-    if not swap.pairs:
-        raise ValueError(
-            f"convert={plan.config['convert']}: every norm is as in the run of init_from; leave convert out"
-        )
+    swap = swap_of(old, loop.model, plan.config["convert"])
     if plan.config["convert"] == "calibrated":
         # The same ones in each process, so that all calibrate alike: those of one process alone.
         pieces = pieces_of(loop.order.batch, 1, loop.trainer["micro_batch"]) or loop.trainer["accumulate"]
