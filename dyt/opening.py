@@ -62,12 +62,14 @@ def refuse_unfit(plan: Plan) -> None:
     import torch
 
     from dyt.rundir import checkpoint
+    from dyt.tasks import build_task, refuse_unread
     from models import build_model
 
     config, base = plan.config, plan.base.config
     theirs = _opened(plan.base)
     alike = config["data"] == base["data"] and config["model"].get("context") == base["model"].get("context")
     data = theirs if alike else _opened(plan)
+    refuse_unread(build_task(config, data.spec.classes), config)
     converted = config.get("convert")
     model = base["model"] if converted else config["model"]
     try:

@@ -157,6 +157,7 @@ def prepare(plan: Plan) -> Run:
 
     from dyt import kernels
     from dyt.data.order import Order, pieces_of
+    from dyt.tasks import refuse_unread
     from dyt.training import cpu
     from dyt.training.distributed import join
     from dyt.training.loop import Trainer
@@ -171,6 +172,7 @@ def prepare(plan: Plan) -> Run:
     torch.use_deterministic_algorithms(config["deterministic"])
     kernels.force(trainer["kernel"])
     data, model, norms, task = assemble(config, world, config["seed"], known_by_weights(plan))
+    refuse_unread(task, config)
     batch, ranks = config["data"]["batch_size"], world.data_size
     pieces = pieces_of(batch, ranks, trainer["micro_batch"], paired=task.paired) or trainer["accumulate"]
     order = Order(data.samples, batch, config["seed"], pieces, world.data_rank, ranks, paired=task.paired)

@@ -138,6 +138,8 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
             made["model"] |= {k: config["model"][k] for k in sizes}
         else:
             made[key] = config[key]
+            if key == "data" and made["model"]["task"] in ("mae", "dino", "diffusion"):  # this run's labels are mixed
+                made["data"] = config["data"] | {"mixup": 0.0, "cutmix": 0.0}
     alike = "threads device kernel precision strategy tp checkpointing micro_batch dry_run"
     for key in alike.split():
         made["trainer"][key] = config["trainer"][key]
