@@ -88,8 +88,10 @@ def _newest(folder: Path, world):
     return checkpoint.opened(folder / chosen["file"], chosen, world.device)
 
 
-def known_by_weights(plan: Plan) -> dict | None:
+def known_by_weights(plan: Plan, known: dict | None = None) -> dict | None:
     """What the weights of ``init_from`` know: their letters or classes are then this run's, each under its number.
+
+    `known` says it of those that are still to be trained.
 
     Raises:
         ValueError: they know tokens of another kind.
@@ -99,7 +101,7 @@ def known_by_weights(plan: Plan) -> dict | None:
         return None
     from dyt.rundir.meaning import meaning
 
-    known, kind = meaning(_source(plan)), config["data"].get("tokenizer")
+    known, kind = known or meaning(_source(plan)), config["data"].get("tokenizer")
     if config["model"]["task"] == "text" and kind is not None and known["kind"] not in (None, kind):
         raise ValueError(
             f"init_from={config['init_from']}: its weights know {known['kind']} tokens, and this run has {kind}; "

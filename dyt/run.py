@@ -5,23 +5,30 @@ import os
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dyt.config.identity import Plan
-from dyt.opening import announce, open_directory, take_directory
+from dyt.opening import announce, open_directory, refuse_other_heads, refuse_unfit, swap_of, take_directory
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.processes import place
 from dyt.summary import conclude
 
 
 def first(base: Plan) -> dict:
-    """Trains the run that another one starts from; where somebody else is at that, waits for it."""
+    """Trains the run that another one starts from; where somebody else is at that, waits for it.
+
+    Under a ``wandb agent`` W&B gets nothing of it: the trial is the other run, and a process has one trial.
+    """
     from dyt.rundir.lock import Held
+    from dyt.tracking.wandb import agents_id
     from dyt.training.faults import say
 
+    logger = base.config["logger"]
+    if agents_id() and logger["kind"] == "wandb":
+        base = replace(base, config=base.config | {"logger": logger | {"mode": "disabled"}})
     told = False
     while True:
         try:
@@ -98,6 +105,9 @@ def execute(plan: Plan) -> dict:
             print(f"already {done['status']}: {plan.dir}")
         report_to_agent(plan.config, plan.dir, done)
         return done
+    refuse_other_heads(plan)
+    if plan.base is not None and finished(plan.base) is None:
+        refuse_unfit(plan)
     if plan.base is not None and (base := first(plan.base))["status"] != "finished":
         if base["status"] == "interrupted":
             raise KeyboardInterrupt  # which was meant for this run too
@@ -147,6 +157,7 @@ def prepare(plan: Plan) -> Run:
 
     from dyt import kernels
     from dyt.data.order import Order, pieces_of
+    from dyt.tasks import refuse_unread
     from dyt.training import cpu
     from dyt.training.distributed import join
     from dyt.training.loop import Trainer
@@ -155,14 +166,13 @@ def prepare(plan: Plan) -> Run:
 
     config, trainer = plan.config, plan.config["trainer"]
     world = join(trainer["device"], trainer["strategy"], trainer["tp"])
-    if trainer["threads"]:
-        torch.set_num_threads(trainer["threads"])
-    cpu.prepare()
+    cpu.prepare(trainer["threads"])
     if config["deterministic"]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config["deterministic"])
     kernels.force(trainer["kernel"])
     data, model, norms, task = assemble(config, world, config["seed"], known_by_weights(plan))
+    refuse_unread(task, config)
     batch, ranks = config["data"]["batch_size"], world.data_size
     pieces = pieces_of(batch, ranks, trainer["micro_batch"], paired=task.paired) or trainer["accumulate"]
     order = Order(data.samples, batch, config["seed"], pieces, world.data_rank, ranks, paired=task.paired)
@@ -180,7 +190,7 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     """Gives the loop's model the weights of `plan.base`, its norms converted; returns a row of before and after."""
     import itertools
 
-    from dyt.conversion.calibrate import BATCHES, Swap
+    from dyt.conversion.calibrate import BATCHES
     from dyt.data.order import Order, pieces_of
     from dyt.rundir import checkpoint
     from dyt.tasks import Place
@@ -192,11 +202,7 @@ def _convert(plan: Plan, loop, weights: dict, named: str) -> dict:
     checkpoint.load_weights(old.to(loop.world.device), weights, named)
     measured = (loop.task, loop.data, "val", loop.world, loop.autocast, loop.trainer["eval_batches"])
     before = evaluate(old, *measured)
-    swap = Swap.of(old, loop.model)
-    if not swap.pairs:
-        raise ValueError(
-            f"convert={plan.config['convert']}: every norm is as in the run of init_from; leave convert out"
-        )
+    swap = swap_of(old, loop.model, plan.config["convert"])
     if plan.config["convert"] == "calibrated":
         # The same ones in each process, so that all calibrate alike: those of one process alone.
         pieces = pieces_of(loop.order.batch, 1, loop.trainer["micro_batch"]) or loop.trainer["accumulate"]

@@ -167,8 +167,9 @@ def reproduce(asked: argparse.Namespace) -> int:
     for number in filter(heard, STOPS):
         signal.signal(number, _interrupt)
     seeds = asked.seeds
-    if asked.merge and seeds is None and seeds_in(asked.merge) > studies[0].scale(asked.scale)["seeds"]:
-        seeds = seeds_in(asked.merge)  # theirs may be further ones
+    if asked.merge and seeds is None:
+        theirs, own = seeds_in(asked.merge, studies[0]), studies[0].scale(asked.scale)["seeds"]
+        seeds = theirs if theirs > own else None  # they may be further ones
     made = [
         runner.StudyAt(s, asked.scale, seeds=seeds, extra=extra, paths=paths, results=asked.results) for s in studies
     ]

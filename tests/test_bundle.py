@@ -58,7 +58,7 @@ def test_merge_takes_new_rows_and_says_what_the_verdicts_were_and_are(at, tmp_pa
     theirs = new_seeds(at, ours)
     was = json.loads((at.folder / "verdicts.json").read_text())
     csv.write_runs(tmp_path / "theirs.csv", [*ours, *theirs], SATURATION)  # a clone's file holds our rows too
-    assert counter.seeds_in(tmp_path / "theirs.csv") == 6
+    assert counter.seeds_in(tmp_path / "theirs.csv", SATURATION) == 6
     lines = at.merge(tmp_path / "theirs.csv")
     assert lines[0] == f"saturation: 0 runs that both have, {len(theirs)} new rows"
     now = json.loads((at.folder / "verdicts.json").read_text())
@@ -145,6 +145,40 @@ def test_a_merge_without_a_file_or_rows_is_one_line(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match="no rows in it; give another machine's runs.csv"):
         counter.read(tmp_path / "empty.csv", SATURATION, {}, [])
+
+
+def test_what_is_no_table_of_the_studys_rows_is_said_of_the_file(tmp_path):
+    """And not of its folder, which is a stranger's; what is no text is not printed."""
+    table = ROOT / "results/saturation/small/runs.csv"
+    head, rows = table.read_text().split("\n", 1)
+    binary, file = (table.parent / "curves.parquet").read_bytes(), tmp_path / "theirs.csv"
+    for held, says in (
+        (
+            f"{head},notes\n{rows}".encode(),
+            "not rows of saturation: columns that the study has not: notes; missing: none",
+        ),
+        (
+            head.replace(",final,", ",").encode(),
+            "not rows of saturation: columns that the study has not: none; missing: final",
+        ),
+        (binary, "not a table of rows"),
+        (b"PAR1\x15\x04\x15", "not a table of rows"),
+        (f"{head}\n".encode() + binary, "not a table of rows"),
+        (head.encode("utf-16"), "not a table of rows"),
+        (f'{head}\n"{"x" * 200_000}'.encode(), "not a table of rows"),
+    ):
+        file.write_bytes(held)
+        with pytest.raises(ValueError) as refused:
+            counter.seeds_in(file, SATURATION)
+        assert (
+            str(refused.value) == f"--merge {file}: {says}; give another machine's runs.csv, as reproduce.py wrote it"
+        )
+        with pytest.raises(ValueError, match="--merge .*; give another machine's runs.csv, as"):
+            counter.read(file, SATURATION, {}, [])
+    words = ["scripts/reproduce.py", "saturation", "--merge"]
+    said = f"reproduce.py: --merge {table.parent / 'curves.parquet'}: not a table of rows; give another machine's"
+    assert one_line(python(*words, str(table.parent / "curves.parquet"), cwd=ROOT)).startswith(said)
+    assert "not a table of rows" in one_line(python(*words, str(tmp_path), cwd=ROOT))
 
 
 # -- the bundle --------------------------------------------------------------------------------------------------------

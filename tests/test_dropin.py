@@ -7,7 +7,7 @@ from dyt.config import compose, identity
 from dyt.rundir import checkpoint
 from dyt.studies.running.pool import outcome_of
 
-from .helpers import TINY_GPT, rows_of, train
+from .helpers import TINY_GPT, TINY_MAE, TINY_VIT, pictures_at, rows_of, train
 from .test_trainer import stop_at
 
 SHORT = ["trainer.max_steps=2", "trainer.eval_batches=1", "data.eval_batch_size=8", "logger.mode=disabled"]
@@ -88,6 +88,26 @@ def test_old_hashes_stay_and_the_words_count():
     assert one != hash("init_from=norm=layernorm trainer.max_steps=9", "convert=naive")
     assert one != hash("init_from=norm=layernorm trainer.max_steps=8", "convert=reset")
     assert one != hash("init_from=norm=layernorm trainer.max_steps=8", "convert=naive", "seed=1")
+
+
+def test_words_that_name_this_data_again_mean_it_where_it_is():
+    """Its file, its repository, its parts; what the words set of these they keep, and other data have their own."""
+    images = ["model=vit_nano", "data.path=mine.csv.gz", "data.workers=0", "convert=naive"]
+    shards = ["model=gpt_nano", "data=shards", "data.path=here", "data.mix={a: 0.7, b: 0.3}"]
+    hub = ["model=gpt_nano", "data=hf_text", "data.hub=me/mine", "data.hub_config=small", "data.revision=abc"]
+    for words in (images, shards, hub):
+        config = compose.load([w for w in words if "convert" not in w])
+        name, found = config["data"]["name"], {}
+        for first in ("", f"data={name} "):
+            found[first] = base_of(*words, f"init_from={first}norm=layernorm")["data"]
+        assert found[""] == found[f"data={name} "] == config["data"]
+    own = base_of(*images, "init_from=data=mnist5k data.path=yours.csv.gz norm=layernorm")["data"]
+    assert (own["path"], own["workers"]) == ("yours.csv.gz", 0)
+    assert base_of(*images[:-1], "init_from=data=cifar10 model=vit_nano norm=layernorm")["data"]["path"] is None
+
+
+def base_of(*words: str) -> dict:
+    return identity.base_config(compose.load([*words, "norm=dyt"]))[0]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +192,57 @@ def test_where_every_norm_stays_there_is_nothing_to_convert():
     base = BASE.replace("max_steps=8", "max_steps=1")
     with pytest.raises(ValueError, match="convert=reset: every norm is as in the run of init_from; leave convert out"):
         train(*TINY_GPT, *SHORT, base, "norm=layernorm", "convert=reset")
+
+
+GPT, VIT, TEXT = " ".join(TINY_GPT[:-1]), " ".join(TINY_VIT[:-1]), "data=hf_text data.path=a.txt data.tokenizer"
+MAE = " ".join([*TINY_MAE[:4], *TINY_MAE[5:]])
+WIDE = MAE.replace("dim=16", "dim=32", 1)
+SETS = "data=imagefolder data.img_size=16 data.patch_size=8"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            [*TINY_VIT, f"init_from={WIDE} norm=dyt"],
+            "init_from=model=mae_nano .*cls_token .1, 1, 32. there, .1, 1, 16. h",
+        ),
+        ([*TINY_VIT, f"init_from={MAE} norm=layernorm"], "weights of another model or norm .*alpha missing"),
+        (
+            [*TINY_GPT, f"init_from={GPT} model.tied=false"],
+            "head.weight differ there and are one here; type model.tied",
+        ),
+        (
+            [*TINY_GPT, f"init_from={GPT} model.heads=4"],
+            "model.heads=2: the weights of init_from are of 4, in matrices",
+        ),
+        ([*TINY_GPT, *f"{TEXT}=byte".split(), f"init_from={GPT} {TEXT}=char"], "its weights know char tokens, and"),
+        (
+            [*TINY_GPT, *f"{TEXT}=char".split(), f"init_from={GPT} {TEXT}=char data.path=b.txt"],
+            "outside the vocabulary",
+        ),
+        (
+            [*TINY_VIT, *SETS.split(), "data.path=a", f"init_from={VIT} {SETS} data.path=b"],
+            "class oak is unknown to the",
+        ),
+        (
+            [*TINY_GPT, "convert=naive", "norm=layernorm", "init_from=norm=layernorm"],
+            "every norm is as in the run of in",
+        ),
+        (
+            [*TINY_GPT, "init_from=norm=dyt init_from='norm=layernorm trainer.max_steps=1'"],
+            "weights of another model or norm",
+        ),
+    ],
+)
+def test_weights_that_will_not_fit_are_refused_before_they_are_trained(words, said, tmp_path):
+    (tmp_path / "a.txt").write_text("abcdefgh " * 60)
+    (tmp_path / "b.txt").write_text("bcdefgh " * 60)
+    for root, name in (("a", "oak"), ("b", "elm")):
+        pictures_at(tmp_path / root, "ash", name)
+    with pytest.raises(ValueError, match=said) as refused:
+        train("norm=dyt", *words, *SHORT)
+    assert "\n" not in str(refused.value) and not list(tmp_path.rglob("runs/*/*/checkpoints/*.pt"))
 
 
 def test_one_alpha_a_layer_becomes_one_a_channel():

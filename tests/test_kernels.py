@@ -55,6 +55,33 @@ def test_curves_agree_with_the_reference(family):
             assert a[key] == pytest.approx(b[key], rel=1e-4), (key, a["step"])
 
 
+@NATIVE
+def test_a_compiled_graph_goes_with_the_kernel_it_was_made_for():
+    """Runs of one process may ask for several: the second one once ran the first one's graph."""
+    made, calls = [], []
+
+    def backend(graph, _):
+        made.append(any("dyt" in str(node.target) for node in graph.graph.nodes))
+        return lambda *inputs: (calls.append(made[-1]), graph.forward(*inputs))[1]
+
+    layer, x = DynamicTanh(4), torch.randn(3, 4)
+    compiled = torch.compile(layer, backend=backend)
+    for kernel in ("reference", "native", "native", "reference"):
+        kernels.force(kernel)
+        torch.testing.assert_close(compiled(x), layer(x))
+    assert made == [False, True, False] and calls == [False, True, True, False]
+
+
+def test_a_run_without_threads_has_torchs_own_after_one_with_others():
+    words = [*TINY_GPT[:-1], "trainer.max_steps=1", "trainer.eval_batches=1"]
+    torch.set_num_threads(2)
+    for asked in (1, 3, None):
+        more = [] if asked is None else [f"trainer.threads={asked}"]
+        assert train(*words, *more)[0]["provenance"]["threads"] == (asked or 2)
+    torch.set_num_threads(1)  # what a caller sets is torch's own
+    assert train(*words, "optim.lr=1e-2")[0]["provenance"]["threads"] == 1
+
+
 # -- building ------------------------------------------------------------------------------------------------------
 
 SAY = """

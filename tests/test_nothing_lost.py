@@ -143,6 +143,22 @@ def test_an_agents_trial_of_what_is_finished_reports(tmp_path):
     assert read_json(folder / "run.json")["wandb_id"] == own
 
 
+def test_an_agents_trial_that_starts_from_other_runs_is_one_wandb_run(tmp_path):
+    """Those it starts from are trained for it, or finished already, and are nobody's trial."""
+    chain = """init_from='norm=layernorm trainer.max_steps=2 init_from="norm=layernorm trainer.max_steps=1"'"""
+    with Server() as server:
+        for trial, rate in (("trial7", "1e-3"), ("trial8", "2e-3")):
+            sweep = {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": trial}
+            words = [*TINY_GPT, *SHORT, "norm=dyt", "convert=naive", chain, f"optim.lr={rate}"]
+            done = python("train.py", *words, **online(server), **sweep)
+            assert done.returncode == 0, done.stderr
+        folders = list(tmp_path.glob("runs/default/gpt*"))
+        ids = {read_json(f / "run.json")["wandb_id"]: f for f in folders}
+        assert len(ids) == 4 and set(server.runs) == {"trial7", "trial8"} < set(ids)
+        for trial in server.runs:
+            assert held(server, ids[trial]) == rows_of(ids[trial], timing=True)
+
+
 def test_names_fit_what_wandb_takes_and_stay_apart():
     assert clipped("short", 64) == "short"
     a, b = (clipped("x" * 70 + end, 64) for end in "ab")

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dyt.config.compose import load
+from dyt.config.identity import base_config
 from dyt.data import open_data
 from dyt.tasks import build_task
 from dyt.tasks.classification import Classification
@@ -17,7 +18,18 @@ from dyt.tasks.language import Language
 from dyt.training.distributed import World
 from dyt.training.evaluation import evaluate
 
-from .helpers import TINY_GPT, TINY_VIT
+from .helpers import (
+    TINY_DINO,
+    TINY_DIT,
+    TINY_DNABERT,
+    TINY_DT,
+    TINY_GPT,
+    TINY_HYENA,
+    TINY_MAE,
+    TINY_VIT,
+    TINY_WAV2VEC2,
+    train,
+)
 
 UNMIXED = {"mixup": 0.0, "cutmix": 0.0}
 
@@ -94,6 +106,29 @@ def test_smoothing_is_in_the_loss_of_training_and_not_in_that_of_the_evaluation(
     assert plain.loss(model, inputs, targets).item() == pytest.approx(0.239545, abs=1e-5)
     for each in (task, plain):
         assert each.measure(model, inputs, targets)[0].item() == pytest.approx(0.239545, abs=1e-5)
+
+
+SMOOTHED, MIXED = "trainer.label_smoothing=0.5", ["data.mixup=0.8", "data.cutmix=1.0"]
+UNREAD = [(w, SMOOTHED) for w in (TINY_HYENA, TINY_DNABERT, TINY_MAE, TINY_DINO, TINY_DIT, TINY_WAV2VEC2, TINY_DT)]
+UNREAD += [(w, mixed) for w in (TINY_MAE, TINY_DINO) for mixed in MIXED]
+
+
+@pytest.mark.parametrize("words, unread", UNREAD, ids=lambda w: w if isinstance(w, str) else w[0])
+def test_what_a_task_does_not_read_is_refused_and_not_another_run(words, unread, tmp_path):
+    key, name = unread.partition("=")[0], load(words)["model"]["task"]
+    for dry in ("false", "true"):
+        with pytest.raises(ValueError, match=f"{unread}: model.task={name} does not read it; type {key}=0"):
+            train(*words, unread, "trainer.max_steps=1", f"trainer.dry_run={dry}")
+    assert not list(tmp_path.rglob("runs/*/*"))
+
+
+def test_a_run_that_mixes_starts_from_one_that_has_no_labels_to_mix():
+    first = "init_from=model=mae_nano norm=dyt"
+    config = load([*TINY_VIT, *MIXED, first])
+    base, _ = base_config(config)
+    assert base["data"] == config["data"] | UNMIXED and config["data"]["mixup"] == 0.8
+    again, _ = base_config(load([*TINY_VIT, *MIXED, "init_from=norm=dyt"]))  # which has
+    assert again["data"] == config["data"]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

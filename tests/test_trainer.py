@@ -476,6 +476,44 @@ def test_other_runs_give_weights(tmp_path):
         train(*TINY_GPT, "trainer.max_steps=1", f"init_from={file}", out="c")
 
 
+@pytest.mark.parametrize("by", ["directory", "file", "words"])
+def test_weights_that_shapes_do_not_tell_apart_are_refused(by, tmp_path):
+    """Two weights for one tensor, and matrices cut into other heads; a tied model's own go into an untied one."""
+    from safetensors.torch import save_file
+
+    untied, first = [*TINY_GPT, "norm=layernorm", "model.tied=false"], "trainer.max_steps=1"
+    source = f"{' '.join(w for w in untied if 'threads' not in w)} {first}"
+    if by != "words":
+        _, source = train(*untied, first, out="a")
+    if by == "file":
+        state = weights(source)["model"]
+        save_file({k: v.clone() for k, v in state.items()}, source := tmp_path / "w.safetensors")
+    words = [*untied[:-1], "trainer.max_steps=2", f"init_from={source}"]
+    with pytest.raises(ValueError, match=r"head.weight differ there and are one here; type model.tied=false"):
+        train(*words, "model.tied=true", out="b")
+    assert train(*words, "model.tied=false", out="b")[0]["status"] == "finished"
+    if by != "file":  # which knows no config
+        for key, value, has in (("heads", 4, 2), ("kv_heads", 1, 2)):
+            if by == "directory" or key == "heads":
+                with pytest.raises(ValueError, match=f"model.{key}={value}: the weights of init_from are of {has}, in"):
+                    train(*words, "model.tied=false", f"model.{key}={value}", out="b")
+    _, tied = train(*untied[:-1], first, out="c")
+    assert train(*untied, "trainer.max_steps=2", f"init_from={tied}", out="d")[0]["status"] == "finished"
+
+
+def test_heads_are_those_that_timm_has_where_a_config_says_nothing():
+    from dyt.opening import _heads
+
+    assert [_heads(m, "heads") for m in ({"heads": 2, "timm_name": "x"}, {"dim": 8}, {"heads": None, "dim": 8})] == [
+        2,
+        None,
+        None,
+    ]
+    assert _heads({"heads": None, "timm_name": "vit_small_patch16_224"}, "heads") == 6
+    assert _heads({"heads": None, "timm_name": "test_convnext"}, "heads") is None
+    assert _heads({"heads": 8, "kv_heads": None}, "kv_heads") == 8 and _heads({"heads": 8}, "kv_heads") is None
+
+
 # -- results -------------------------------------------------------------------------------------------------------
 
 

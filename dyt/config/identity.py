@@ -132,12 +132,14 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
     made = copy.deepcopy(asked)
     for key in ("model", "data", "seed", "out_root", "logger", "deterministic", "tag"):
         if key == "data" and any(word.startswith("data=") for word in words):  # a chromosome, for one
-            made["data"]["cache_dir"] = config["data"]["cache_dir"]
+            made["data"] |= _found_as_here(config["data"], made["data"], words)
         elif key == "model" and any(word.startswith("model=") for word in words):
             sizes = {"img_size", "patch_size"} & made["model"].keys() & config["model"].keys()  # a GPT has none
             made["model"] |= {k: config["model"][k] for k in sizes}
         else:
             made[key] = config[key]
+            if key == "data" and made["model"]["task"] in ("mae", "dino", "diffusion"):  # this run's labels are mixed
+                made["data"] = config["data"] | {"mixup": 0.0, "cutmix": 0.0}
     alike = "threads device kernel precision strategy tp checkpointing micro_batch dry_run"
     for key in alike.split():
         made["trainer"][key] = config["trainer"][key]
@@ -152,6 +154,16 @@ def base_config(config: dict) -> tuple[dict, list[str]] | None:
                 f"leave it out{there}"
             )
     return made, words
+
+
+def _found_as_here(ours: dict, theirs: dict, words: list[str]) -> dict:
+    """Settings that say where data are: of another set the cache's alone, of this set all that the words do not set."""
+    if theirs["name"] != ours["name"]:
+        return {"cache_dir": ours["cache_dir"]}
+    keys = [word.lstrip("+~") for word in words]
+    typed = {re.split("[.=]", key)[1] for key in keys if key.startswith("data.")}
+    where = {key.removeprefix("data.") for key in NOT_HASHED if key.startswith("data.")} - typed
+    return {key: copy.deepcopy(ours[key]) for key in where & ours.keys() & theirs.keys()}
 
 
 @functools.lru_cache(maxsize=64)

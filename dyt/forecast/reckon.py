@@ -18,7 +18,7 @@ from dyt.forecast.hardware import Device, device_of
 from dyt.forecast.trace import Traced, batch_like, trace, window_of
 from dyt.rundir.meaning import unit_of
 from dyt.rundir.processes import place
-from dyt.tasks import build_task
+from dyt.tasks import build_task, refuse_unread
 from dyt.training.schedule import Schedule
 from models import build_model
 
@@ -145,6 +145,7 @@ def reckon(config: dict) -> Reckoned:
     with torch.device("meta"):
         model, norms = build_model(config["model"], config["norm"], data.spec)
     task = build_task(config, data.spec.classes)
+    refuse_unread(task, config)
     batch, copies = config["data"]["batch_size"], max(1, devices // trainer["tp"])
     pieces = pieces_of(batch, copies, trainer["micro_batch"], paired=task.paired) or trainer["accumulate"]
     order = Order(data.samples, batch, config["seed"], pieces, 0, copies, paired=task.paired)

@@ -12,6 +12,7 @@ package is not installed. Plain PyTorch also serves what sees through it alone: 
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -34,12 +35,17 @@ _is_tracing = torch._C._is_tracing  # torch.jit.trace, and with it the older ONN
 def force(kernel: str) -> None:
     """Makes every DyT of this process use one implementation; ``auto`` leaves it to DYT_KERNEL, or to what fits.
 
+    What torch.compile made before is made anew: it holds the implementation as a constant.
+
     Raises:
         ValueError: an unknown name, or one that cannot run here, with the reason.
     """
     global _forced, _native
+    before = _forced
     _forced, _native = _checked(kernel, "trainer.kernel="), None
     _from_environment()
+    if _forced != before and (dynamo := sys.modules.get("torch._dynamo")):
+        dynamo.reset()
 
 
 def _checked(kernel: str, typed: str) -> str | None:

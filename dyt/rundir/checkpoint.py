@@ -172,12 +172,38 @@ def load_weights(model: torch.nn.Module, weights: dict, source: str) -> None:
         for k in ours
         if k in weights and weights[k].shape != ours[k].shape
     ]
-    if not wrong:  # a layer may know a parameter by another name: DyT takes alpha however it was learned
+    if not wrong:
+        refuse_untied(ours, weights, source)
+        # A layer may know a parameter by another name: DyT takes alpha however it was learned.
         missing, unknown = model.load_state_dict(weights, strict=False)
         wrong = [f"{k} missing" for k in missing] + [f"{k} unknown" for k in unknown]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"{source}: weights of another model or norm ({'; '.join(wrong[:3])}{more})")
+
+
+def refuse_untied(ours: dict, weights: dict, source: str) -> None:
+    """Two unequal weights for what is one tensor of `ours`: the later one would overwrite the other.
+
+    Raises:
+        ValueError: there are such; the line names them.
+    """
+    first: dict[tuple, str] = {}
+    for name, x in ours.items():
+        x = x.to_local() if hasattr(x, "full_tensor") else x
+        same = first.setdefault((x.untyped_storage()._cdata, x.storage_offset(), x.shape), name)
+        if {same, name} <= weights.keys() and not _equal(weights[same], weights[name]):
+            raise ValueError(
+                f"{source}: weights of another model: {same} and {name} differ there and are one here; "
+                "type model.tied=false"
+            )
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Of tensors without values, whether they are one."""
+    if a.is_meta or b.is_meta:
+        return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def encoder_of(weights: dict, ours: dict) -> dict:

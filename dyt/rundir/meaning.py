@@ -50,6 +50,11 @@ def meaning(source: Path) -> dict:
     else:
         written = _metadata(source)
         tokenizer, classes = (_loaded(written.get(key)) for key in ("tokenizer", "classes"))
+    return told(tokenizer, classes)
+
+
+def told(tokenizer, classes) -> dict:
+    """The same of what a tokenizer.json holds and of classes, whatever is there."""
     tokenizer = tokenizer if isinstance(tokenizer, dict) else {}
     kind, chars = tokenizer.get("kind"), tokenizer.get("chars")
     named = isinstance(classes, list) and all(isinstance(c, str) for c in classes)

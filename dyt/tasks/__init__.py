@@ -42,6 +42,9 @@ class Task:
     names: tuple[str, ...]  # of what `measure` sums; the first is the loss
     best: tuple[str, Callable]  # the metric that picks the best checkpoint, and min or max
     paired = False  # whether `loss` mixes each sample of a step with its mirror image there, so that pieces hold pairs
+    unread: tuple[
+        str, ...
+    ] = ()  # settings of all tasks that this one would pass over: they are refused where they are on
     knows_classes = True  # whether trained weights stand for the data's classes; else other data may follow them
 
     def prepare(self, inputs, targets, place: Place):
@@ -82,6 +85,18 @@ def build_task(config: dict, classes: int):
     if task not in known:
         raise ValueError(f"model.task={task}: {closest(task, known)}choose from {', '.join(known)}")
     return importlib.import_module(f"dyt.tasks.{FILES.get(task, task)}").build(config, classes)
+
+
+def refuse_unread(task: Task, config: dict) -> None:
+    """Settings that are on and that the task does not read: the same run would be trained again under another hash.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for key in task.unread:
+        group, name = key.split(".")
+        if value := config[group].get(name):
+            raise ValueError(f"{key}={value}: model.task={config['model']['task']} does not read it; type {key}=0")
 
 
 def wide(logits: Tensor) -> Tensor:

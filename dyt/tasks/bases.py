@@ -33,6 +33,7 @@ class Bases(Task):
 
     best = ("val/loss", min)
     names = ("loss", "bits", "top1")
+    unread = ("trainer.label_smoothing",)
 
     def __init__(self, objective: Literal["next", "masked"] = "next", mask: float = 0.15, *, causal: bool = True):
         if not 0 < mask < 1:

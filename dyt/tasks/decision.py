@@ -21,6 +21,7 @@ class Decision(Task):
 
     best = ("val/loss", min)
     names = ("loss",)
+    unread = ("trainer.label_smoothing",)
 
     def __init__(
         self,

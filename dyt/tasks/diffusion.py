@@ -63,6 +63,7 @@ class Diffusion(Task):
 
     best = ("val/loss", min)
     names = ("loss",)
+    unread = ("trainer.label_smoothing",)
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Distillation(Task):
 
     best = ("val/top1_knn", max)  # measured at the end: the loss does not tell better features from worse
     names = ("loss", "entropy")
+    unread = ("trainer.label_smoothing", "data.mixup", "data.cutmix")
     knows_classes = False
 
     def __init__(

@@ -21,6 +21,7 @@ class MaskedAutoencoding(Task):
 
     best = ("val/loss", min)
     names = ("loss",)
+    unread = ("trainer.label_smoothing", "data.mixup", "data.cutmix")
     knows_classes = False
 
     def __init__(

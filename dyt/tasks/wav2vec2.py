@@ -62,6 +62,7 @@ class Wav2Vec2(Task):
 
     best = ("val/loss", min)
     names = ("loss", "top1")
+    unread = ("trainer.label_smoothing",)
     knows_classes = False
 
     def __init__(

@@ -176,6 +176,12 @@ def agents_id() -> str | None:
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
+def trial_of(logger: dict) -> str | None:
+    """The agent's id for a run of this logger; None outside an agent, and where W&B gets nothing of the run."""
+    sent = logger["kind"] == "wandb" and wandb_mode(logger["mode"]) != "disabled"
+    return agents_id() if sent else None
+
+
 def leave_agent() -> None:
     """From here on this process trains runs that are not the agent's trial: in a sweep W&B takes no id but that one."""
     for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
@@ -189,8 +195,8 @@ def report_to_agent(config: dict, folder: Path, summary: dict) -> None:
 
     Outside an agent, and where W&B is not the logger, it does nothing.
     """
-    run_id = agents_id()
-    if run_id is None or config["logger"]["kind"] != "wandb" or wandb_mode(config["logger"]["mode"]) == "disabled":
+    run_id = trial_of(config["logger"])
+    if run_id is None:
         return
     from dyt.tracking.metrics import read_metrics
 

@@ -199,6 +199,7 @@ class Layout:
         weights = checkpoint.encoder_of(weights, ours)
         if not self.world.sharded:
             return checkpoint.load_weights(self.model, weights, source)
+        checkpoint.refuse_untied(ours, weights, source)
         flat = checkpoint.Flat({f"model/{k}": v for k, v in weights.items()})
         self._fill(flat, {f"model/{k}": v for k, v in self.model.state_dict().items()}, source)
 

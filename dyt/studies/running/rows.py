@@ -96,15 +96,10 @@ def read_runs(path: Path, study: Study | None = None) -> list[dict]:
     with open(path, newline="", errors="replace") as stream:
         reader = csv.DictReader(stream)
         found, columns = list(reader), list(reader.fieldnames or [])
-    if study is not None and columns:
-        want = [*study.factors, *COLUMNS, *study.derived]
-        gone, missing = [c for c in columns if c not in want], [c for c in want if c not in columns]
-        if gone or set(missing) - set(study.factors):  # a factor that came later is one that these rows leave out
-            raise ValueError(
-                f"{path} was written by another version of {study.name}: columns that the study has not: "
-                f"{', '.join(gone) or 'none'}; missing: {', '.join(missing) or 'none'}; move {path.parent} aside and "
-                "run again"
-            )
+    if study is not None and (other := other_columns(columns, study)):
+        raise ValueError(
+            f"{path} was written by another version of {study.name}: {other}; move {path.parent} aside and run again"
+        )
     rows, broken = [], 0
     derived = study.derived if study else []
     for raw in found:
@@ -122,6 +117,15 @@ def read_runs(path: Path, study: Study | None = None) -> list[dict]:
     if broken:
         log.warning("%s: %d broken lines; those runs are taken from their own summaries or run again", path, broken)
     return rows
+
+
+def other_columns(columns: list[str], study: Study) -> str | None:
+    """In which columns a table differs from a study's runs.csv, in words; None where it does not."""
+    want = [*study.factors, *COLUMNS, *study.derived]
+    gone, missing = [c for c in columns if c not in want], [c for c in want if c not in columns]
+    if not columns or not (gone or set(missing) - set(study.factors)):  # rows may leave out a factor that came later
+        return None
+    return f"columns that the study has not: {', '.join(gone) or 'none'}; missing: {', '.join(missing) or 'none'}"
 
 
 def committed(results: Path) -> dict[str, tuple[dict, Path]]:

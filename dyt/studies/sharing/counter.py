@@ -5,6 +5,7 @@ of itself must fit that hash, and it must say where it was made: unchanged code 
 named hardware and versions.
 """
 
+import csv as tables
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,9 +54,32 @@ class Both:
         return f"{self.label}: ours {ours}, theirs {theirs}{far}: {word}"
 
 
-def seeds_in(extra: Path) -> int:
-    """How many seeds a study must have for the highest seed of a runs.csv to be one of them."""
-    return 1 + max((row["seed"] for row in csv.read_runs(extra)), default=0)
+def seeds_in(extra: Path, study: Study) -> int:
+    """How many seeds a study must have for the highest seed of a runs.csv to be one of them.
+
+    Raises:
+        ValueError: it is no table of the study's rows.
+    """
+    return 1 + max((row["seed"] or 0 for row in _rows(extra, study)), default=0)
+
+
+def _rows(extra: Path, study: Study) -> list[dict]:
+    """A stranger's rows; `csv.read_runs` would have our own folder moved aside."""
+    advice = "give another machine's runs.csv, as reproduce.py wrote it"
+    try:
+        with open(extra, newline="", encoding="utf-8") as stream:
+            columns = next(tables.reader(stream), [])
+            for _ in stream:  # to its end: all of it must be text
+                pass
+        if not all(column.isprintable() for column in columns):
+            raise tables.Error("no text")
+        if other := csv.other_columns(columns, study):
+            raise ValueError(f"--merge {extra}: not rows of {study.name}: {other}; {advice}")
+        return csv.read_runs(extra, study)
+    except FileNotFoundError:
+        raise ValueError(f"--merge {extra}: no such file; give another machine's runs.csv") from None
+    except (UnicodeDecodeError, tables.Error, OSError) as error:
+        raise ValueError(f"--merge {extra}: not a table of rows; {advice}") from error
 
 
 def read(extra: Path, study: Study, planned: dict, ours: list[dict]) -> list[dict]:
@@ -68,9 +92,7 @@ def read(extra: Path, study: Study, planned: dict, ours: list[dict]) -> list[dic
         ValueError: no such file, no rows, or a row made by another config, by changed or unknown code, on other data,
             or without naming where; one line names the first such row.
     """
-    if not extra.is_file():
-        raise ValueError(f"--merge {extra}: no such file; give another machine's runs.csv")
-    found = csv.read_runs(extra, study)
+    found = _rows(extra, study)
     if not found:
         raise ValueError(f"--merge {extra}: no rows in it; give another machine's runs.csv")
     copies = {_told(row) for row in ours}
