@@ -401,6 +401,14 @@ def test_the_demo_begins_without_collapse():
     assert trained["val/top1_linear_pixels"] == untrained["val/top1_linear_pixels"]
 
 
+@pytest.mark.parametrize("way", [("bf16", "block"), ("fp32", "selective")], ids="-".join)
+def test_its_activations_may_be_computed_twice_and_change_no_bit(way):
+    words = [*TINY_DINO, *SHORT, "trainer.max_steps=2", f"trainer.precision={way[0]}"]
+    (_, kept), (_, twice) = (train(*words, f"trainer.checkpointing={c}", out=c) for c in ("none", way[1]))
+    one, other = (checkpoint.read_weights(str(folder)) for folder in (kept, twice))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -412,6 +420,10 @@ def test_the_demo_begins_without_collapse():
         ([*TINY_DINO, "model.dino.local_crops_number=-1"], "model.dino.local_crops_number=-1: must be at least 0"),
         ([*TINY_DINO, "model.outputs=0"], "model.outputs=0: must be at least 1"),
         ([*TINY_DINO, "model.pool=map"], "model.pool='?map'?: choose from token, avg"),
+        (
+            [*TINY_DINO, "trainer.precision=bf16", "trainer.checkpointing=selective"],
+            "trainer.checkpointing=selective: DINO's blocks run twice .*; type trainer.checkpointing=block",
+        ),
         ([*TINY_DINO, "+model.dino.temp=1"], "model.dino.temp: unknown key; did you mean"),
         (
             ["model=dino_nano", "model.timm_name=convnext_base", "data.img_size=32", "data.patch_size=8"],

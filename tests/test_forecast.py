@@ -130,6 +130,12 @@ def test_of_alike_blocks_a_few_stand_for_all():
         assert vars(short) == vars(whole)
 
 
+def test_a_dry_run_in_double_precision_is_refused():
+    """It counted weights as float32, at a peak of float32."""
+    with pytest.raises(ValueError, match="trainer.precision=double: trainer.dry_run reckons with fp32 and bf16; type"):
+        train(*TINY_GPT, "trainer.dry_run=true", "trainer.precision=double")
+
+
 def test_checkpointing_and_accumulation_are_traced_as_they_run():
     config, spec, model, task = built("model=gpt_nano", "model.depth=6", meta=True)
     plain = trace(model, task, config, spec, 12)

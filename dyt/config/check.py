@@ -117,6 +117,12 @@ def check(config: dict, schemas: dict[str, type]) -> None:
         if value not in choices and not (key == "convert" and value is None):
             raise ValueError(f"{key}={value}: {closest(value, choices)}choose from {', '.join(choices)}")
     _refuse_sharded(config)
+    twice = config["model"]["task"] == "dino" and trainer.get("precision") == "bf16"
+    if twice and trainer.get("checkpointing") == "selective":  # casts of weights are in the first pass alone
+        raise ValueError(
+            "trainer.checkpointing=selective: DINO's blocks run twice in a step, which it cannot tell apart in bf16; "
+            "type trainer.checkpointing=block"
+        )
     if data.get("on_error") == "skip" and (data.get("mixup") or data.get("cutmix")):
         raise ValueError("data.on_error=skip: mixup and cutmix need whole batches; set both to 0, or mend the pictures")
     if trainer["max_steps"] is None and trainer["max_epochs"] is None:

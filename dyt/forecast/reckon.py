@@ -140,6 +140,8 @@ def reckon(config: dict) -> Reckoned:
         ValueError, OSError: the recipe cannot be built, its batch does not divide, or its data is not known.
     """
     trainer, asked = config["trainer"], config["hardware"]
+    if trainer["precision"] == "double":
+        raise ValueError("trainer.precision=double: trainer.dry_run reckons with fp32 and bf16; type one of them")
     devices = asked["devices"] or place().size
     data, stand_in = data_of(config)
     with torch.device("meta"):
