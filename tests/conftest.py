@@ -29,6 +29,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from dyt.training import cpu  # noqa: E402
+
 
 class TorchRandom:
     """torch's generator for hypothesis: every example draws the same numbers, whatever ran before it."""
@@ -54,6 +56,7 @@ def own_random_numbers():
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
+    monkeypatch.setattr(cpu, "_own", None)
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)

@@ -266,7 +266,8 @@ def test_a_run_waits_for_the_one_it_starts_from(monkeypatch, capsys):
     slept = []
     monkeypatch.setattr(run, "execute", execute)
     monkeypatch.setattr(run.time, "sleep", slept.append)
-    assert run.first(None) == {"status": "finished"} and slept == [1, 1]
+    base = identity.plan(compose.load([*TINY_GPT, *SHORT, "norm=layernorm"]))
+    assert run.first(base) == {"status": "finished"} and slept == [1, 1]
     assert capsys.readouterr().out.count("waiting for the run to start from: runs/base: being written by pid 7") == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dyt import Derf, DynamicTanh, kernels
+from dyt.training import cpu
 
 from .helpers import NO_COMPILER, ROOT, TINY_GPT, TINY_VIT, one_line, python, rows_of, train
 
@@ -72,14 +73,21 @@ def test_a_compiled_graph_goes_with_the_kernel_it_was_made_for():
     assert made == [False, True, False] and calls == [False, True, True, False]
 
 
-def test_a_run_without_threads_has_torchs_own_after_one_with_others():
-    words = [*TINY_GPT[:-1], "trainer.max_steps=1", "trainer.eval_batches=1"]
+def test_a_run_without_threads_has_its_callers_after_one_with_others():
     torch.set_num_threads(2)
-    for asked in (1, 3, None):
-        more = [] if asked is None else [f"trainer.threads={asked}"]
-        assert train(*words, *more)[0]["provenance"]["threads"] == (asked or 2)
-    torch.set_num_threads(1)  # what a caller sets is torch's own
-    assert train(*words, "optim.lr=1e-2")[0]["provenance"]["threads"] == 1
+    got = []
+    for asked in (1, 3, None, None, 3):
+        cpu.prepare(asked)
+        got.append(torch.get_num_threads())
+    torch.set_num_threads(4)  # by the caller, between two runs
+    for asked in (1, None):
+        cpu.prepare(asked)
+        got.append(torch.get_num_threads())
+    assert got == [1, 3, 2, 2, 3, 1, 4]
+    torch.set_num_threads(1)
+    words = [*TINY_GPT[:-1], "trainer.max_steps=1", "trainer.eval_batches=1"]
+    assert train(*words, "trainer.threads=3")[0]["provenance"]["threads"] == 3
+    assert train(*words)[0]["provenance"]["threads"] == 1
 
 
 # -- building ------------------------------------------------------------------------------------------------------

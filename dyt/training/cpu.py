@@ -5,23 +5,23 @@ import sys
 
 import torch
 
-_own: int | None = None  # torch's own choice of threads, where a run has made another
+_own: tuple[int, int] | None = None  # threads as torch or its caller had them, and those that a run took instead
 
 
 def prepare(threads: int | None = None) -> None:
     """Flushes denormals to zero and keeps freed memory; call it before the first parallel operation.
 
-    It runs on so many `threads`; None: as torch chose, also where an earlier run of this process had others.
+    It runs on so many `threads`; None: as torch or its caller chose, also where an earlier run of this process took
+    others.
 
     A dead layer's moments decay into denormals, on which a CPU is 60 times slower: a run at 247 tokens/s was seen.
     """
     global _own
-    if threads:
-        _own = _own or torch.get_num_threads()
-        torch.set_num_threads(threads)
-    elif _own:
-        torch.set_num_threads(_own)
-        _own = None
+    now = torch.get_num_threads()
+    own = _own[0] if _own and _own[1] == now else now  # else its caller has set them since
+    if (threads or own) != now:
+        torch.set_num_threads(threads or own)
+    _own = (own, threads) if threads else None
     torch.set_flush_denormal(True)
     keep_freed_memory()
 
