@@ -301,7 +301,7 @@ def test_onnx_runs_elsewhere(dynamo, tmp_path):
 # -- sharding ----------------------------------------------------------------------------------------------------------
 
 SHARDED = """
-import copy, torch, torch.distributed as dist
+import copy, os, torch, torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -336,6 +336,7 @@ for make in (DynamicTanh, Derf):
     for a, b in zip(whole.parameters(), plain.parameters()):
         torch.testing.assert_close(a.grad.full_tensor(), b.grad, rtol=1e-4, atol=1e-5)
 dist.destroy_process_group()
+os._exit(0)  # a thread of gloo that drops its last tensor while Python 3.11 ends aborts the process: 6 times in 30
 """
 
 
