@@ -42,9 +42,7 @@ class Task:
     names: tuple[str, ...]  # of what `measure` sums; the first is the loss
     best: tuple[str, Callable]  # the metric that picks the best checkpoint, and min or max
     paired = False  # whether `loss` mixes each sample of a step with its mirror image there, so that pieces hold pairs
-    unread: tuple[
-        str, ...
-    ] = ()  # settings of all tasks that this one would pass over: they are refused where they are on
+    unread: tuple[str, ...] = ()  # settings of all tasks that this one passes over: refused where they are on
     knows_classes = True  # whether trained weights stand for the data's classes; else other data may follow them
 
     def prepare(self, inputs, targets, place: Place):
