@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dyt.config.identity import Plan
-from dyt.opening import announce, open_directory, refuse_other_heads, refuse_unfit, swap_of, take_directory
+from dyt.fit import refuse_other_heads, refuse_unfit, swap_of
+from dyt.opening import announce, open_directory, take_directory
 from dyt.resume import finished, known_by_weights, where_to_start
 from dyt.rundir.processes import place
 from dyt.summary import conclude

@@ -502,7 +502,7 @@ def test_weights_that_shapes_do_not_tell_apart_are_refused(by, tmp_path):
 
 
 def test_heads_are_those_that_timm_has_where_a_config_says_nothing():
-    from dyt.opening import _heads
+    from dyt.fit import _heads
 
     assert [_heads(m, "heads") for m in ({"heads": 2, "timm_name": "x"}, {"dim": 8}, {"heads": None, "dim": 8})] == [
         2,
